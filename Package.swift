@@ -1,0 +1,71 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .treatAllWarnings(as: .error),
+    .unsafeFlags(["-cross-module-optimization"], .when(configuration: .release)),
+]
+
+func target(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+func product(_ name: String, _ package: String) -> Target.Dependency {
+    .product(name: name, package: package)
+}
+
+let grdb = product("GRDB", "GRDB.swift")
+let crypto = product("Crypto", "swift-crypto")
+
+let package = Package(
+    name: "headrace",
+    platforms: [.macOS(.v15)],
+    products: [.executable(name: "headrace", targets: ["headrace"])],
+    dependencies: [
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    ],
+    targets: [
+        .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+        .systemLibrary(name: "CXGBoost", pkgConfig: "xgboost", providers: [.apt(["libxgboost-dev"])]),
+        .target(name: "CPlatform", cSettings: [.unsafeFlags(["-O2"])]),
+        target("Base", [crypto]),
+        target("RecordFormat", ["Base", "CPlatform", "CLZ4"]),
+        target("EventLog", ["Base", "CPlatform", "RecordFormat"]),
+        target("Catalog", ["Base", product("Yams", "Yams")]),
+        target("Gateway", ["Base", "RecordFormat", "EventLog", "Catalog"]),
+        target("Streams", ["Base", "RecordFormat", "EventLog", "Catalog", grdb]),
+        target("Learning", ["Base"]),
+        target("Features", ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "Learning"]),
+        target("Datasets", ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "Learning"]),
+        target("Models", ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "Learning", grdb]),
+        target("Supervision", ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "Learning", grdb]),
+        target("Lineage", ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "Learning", grdb]),
+        target(
+            "Training",
+            ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "Learning", "Datasets", "Models", "CXGBoost"]),
+        target("Connectors", ["Base", "RecordFormat", "EventLog", "Catalog", "Gateway"]),
+        target("HTTP", ["Base", product("Hummingbird", "hummingbird")]),
+        target(
+            "API",
+            [
+                "Base", "RecordFormat", "HTTP", "EventLog", "Catalog", "Gateway", "Streams", "Features", "Models",
+                "Supervision", "Lineage",
+            ]),
+        target(
+            "Node",
+            [
+                "Base", "CPlatform", "RecordFormat", "EventLog", "Catalog", "Gateway", "Streams", "Learning", "Features", "Datasets",
+                "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", grdb,
+            ]),
+        .executableTarget(
+            name: "headrace",
+            dependencies: ["Base", "Node", product("ArgumentParser", "swift-argument-parser")],
+            swiftSettings: settings),
+    ]
+)

@@ -1,0 +1,115 @@
+/// A JSON value as a tree: the control plane's currency (definitions, reports, answers). The event path uses
+/// `JSONDocument` and `JSONWriter` instead.
+package enum JSON: Sendable, Equatable {
+    case null
+    case bool(Bool)
+    case int(Int64)
+    case double(Double)
+    case string(String)
+    case array([JSON])
+    case object([String: JSON])
+
+    package init(parsing text: [UInt8]) throws(BaseError) {
+        let document = JSONDocument()
+        try document.parse(text)
+        self = try document.value()
+    }
+
+    /// Canonical encoding: keys sorted by their UTF-8 bytes, no spaces, shortest numbers. Equal values give equal bytes.
+    package var canonical: [UInt8] {
+        var out: [UInt8] = []
+        append(to: &out)
+        return out
+    }
+
+    package var text: String { String(decoding: canonical, as: UTF8.self) }
+
+    private func append(to out: inout [UInt8]) {
+        switch self {
+        case .null: out.append(contentsOf: "null".utf8)
+        case .bool(let value): out.append(contentsOf: (value ? "true" : "false").utf8)
+        case .int(let value): JSONNumber.append(value, to: &out)
+        case .double(let value): JSONNumber.append(value, to: &out)
+        case .string(let value): JSONString.append(value, to: &out)
+        case .array(let items):
+            out.append(0x5B)
+            for (index, item) in items.enumerated() {
+                if index > 0 { out.append(0x2C) }
+                item.append(to: &out)
+            }
+            out.append(0x5D)
+        case .object(let members):
+            out.append(0x7B)
+            var first = true
+            for (key, value) in JSON.sorted(members) {
+                if !first { out.append(0x2C) }
+                first = false
+                JSONString.append(key, to: &out)
+                out.append(0x3A)
+                value.append(to: &out)
+            }
+            out.append(0x7D)
+        }
+    }
+
+    /// Members in the order of the canonical encoding.
+    package static func sorted(_ members: [String: JSON]) -> [(key: String, value: JSON)] {
+        members.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
+    }
+
+    package subscript(key: String) -> JSON? {
+        guard case .object(let members) = self else { return nil }
+        return members[key]
+    }
+
+    package var string: String? {
+        guard case .string(let value) = self else { return nil }
+        return value
+    }
+
+    package var double: Double? {
+        switch self {
+        case .int(let value): Double(value)
+        case .double(let value): value
+        default: nil
+        }
+    }
+
+    /// The integer, also when it is written as 3.0.
+    package var int: Int64? {
+        switch self {
+        case .int(let value): value
+        case .double(let value): Int64(exactly: value)
+        default: nil
+        }
+    }
+
+    package var bool: Bool? {
+        guard case .bool(let value) = self else { return nil }
+        return value
+    }
+
+    package var array: [JSON]? {
+        guard case .array(let items) = self else { return nil }
+        return items
+    }
+
+    package var object: [String: JSON]? {
+        guard case .object(let members) = self else { return nil }
+        return members
+    }
+}
+
+extension JSON: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, ExpressibleByFloatLiteral,
+    ExpressibleByBooleanLiteral, ExpressibleByArrayLiteral, ExpressibleByDictionaryLiteral, ExpressibleByNilLiteral
+{
+    package init(stringLiteral value: String) { self = .string(value) }
+    package init(integerLiteral value: Int64) { self = .int(value) }
+    package init(floatLiteral value: Double) { self = .double(value) }
+    package init(booleanLiteral value: Bool) { self = .bool(value) }
+    package init(arrayLiteral elements: JSON...) { self = .array(elements) }
+    package init(nilLiteral: ()) { self = .null }
+    package init(dictionaryLiteral elements: (String, JSON)...) {
+        self = .object(Dictionary(elements, uniquingKeysWith: { _, last in last }))
+    }
+}

@@ -1,0 +1,106 @@
+/// Writes one JSON text straight into bytes, for the event path: no tree, no allocation beyond the buffer.
+package struct JSONWriter {
+    package private(set) var bytes: [UInt8] = []
+    private var needsComma = false
+
+    package init(capacity: Int = 256) { bytes.reserveCapacity(capacity) }
+
+    package mutating func reset() {
+        bytes.removeAll(keepingCapacity: true)
+        needsComma = false
+    }
+
+    @inline(__always)
+    private mutating func separate() {
+        if needsComma { bytes.append(0x2C) }
+        needsComma = true
+    }
+
+    package mutating func beginObject() {
+        separate()
+        bytes.append(0x7B)
+        needsComma = false
+    }
+
+    package mutating func endObject() {
+        bytes.append(0x7D)
+        needsComma = true
+    }
+
+    package mutating func beginArray() {
+        separate()
+        bytes.append(0x5B)
+        needsComma = false
+    }
+
+    package mutating func endArray() {
+        bytes.append(0x5D)
+        needsComma = true
+    }
+
+    package mutating func key(_ key: StaticString) {
+        separate()
+        bytes.append(0x22)
+        bytes.append(contentsOf: UnsafeBufferPointer(start: key.utf8Start, count: key.utf8CodeUnitCount))
+        bytes.append(0x22)
+        bytes.append(0x3A)
+        needsComma = false
+    }
+
+    package mutating func key(_ key: String) {
+        separate()
+        JSONString.append(key, to: &bytes)
+        bytes.append(0x3A)
+        needsComma = false
+    }
+
+    package mutating func value(_ value: String) {
+        separate()
+        JSONString.append(value, to: &bytes)
+    }
+
+    package mutating func value(_ value: Int64) {
+        separate()
+        JSONNumber.append(value, to: &bytes)
+    }
+
+    package mutating func value(_ value: Int) { self.value(Int64(value)) }
+
+    package mutating func value(_ value: Double) {
+        separate()
+        JSONNumber.append(value, to: &bytes)
+    }
+
+    package mutating func value(_ value: Float) {
+        separate()
+        JSONNumber.append(value, to: &bytes)
+    }
+
+    package mutating func value(_ value: Bool) {
+        separate()
+        bytes.append(contentsOf: (value ? "true" : "false").utf8)
+    }
+
+    package mutating func value(_ value: Instant) {
+        separate()
+        bytes.append(0x22)
+        value.append(to: &bytes)
+        bytes.append(0x22)
+    }
+
+    package mutating func null() {
+        separate()
+        bytes.append(contentsOf: "null".utf8)
+    }
+
+    package mutating func value(_ value: JSON) {
+        separate()
+        bytes.append(contentsOf: value.canonical)
+    }
+
+    /// Takes bytes that are already a JSON value.
+    package mutating func raw(_ value: some Sequence<UInt8>) {
+        separate()
+        bytes.append(contentsOf: value)
+    }
+}

@@ -1,0 +1,25 @@
+/// The platform's named limits. Bytes unless the name says otherwise.
+package enum Limits {
+    /// One event's data.
+    package static let eventData = 16 << 20
+    /// One HTTP body.
+    package static let requestBody = 16 << 20
+    /// Events in one HTTP batch.
+    package static let batchEvents = 10_000
+    /// Nesting of one JSON text.
+    package static let jsonDepth = 128
+    /// Characters of a topic, view, model or event id.
+    package static let nameLength = 249
+    /// Appends that wait for the log's writer, in bytes; beyond it producers wait (or are told to come back).
+    package static let pendingAppends = 64 << 20
+    /// Events in one page of an HTTP or CLI read.
+    package static let pageEvents = 10_000
+    /// Rows of one SQL answer.
+    package static let sqlRows = 100_000
+    /// How far ahead of the wall clock an event published by HTTP may lie, in milliseconds.
+    package static let futureSkew: Int64 = 5 * 60 * 1000
+    /// CEL: nested calls, operators and literals in one expression.
+    package static let expressionDepth = 64
+    /// Followers of one node's event streams at a time.
+    package static let followers = 1_000
+}

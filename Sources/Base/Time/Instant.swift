@@ -1,0 +1,183 @@
+import Foundation
+
+/// A moment in milliseconds since 1970-01-01T00:00:00Z (no leap seconds), the unit of every event time.
+package struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible {
+    package var milliseconds: Int64
+
+    @inlinable
+    package init(milliseconds: Int64) { self.milliseconds = milliseconds }
+
+    package static let distantPast = Instant(milliseconds: .min)
+    package static let distantFuture = Instant(milliseconds: .max)
+
+    @inlinable
+    package static func < (left: Instant, right: Instant) -> Bool { left.milliseconds < right.milliseconds }
+
+    @inlinable
+    package static func + (left: Instant, milliseconds: Int64) -> Instant {
+        Instant(milliseconds: left.milliseconds &+ milliseconds)
+    }
+
+    @inlinable
+    package static func - (left: Instant, right: Instant) -> Int64 { left.milliseconds &- right.milliseconds }
+
+    /// Days since the epoch of a civil date. Source: Howard Hinnant, "chrono-compatible low-level date algorithms".
+    package static func days(year: Int, month: Int, day: Int) -> Int {
+        let year = month <= 2 ? year - 1 : year
+        let era = (year >= 0 ? year : year - 399) / 400
+        let ofEra = year - era * 400
+        let ofYear = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1
+        let dayOfEra = ofEra * 365 + ofEra / 4 - ofEra / 100 + ofYear
+        return era * 146_097 + dayOfEra - 719_468
+    }
+
+    /// The civil date of a day number. Source: as `days(year:month:day:)`.
+    package static func civil(days: Int) -> (year: Int, month: Int, day: Int) {
+        let shifted = days + 719_468
+        let era = (shifted >= 0 ? shifted : shifted - 146_096) / 146_097
+        let dayOfEra = shifted - era * 146_097
+        let ofEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
+        let ofYear = dayOfEra - (365 * ofEra + ofEra / 4 - ofEra / 100)
+        let index = (5 * ofYear + 2) / 153
+        let month = index + (index < 10 ? 3 : -9)
+        return (ofEra + era * 400 + (month <= 2 ? 1 : 0), month, ofYear - (153 * index + 2) / 5 + 1)
+    }
+
+    /// Whole days since the epoch, rounding toward the past.
+    package var day: Int {
+        Int(milliseconds >= 0 ? milliseconds / 86_400_000 : (milliseconds - 86_399_999) / 86_400_000)
+    }
+
+    package init(day: Int) { self.init(milliseconds: Int64(day) * 86_400_000) }
+
+    /// `2013-01-31` in UTC.
+    package var date: String { String(description.prefix(10)) }
+
+    /// `2013-01` in UTC.
+    package var month: String { String(description.prefix(7)) }
+
+    /// RFC 3339 in UTC with a trailing Z; milliseconds only when there are any.
+    package var description: String {
+        var out: [UInt8] = []
+        append(to: &out)
+        return String(decoding: out, as: UTF8.self)
+    }
+
+    /// Appends what `description` gives, without building a String.
+    package func append(to out: inout [UInt8]) {
+        if self == .distantPast || self == .distantFuture {
+            out.append(contentsOf: (self == .distantPast ? "-infinity" : "infinity").utf8)
+            return
+        }
+        let date = Instant.civil(days: day)
+        let ofDay = milliseconds - Int64(day) * 86_400_000
+        func digits(_ value: Int, _ width: Int) {
+            var divisor = 1
+            for _ in 1..<width { divisor *= 10 }
+            while divisor > 0 {
+                out.append(0x30 + UInt8(value / divisor % 10))
+                divisor /= 10
+            }
+        }
+        digits(date.year, 4)
+        out.append(0x2D)
+        digits(date.month, 2)
+        out.append(0x2D)
+        digits(date.day, 2)
+        out.append(0x54)
+        let seconds = Int(ofDay / 1000)
+        digits(seconds / 3600, 2)
+        out.append(0x3A)
+        digits(seconds / 60 % 60, 2)
+        out.append(0x3A)
+        digits(seconds % 60, 2)
+        if ofDay % 1000 != 0 {
+            out.append(0x2E)
+            digits(Int(ofDay % 1000), 3)
+        }
+        out.append(0x5A)
+    }
+
+    /// Reads RFC 3339 (`2013-01-01T10:00:00.5+01:00`); nil for anything else. Digits below a millisecond are cut.
+    package init?(_ text: String) {
+        var text = text
+        guard let parsed = text.withUTF8({ Instant.parse(UnsafeRawBufferPointer($0)) }) else { return nil }
+        self = parsed
+    }
+
+    package static func parse(_ bytes: UnsafeRawBufferPointer) -> Instant? {
+        guard bytes.count >= 20 else { return nil }
+        func number(_ start: Int, _ count: Int) -> Int? {
+            var value = 0
+            for index in start..<start + count {
+                guard index < bytes.count, bytes[index] >= 0x30, bytes[index] <= 0x39 else { return nil }
+                value = value * 10 + Int(bytes[index] - 0x30)
+            }
+            return value
+        }
+        guard let year = number(0, 4), let month = number(5, 2), let day = number(8, 2), let hour = number(11, 2),
+            let minute = number(14, 2), let second = number(17, 2), bytes[4] == 0x2D, bytes[7] == 0x2D,
+            bytes[10] | 0x20 == 0x74 || bytes[10] == 0x20, bytes[13] == 0x3A, bytes[16] == 0x3A, (1...12).contains(month),
+            day >= 1, day <= Instant.monthLength(year, month), hour < 24, minute < 60, second < 61
+        else { return nil }
+        var index = 19
+        var millis = 0
+        if bytes[index] == 0x2E {
+            var scale = 100
+            index += 1
+            let first = index
+            while index < bytes.count, bytes[index] >= 0x30, bytes[index] <= 0x39 {
+                millis += Int(bytes[index] - 0x30) * scale
+                scale /= 10
+                index += 1
+            }
+            guard index > first else { return nil }
+        }
+        guard index < bytes.count else { return nil }
+        var offsetMinutes = 0
+        if bytes[index] | 0x20 == 0x7A {
+            guard index + 1 == bytes.count else { return nil }
+        } else {
+            guard bytes[index] == 0x2B || bytes[index] == 0x2D, index + 6 == bytes.count, bytes[index + 3] == 0x3A,
+                let hours = number(index + 1, 2), let minutes = number(index + 4, 2), hours < 24, minutes < 60
+            else { return nil }
+            offsetMinutes = (hours * 60 + minutes) * (bytes[index] == 0x2D ? -1 : 1)
+        }
+        let days = Instant.days(year: year, month: month, day: day)
+        let seconds = days * 86_400 + hour * 3600 + minute * 60 + second - offsetMinutes * 60
+        return Instant(milliseconds: Int64(seconds) * 1000 + Int64(millis))
+    }
+
+    package static func monthLength(_ year: Int, _ month: Int) -> Int {
+        switch month {
+        case 2: year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) ? 29 : 28
+        case 4, 6, 9, 11: 30
+        default: 31
+        }
+    }
+
+    /// The wall clock. Only shells may ask; nothing that reaches state or a digest does.
+    package static func wallClock() -> Instant {
+        Instant(milliseconds: Int64(Date().timeIntervalSince1970 * 1000))
+    }
+}
+
+/// Spans such as `90s`, `15m`, `3h`, `30d`, `1h30m`, `250ms`, in milliseconds.
+package func parseSpan(_ text: String) -> Int64? {
+    let units: [(String, Int64)] = [("ms", 1), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)]
+    var rest = Substring(text)
+    var total: Int64 = 0
+    guard !rest.isEmpty else { return nil }
+    while !rest.isEmpty {
+        let digits = rest.prefix { $0.isASCII && $0.isNumber }
+        guard let value = Int64(digits) else { return nil }
+        rest = rest.dropFirst(digits.count)
+        guard let unit = units.first(where: { rest.hasPrefix($0.0) }) else { return nil }
+        let product = value.multipliedReportingOverflow(by: unit.1)
+        let sum = total.addingReportingOverflow(product.partialValue)
+        guard !product.overflow, !sum.overflow else { return nil }
+        total = sum.partialValue
+        rest = rest.dropFirst(unit.0.count)
+    }
+    return total
+}

@@ -1,0 +1,230 @@
+import Base
+import EventLog
+import Foundation
+import Gateway
+import RecordFormat
+
+/// State of a connector, in Kafka Connect's words.
+package struct ConnectorStatus: Sendable {
+    package var state = "UNASSIGNED"
+    package var total = 0
+    package var done = 0
+    package var refused = 0
+    package var damagedRows = 0
+    package var through: Instant?
+    package var trace: String?
+    package init() {}
+}
+
+/// A source that plays recorded history from CSV files in event-time order. Each append carries events, the progress of
+/// every partition it writes, and the source offset, atomically: a restart goes on exactly where the log ends.
+package final class CSVHistorySource: Sendable {
+    package static let className = "CsvHistorySource"
+    package static let offsetsTopic = "connect.offsets"
+    /// Events of one append.
+    static let batchEvents = 2000
+    /// Appends under way at a time.
+    static let inFlight = 4
+
+    package let configuration: ConnectorConfiguration
+    package let topics: [String]
+    private let log: any EventLog
+    private let gateway: Gateway
+    private let monitor = Monitor(ConnectorStatus())
+    private let stopping = Monitor(false)
+    private let flights = Monitor((count: 0, failure: EventLogError?.none))
+
+    package init(_ configuration: ConnectorConfiguration, log: any EventLog, gateway: Gateway) throws(ConnectorsError) {
+        self.configuration = configuration
+        self.log = log
+        self.gateway = gateway
+        var seen: Set<String> = []
+        var topics: [String] = []
+        for event in try configuration.list("events") {
+            let topic = try configuration.string("events.\(event).topic")
+            if seen.insert(topic).inserted { topics.append(topic) }
+        }
+        self.topics = topics
+    }
+
+    package var status: ConnectorStatus { monitor.withLock { $0 } }
+    package func stop() { stopping.update { $0 = true } }
+
+    /// Plays what is left, on the caller's thread.
+    package func run() {
+        monitor.withLock { $0.state = "RUNNING" }
+        do {
+            try play()
+            let stopped = stopping.withLock { $0 }
+            monitor.withLock { $0.state = stopped ? "STOPPED" : "FINISHED" }
+        } catch {
+            monitor.withLock {
+                $0.state = "FAILED"
+                $0.trace = "\(error)"
+            }
+        }
+    }
+
+    /// The offset after the last durable append, and the digest of what was being played.
+    private func resume() throws -> (offset: Int, digest: String)? {
+        var last: (Int, String)?
+        try log.forEachEvent(TopicPartition(Self.offsetsTopic, 0)) { event in
+            guard let data = event.data, let json = try? JSON(parsing: data), json["connector"]?.string == configuration.name,
+                let offset = json["offset"]?.int
+            else { return true }
+            last = (Int(offset), json["history"]?.string ?? "")
+            return true
+        }
+        return last
+    }
+
+    private func play() throws {
+        let history = try CSVHistory(configuration)
+        var planned = history.plan()
+        let limit = configuration.values["until"].flatMap { Instant($0) }
+        if let limit { planned.removeAll { $0.time > limit.milliseconds } }
+        var stream = DigestStream()
+        for table in history.tables { stream.update(table.table.bytes) }
+        for (key, value) in configuration.values.sorted(by: { $0.key < $1.key }) where key != "directory" { stream.update(key + "=" + value + "\n") }
+        let digest = stream.finish().hex
+        var offset = 0
+        if let saved = try resume() {
+            guard saved.digest == digest else {
+                throw ConnectorsError(
+                    "history-changed",
+                    "the files or settings of '\(configuration.name)' are not those of offset \(saved.offset); use a new connector name or a new data directory")
+            }
+            offset = saved.offset
+        } else {
+            try report(history)
+        }
+        let damaged = history.tables.reduce(0) { $0 + $1.table.damaged.count } + history.failedRows.count
+        monitor.withLock {
+            $0.total = planned.count
+            $0.done = offset
+            $0.damagedRows = damaged
+        }
+        let checker = gateway.checker()
+        while offset < planned.count, !stopping.withLock({ $0 }) {
+            offset = try send(history, planned, from: offset, digest, checker)
+        }
+        try drain()
+    }
+
+    /// Damaged rows go to the dead letters with file, line and text.
+    private func report(_ history: CSVHistory) throws {
+        var events: [(topic: String, partition: Int?, event: NewEvent)] = []
+        func add(_ table: String, _ place: String, _ text: String, _ reason: String) {
+            let data = JSON.object([
+                "connector": .string(configuration.name), "table": .string(table), "place": .string(place), "raw": .string(text),
+                "reason": .string(reason), "code": "bad-row",
+            ])
+            events.append(
+                (
+                    Gateway.deadLetterTopic, 0,
+                    NewEvent(
+                        id: "row:\(configuration.name):\(table):\(place)", source: "headrace:/connectors/\(configuration.name)",
+                        type: "row.refused", time: Instant(milliseconds: 0), data: data.canonical)
+                ))
+        }
+        for table in history.tables {
+            for row in table.table.damaged { add(table.name, "line \(row.line)", row.text, "the row does not have \(table.table.header.count) fields") }
+        }
+        for row in history.failedRows { add(row.table, "row \(row.row + 1)", "", row.reason) }
+        for start in stride(from: 0, to: events.count, by: Self.batchEvents) {
+            let part = Array(events[start..<min(start + Self.batchEvents, events.count)])
+            _ = try log.append(LogAppend(principal: principal, events: part))
+        }
+    }
+
+    private var principal: String { "connector:\(configuration.name)" }
+
+    private func send(
+        _ history: CSVHistory, _ planned: [CSVHistory.Planned], from: Int, _ digest: String, _ checker: Gateway.Checker
+    ) throws -> Int {
+        let to = min(from + Self.batchEvents, planned.count)
+        var events: [(topic: String, partition: Int?, event: NewEvent)] = []
+        events.reserveCapacity(to - from + 32)
+        var refused = 0
+        for index in from..<to {
+            do {
+                let (topic, event) = try history.event(planned[index])
+                if let refusal = checker.check(topic: topic, event, history: true) {
+                    refused += 1
+                    events.append((Gateway.deadLetterTopic, 0, gateway.deadLetter(topic: topic, event, refusal)))
+                } else {
+                    events.append((topic, nil, event))
+                }
+            } catch {
+                refused += 1
+                let kind = history.kinds[Int(planned[index].kind)]
+                let bad = NewEvent(
+                    id: "\(kind.name):row \(planned[index].row + 1)", source: "headrace:/connectors/\(configuration.name)",
+                    type: kind.type, time: Instant(milliseconds: planned[index].time), data: nil)
+                events.append(
+                    (Gateway.deadLetterTopic, 0, gateway.deadLetter(topic: kind.topic, bad, GatewayError("bad-row", error.message))))
+            }
+        }
+        let last = Instant(milliseconds: planned[to - 1].time)
+        let finished = to == planned.count
+        let through = finished ? last : Instant(milliseconds: planned[to].time - 1)
+        let time = min(through, last)
+        for topic in topics {
+            for partition in 0..<log.partitions(of: topic) {
+                let data = "{\"through\":\"\(through)\",\"state\":\"\(finished ? "finished" : "active")\",\"history\":true}"
+                events.append(
+                    (
+                        topic, partition,
+                        NewEvent(
+                            id: "progress:\(configuration.name):\(partition):\(to)", source: "headrace:/connectors/\(configuration.name)",
+                            type: EventType.progress, time: time, data: [UInt8](data.utf8))
+                    ))
+            }
+        }
+        let position = JSON.object([
+            "connector": .string(configuration.name), "offset": .int(Int64(to)), "history": .string(digest),
+        ])
+        events.append(
+            (
+                Self.offsetsTopic, 0,
+                NewEvent(
+                    id: "offset:\(configuration.name):\(to)", source: "headrace:/connectors/\(configuration.name)",
+                    type: "connector.offset", time: time, key: [UInt8](configuration.name.utf8), data: position.canonical)
+            ))
+        try hand(events, done: to, refused: refused, through: through)
+        return to
+    }
+
+    private func hand(
+        _ events: [(topic: String, partition: Int?, event: NewEvent)], done: Int, refused: Int, through: Instant
+    ) throws {
+        let failure: EventLogError?? = flights.wait { state in
+            if let failure = state.failure { return .some(failure) }
+            guard state.count < Self.inFlight else { return nil }
+            state.count += 1
+            return .some(nil)
+        }
+        if case .some(.some(let failure)) = failure { throw failure }
+        log.append(LogAppend(principal: principal, events: events)) { [flights, monitor] result in
+            if case .success = result {
+                monitor.withLock {
+                    $0.done = max($0.done, done)
+                    $0.refused += refused
+                    $0.through = through
+                }
+            }
+            flights.update { state in
+                state.count -= 1
+                if case .failure(let error) = result { state.failure = error }
+            }
+        }
+    }
+
+    private func drain() throws {
+        let failure: EventLogError?? = flights.wait { state in
+            if let failure = state.failure { return .some(failure) }
+            return state.count == 0 ? .some(nil) : nil
+        }
+        if case .some(.some(let failure)) = failure { throw failure }
+    }
+}

@@ -1,0 +1,54 @@
+import Base
+import RecordFormat
+
+/// Walks the frames of one WAL file in order and says where it cannot go on.
+struct FrameWalker {
+    enum Step {
+        case frame(LogFrame.Description, at: Int64, bytes: [UInt8])
+        /// No valid frame at `from`; the next one that is valid, if any.
+        case damage(from: Int64, resume: (description: LogFrame.Description, at: Int64)?)
+    }
+
+    let file: LogFile
+    var offset: Int64
+    let end: Int64
+
+    mutating func next() throws(EventLogError) -> Step? {
+        guard offset < end else { return nil }
+        if let (description, bytes) = try frame(at: offset) {
+            let at = offset
+            offset += Int64(description.size)
+            return .frame(description, at: at, bytes: bytes)
+        }
+        return .damage(from: offset, resume: try search(after: offset))
+    }
+
+    func frame(at offset: Int64) throws(EventLogError) -> (LogFrame.Description, [UInt8])? {
+        let head = try file.read(at: offset, count: Int(min(Int64(LogFrame.headerSize), end - offset)))
+        guard let size = head.withUnsafeBytes({ LogFrame.statedSize($0) }), Int64(size) <= end - offset else { return nil }
+        let bytes = try file.read(at: offset, count: size)
+        guard bytes.count == size else { return nil }
+        do {
+            return (try bytes.withRaw { raw throws(EventLogError) in try LogFrame.decode(raw) }, bytes)
+        } catch {
+            return nil
+        }
+    }
+
+    /// Looks byte by byte for the next magic number that begins a valid frame.
+    private func search(after start: Int64) throws(EventLogError) -> (description: LogFrame.Description, at: Int64)? {
+        var from = start + 1
+        let magic = withUnsafeBytes(of: LogFrame.magic.littleEndian) { [UInt8]($0) }
+        while from < end {
+            let bytes = try file.read(at: from, count: Int(min(1 << 20, end - from)))
+            guard bytes.count >= 4 else { return nil }
+            for index in 0...(bytes.count - 4) where bytes[index] == magic[0] && bytes[index + 1] == magic[1] {
+                guard bytes[index + 2] == magic[2], bytes[index + 3] == magic[3] else { continue }
+                if let found = try frame(at: from + Int64(index)) { return (found.0, from + Int64(index)) }
+            }
+            from += Int64(bytes.count - 3)
+            if bytes.count < 1 << 20 { return nil }
+        }
+        return nil
+    }
+}

@@ -1,0 +1,244 @@
+import Base
+import Catalog
+import Streams
+
+/// Topics that Features writes.
+package enum FeatureTopics {
+    package static let asked = "questions.asked"
+}
+
+/// A question that waits for its moment: the keys it will read and the values it brought along.
+struct PendingQuestion: StateValue {
+    var askAt: Int64
+    var reportAt: Int64
+    var position: String
+    var keys: [String?]
+    /// By column; NaN where the column reads a view.
+    var statics: [Double]
+
+    init(askAt: Int64, reportAt: Int64, position: String, keys: [String?], statics: [Double]) {
+        self.askAt = askAt
+        self.reportAt = reportAt
+        self.position = position
+        self.keys = keys
+        self.statics = statics
+    }
+
+    func encode(into writer: inout ByteWriter) {
+        writer.append(little: askAt)
+        writer.append(little: reportAt)
+        writer.append(sized: position)
+        writer.append(little: UInt32(keys.count))
+        for key in keys {
+            writer.append(UInt8(key == nil ? 0 : 1))
+            if let key { writer.append(sized: key) }
+        }
+        writer.append(little: UInt32(statics.count))
+        for value in statics { writer.append(value) }
+    }
+
+    init(decoding reader: inout ByteReader) throws(BaseError) {
+        askAt = try reader.little()
+        reportAt = try reader.little()
+        position = try reader.sizedText()
+        keys = []
+        for _ in 0..<(try reader.little(UInt32.self)) { keys.append(try reader.byte() == 1 ? try reader.sizedText() : nil) }
+        statics = []
+        for _ in 0..<(try reader.little(UInt32.self)) { statics.append(try reader.double()) }
+    }
+}
+
+/// The number of a category value.
+struct CategoryCode: StateValue {
+    let code: Int64
+    init(code: Int64) { self.code = code }
+    func encode(into writer: inout ByteWriter) { writer.append(little: code) }
+    init(decoding reader: inout ByteReader) throws(BaseError) { code = try reader.little() }
+}
+
+/// Keeps the feature views and asks the questions.
+package final class FeatureStage: Stage {
+    package let name = "features"
+    package let views: [FeatureView]
+    package let questions: [Question]
+    private let viewStores: [StateStore<WindowState>]
+    private let viewIndex: [String: Int]
+    private let pending = StateStore<PendingQuestion>(name: "questions.pending")
+    private let codes = StateStore<CategoryCode>(name: "questions.categories")
+    private var sizes: [String: Int64] = [:]
+    private var viewsByTopic: [String: [Int]] = [:]
+    private var questionsByTopic: [String: [Int]] = [:]
+    /// For each question: its reads as view numbers, and input positions to name.
+    private var readViews: [[Int]] = []
+    private var row: [Double] = []
+    private var writer = JSONWriter(capacity: 1024)
+
+    package init(views: [FeatureView], questions: [Question]) {
+        self.views = views
+        self.questions = questions
+        viewStores = views.map { StateStore<WindowState>(name: "features.\($0.name)") }
+        viewIndex = Dictionary(uniqueKeysWithValues: views.enumerated().map { ($1.name, $0) })
+        for (index, view) in views.enumerated() { viewsByTopic[view.topic, default: []].append(index) }
+        for (index, question) in questions.enumerated() { questionsByTopic[question.topic, default: []].append(index) }
+        readViews = questions.map { question in question.reads.map { viewIndex[$0.view] ?? 0 } }
+    }
+
+    package var inputs: [String] {
+        var seen: Set<String> = []
+        return (views.map(\.topic) + questions.map(\.topic)).filter { seen.insert($0).inserted }
+    }
+
+    package var stores: [AnyStateStore] { viewStores + [pending, codes] }
+
+    package func restored() {
+        for key in codes.sortedKeys {
+            let prefix = String(key.prefix { $0 != "=" })
+            sizes[prefix, default: 0] += 1
+        }
+    }
+
+    package func process(_ event: StreamEvent, _ context: StageContext) throws {
+        var scope = CELContext(document: event.document)
+        for index in viewsByTopic[event.topic] ?? [] { try update(index, event, &scope) }
+        for index in questionsByTopic[event.topic] ?? [] { try prepare(index, event, &scope, context) }
+    }
+
+    private func update(_ index: Int, _ event: StreamEvent, _ scope: inout CELContext) throws {
+        let view = views[index]
+        if let filter = view.filter, !(try filter.bool(&scope)) { return }
+        guard let key = try view.key.label(&scope), !key.isEmpty else { return }
+        row.removeAll(keepingCapacity: true)
+        for column in view.columns { row.append(try column.number(&scope) ?? .nan) }
+        viewStores[index].modify(key, default: WindowState(columnCount: view.columns.count)) {
+            $0.add(time: event.time.milliseconds, row: row, view: view)
+        }
+    }
+
+    private func prepare(
+        _ index: Int, _ event: StreamEvent, _ scope: inout CELContext, _ context: StageContext
+    ) throws {
+        let question = questions[index]
+        if let filter = question.filter, !(try filter.bool(&scope)) { return }
+        guard let id = try question.id.label(&scope), !id.isEmpty else {
+            throw FeaturesError("no-question-id", "the event gives no id for the question '\(question.name)'")
+        }
+        let askAt = try question.askAt.instant(&scope)
+        let reportAt = try question.reportAt?.instant(&scope) ?? askAt
+        let key = "\(question.name)|\(id)"
+        guard pending[key] == nil else {
+            throw FeaturesError("repeated-question", "the question '\(question.name)' about '\(id)' is already waiting")
+        }
+        guard askAt >= event.time else {
+            throw FeaturesError("question-in-the-past", "the question about '\(id)' would have been asked at \(askAt), before its event")
+        }
+        var statics: [Double] = []
+        statics.reserveCapacity(question.columns.count)
+        for (place, column) in question.columns.enumerated() {
+            switch column {
+            case .view: statics.append(.nan)
+            case .number(let program): statics.append(try program.number(&scope) ?? .nan)
+            case .category(let program):
+                guard let label = try program.label(&scope) else {
+                    statics.append(.nan)
+                    continue
+                }
+                statics.append(Double(code("\(question.name).\(question.featureNames[place])", label)))
+            }
+        }
+        let keys = try question.reads.map { try $0.key.label(&scope) }
+        pending.set(
+            key,
+            PendingQuestion(
+                askAt: askAt.milliseconds, reportAt: reportAt.milliseconds, position: event.position.description,
+                keys: keys, statics: statics))
+        context.setTimer(at: askAt, key: key)
+    }
+
+    private func code(_ feature: String, _ label: String) -> Int64 {
+        let key = "\(feature)=\(label)"
+        if let known = codes[key] { return known.code }
+        let code = sizes[feature, default: 0]
+        sizes[feature] = code + 1
+        codes.set(key, CategoryCode(code: code))
+        return code
+    }
+
+    package func fire(timer key: String, at time: Instant, _ context: StageContext) throws {
+        guard let waiting = pending.remove(key), let bar = key.firstIndex(of: "|"),
+            let index = questions.firstIndex(where: { $0.name == key[..<bar] })
+        else { return }
+        let question = questions[index]
+        let id = String(key[key.index(after: bar)...])
+        var read: [[Double]] = []
+        read.reserveCapacity(waiting.keys.count)
+        for (place, viewKey) in waiting.keys.enumerated() {
+            let view = readViews[index][place]
+            read.append(values(view, viewKey, at: time))
+        }
+        writer.reset()
+        writer.beginObject()
+        writer.key("question")
+        writer.value(question.name)
+        writer.key("id")
+        writer.value(id)
+        writer.key("askedAt")
+        writer.value(time)
+        writer.key("reportAt")
+        writer.value(Instant(milliseconds: waiting.reportAt))
+        writer.key("vector")
+        writer.beginArray()
+        for (place, column) in question.columns.enumerated() {
+            if case .view(let number, let feature) = column {
+                writer.value(Float(read[number][feature]))
+            } else {
+                writer.value(Float(waiting.statics[place]))
+            }
+        }
+        writer.endArray()
+        provenance(question, index, waiting, context)
+        writer.endObject()
+        context.emit(
+            topic: FeatureTopics.asked, type: "question.asked", id: "\(question.name):\(id)", key: id, data: writer.bytes,
+            causation: waiting.position, source: name)
+    }
+
+    /// Names the inputs of a vector: windows by view, key and longest span, as of how far each input was folded.
+    private func provenance(_ question: Question, _ index: Int, _ waiting: PendingQuestion, _ context: StageContext) {
+        writer.key("windows")
+        writer.beginArray()
+        for (place, key) in waiting.keys.enumerated() {
+            guard let key else { continue }
+            let view = views[readViews[index][place]]
+            writer.beginArray()
+            writer.value(view.name)
+            writer.value(key)
+            writer.value(view.longestSpan / 1000)
+            writer.endArray()
+        }
+        writer.endArray()
+        writer.key("asOf")
+        writer.beginObject()
+        for (partition, next) in context.positions where viewsByTopic[partition.topic] != nil && next > 0 {
+            writer.key(partition.description)
+            writer.value(next)
+        }
+        writer.endObject()
+    }
+
+    private func values(_ view: Int, _ key: String?, at time: Instant) -> [Double] {
+        if let key, let found = viewStores[view].inspect(key, { $0.read(views[view], at: time.milliseconds) }) { return found }
+        // Nothing was ever seen: counts are 0, everything else is missing.
+        return views[view].aggregates.map { $0.function == .count ? 0 : .nan }
+    }
+
+    /// The features of one key as of a moment, for readers outside the fold; changes nothing.
+    package func read(view name: String, key: String, at time: Instant) throws(FeaturesError) -> [(name: String, value: Double)] {
+        guard let index = viewIndex[name] else {
+            throw FeaturesError("unknown-view", "there is no feature view '\(name)'; there are \(views.map(\.name).joined(separator: ", "))")
+        }
+        guard var state = viewStores[index][key] else {
+            throw FeaturesError("unknown-entity", "the feature view '\(name)' has seen no event of '\(key)'")
+        }
+        return Array(zip(views[index].aggregates.map(\.name), state.read(views[index], at: time.milliseconds))).map { ($0, $1) }
+    }
+}

@@ -1,0 +1,82 @@
+import Base
+import Catalog
+
+/// A declared question: asked once per event of a topic, at a moment of stream time, with the features as of then; the
+/// truth arrives later on another topic.
+package final class Question: Sendable {
+    package static let kind = "Question"
+
+    /// Where one value of the vector comes from.
+    package enum Column: Sendable {
+        case view(Int, feature: Int)
+        case number(CELProgram)
+        /// A text, numbered in the order in which its values first appear.
+        case category(CELProgram)
+    }
+
+    package let name: String
+    package let topic: String
+    package let featureNames: [String]
+    package let description: String
+    let id: CELProgram
+    let askAt: CELProgram
+    let reportAt: CELProgram?
+    let filter: CELProgram?
+    /// Distinct (view, key expression) pairs that the vector reads.
+    let reads: [(view: String, key: CELProgram)]
+    let columns: [Column]
+    /// Features whose values are category numbers.
+    package let categories: Set<String>
+
+    package init(_ definition: Definition, views: [String: FeatureView]) throws(CatalogError) {
+        var reader = try DefinitionReader(definition)
+        name = try reader.string("name")
+        topic = try reader.string("topic")
+        description = try reader.optionalString("description") ?? ""
+        guard let id = try reader.expression("id"), let askAt = try reader.expression("askAt") else {
+            throw reader.failure("'id' or 'askAt' is missing")
+        }
+        self.id = id
+        self.askAt = askAt
+        reportAt = try reader.expression("reportAt")
+        filter = try reader.expression("filter")
+        // The truth belongs to Datasets; it is read there.
+        _ = reader.value("truth")
+        var names: [String] = []
+        var reads: [(view: String, key: CELProgram)] = []
+        var columns: [Column] = []
+        var categories: Set<String> = []
+        for var item in try reader.readers("features") {
+            let name = try item.string("name")
+            if let viewName = try item.optionalString("view") {
+                guard let view = views[viewName] else { throw item.failure("there is no feature view '\(viewName)'") }
+                let feature = try item.optionalString("feature") ?? name
+                guard let index = view.index(of: feature) else {
+                    throw item.failure("the view '\(viewName)' has no feature '\(feature)'; it has \(view.aggregates.map(\.name).joined(separator: ", "))")
+                }
+                guard let key = try item.expression("key") else { throw item.failure("'key' is missing") }
+                var read = reads.firstIndex { $0.view == viewName && $0.key.source == key.source }
+                if read == nil {
+                    reads.append((viewName, key))
+                    read = reads.count - 1
+                }
+                columns.append(.view(read ?? 0, feature: index))
+            } else {
+                guard let program = try item.expression("of") else { throw item.failure("'view' or 'of' is missing") }
+                let encode = try item.optionalString("encode") ?? "number"
+                guard ["number", "category"].contains(encode) else { throw item.failure("'encode' is number or category") }
+                columns.append(encode == "category" ? .category(program) : .number(program))
+                if encode == "category" { categories.insert(name) }
+            }
+            try item.finish()
+            guard !names.contains(name) else { throw item.failure("the feature '\(name)' stands twice") }
+            names.append(name)
+        }
+        try reader.finish()
+        guard !names.isEmpty else { throw reader.failure("a question needs 'features'") }
+        featureNames = names
+        self.reads = reads
+        self.columns = columns
+        self.categories = categories
+    }
+}

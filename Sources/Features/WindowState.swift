@@ -1,0 +1,144 @@
+import Base
+import Learning
+import Streams
+
+/// The events of one key that a view's windows can still reach, and the newest one. Sums are exact, so sliding by
+/// subtraction, summing afresh and summing in another order agree to the bit. What is encoded depends only on the key's
+/// own events: readers move window heads, which are derived, and never what is kept.
+package struct WindowState: StateValue {
+    private var times: [Int64] = []
+    /// Values by event, `columnCount` each; NaN is missing.
+    private var values: [Double] = []
+    private var columnCount: Int
+    /// First entry that is still kept.
+    private var start = 0
+    package private(set) var lastTime: Int64 = .min
+    private var lastValues: [Double] = []
+    private var windows: [Window] = []
+
+    private struct Window {
+        var head: Int
+        var sums: [ExactSum]
+        var counts: [Int]
+    }
+
+    init(columnCount: Int) { self.columnCount = columnCount }
+
+    mutating func add(time: Int64, row: [Double], view: FeatureView) {
+        if !view.spans.isEmpty {
+            prepare(view)
+            let limit = time - view.longestSpan
+            while start < times.count, times[start] <= limit { start += 1 }
+            times.append(time)
+            values.append(contentsOf: row)
+            for index in windows.indices {
+                for column in 0..<columnCount where !row[column].isNaN {
+                    windows[index].sums[column].add(row[column])
+                    windows[index].counts[column] += 1
+                }
+                advance(index, to: time - view.spans[index])
+            }
+            compact()
+        }
+        if time >= lastTime {
+            lastTime = time
+            lastValues = row
+        }
+    }
+
+    private mutating func prepare(_ view: FeatureView) {
+        guard windows.isEmpty else { return }
+        windows = view.spans.map { _ in
+            var window = Window(
+                head: start, sums: Array(repeating: ExactSum(), count: columnCount), counts: Array(repeating: 0, count: columnCount))
+            for entry in start..<times.count {
+                for column in 0..<columnCount where !values[entry * columnCount + column].isNaN {
+                    window.sums[column].add(values[entry * columnCount + column])
+                    window.counts[column] += 1
+                }
+            }
+            return window
+        }
+    }
+
+    /// Drops from a window what lies at or before the limit.
+    private mutating func advance(_ index: Int, to limit: Int64) {
+        while windows[index].head < times.count, times[windows[index].head] <= limit {
+            let entry = windows[index].head
+            for column in 0..<columnCount where !values[entry * columnCount + column].isNaN {
+                windows[index].sums[column].subtract(values[entry * columnCount + column])
+                windows[index].counts[column] -= 1
+            }
+            windows[index].head += 1
+        }
+    }
+
+    private mutating func compact() {
+        guard start > 64, start * 2 > times.count else { return }
+        times.removeFirst(start)
+        values.removeFirst(start * columnCount)
+        for index in windows.indices { windows[index].head -= start }
+        start = 0
+    }
+
+    /// The features as of `now`: every event up to and including it, none later. NaN is missing.
+    mutating func read(_ view: FeatureView, at now: Int64) -> [Double] {
+        prepare(view)
+        for index in windows.indices {
+            // A head never lies before what is kept.
+            if windows[index].head < start { advance(index, to: times.isEmpty ? .max : times[start] - 1) }
+            advance(index, to: now - view.spans[index])
+        }
+        return view.aggregates.map { value($0, now) }
+    }
+
+    private func value(_ aggregate: Aggregate, _ now: Int64) -> Double {
+        switch aggregate.function {
+        case .last: return lastTime == .min ? .nan : lastValues[aggregate.column ?? 0]
+        case .secondsSince: return lastTime == .min ? .nan : Double(now - lastTime) / 1000
+        case .hoursSince: return lastTime == .min ? .nan : Double(now - lastTime) / 3_600_000
+        case .count: return windows.isEmpty ? 0 : Double(times.count - windows[aggregate.window].head)
+        default: break
+        }
+        guard let column = aggregate.column, !windows.isEmpty else { return .nan }
+        let window = windows[aggregate.window]
+        guard window.counts[column] > 0 else { return .nan }
+        switch aggregate.function {
+        case .sum: return window.sums[column].value
+        case .mean: return window.sums[column].value / Double(window.counts[column])
+        default:
+            var best = Double.nan
+            for entry in window.head..<times.count {
+                let value = values[entry * columnCount + column]
+                if value.isNaN { continue }
+                if best.isNaN || (aggregate.function == .min ? value < best : value > best) { best = value }
+            }
+            return best
+        }
+    }
+
+    package func encode(into writer: inout ByteWriter) {
+        writer.append(little: UInt32(columnCount))
+        writer.append(little: UInt32(times.count - start))
+        for entry in start..<times.count {
+            writer.append(little: times[entry])
+            for column in 0..<columnCount { writer.append(values[entry * columnCount + column]) }
+        }
+        writer.append(little: lastTime)
+        writer.append(little: UInt32(lastValues.count))
+        for value in lastValues { writer.append(value) }
+    }
+
+    package init(decoding reader: inout ByteReader) throws(BaseError) {
+        columnCount = Int(try reader.little(UInt32.self))
+        let count = Int(try reader.little(UInt32.self))
+        try reader.require(count * 8 * (columnCount + 1))
+        for _ in 0..<count {
+            times.append(try reader.little())
+            for _ in 0..<columnCount { values.append(try reader.double()) }
+        }
+        lastTime = try reader.little()
+        let lasts = Int(try reader.little(UInt32.self))
+        for _ in 0..<lasts { lastValues.append(try reader.double()) }
+    }
+}

@@ -1,0 +1,145 @@
+import Base
+import Catalog
+import EventLog
+import RecordFormat
+
+package enum GatewayModule {}
+/// Refusals of events. Codes: `unknown-topic`, `reserved-topic`, `bad-json`, `schema-violation`, `future-timestamp`,
+/// `event-too-large`, `bad-id`.
+package typealias GatewayError = Failure<GatewayModule>
+
+/// What became of one event that was offered.
+package enum GatewayVerdict: Sendable {
+    case accepted(EventReceipt)
+    case refused(GatewayError)
+}
+
+/// The one way in for events from outside: checks each against its topic's declaration, appends what passes, and puts
+/// what does not into the dead-letter topic with its raw bytes and the reason.
+package final class Gateway: Sendable {
+    package static let deadLetterTopic = "headrace.dead-letters"
+
+    private let log: any EventLog
+    private let topics: Monitor<[String: TopicDefinition]>
+    /// Topics that only the platform itself writes.
+    private let reserved: Monitor<Set<String>>
+    private let clock: @Sendable () -> Instant
+
+    package init(log: any EventLog, clock: @escaping @Sendable () -> Instant) {
+        self.log = log
+        self.clock = clock
+        topics = Monitor([:])
+        reserved = Monitor([])
+    }
+
+    package func declare(_ topic: TopicDefinition, reserved isReserved: Bool) throws(EventLogError) {
+        try log.declare(TopicLayout(name: topic.name, partitions: topic.partitions))
+        topics.withLock { $0[topic.name] = topic }
+        if isReserved { reserved.withLock { _ = $0.insert(topic.name) } }
+    }
+
+    package func topic(_ name: String) -> TopicDefinition? { topics.withLock { $0[name] } }
+    package var allTopics: [TopicDefinition] { topics.withLock { $0.values.sorted { $0.name < $1.name } } }
+    package func isReserved(_ name: String) -> Bool { reserved.withLock { $0.contains(name) } }
+
+    /// A checker with its own working memory, for one thread.
+    package final class Checker {
+        private let gateway: Gateway
+        private let document = JSONDocument()
+        private var known: [String: TopicDefinition] = [:]
+
+        init(_ gateway: Gateway) { self.gateway = gateway }
+
+        /// nil when the event may be appended.
+        /// - Parameter history: event times of imported history are not held against the clock.
+        package func check(topic name: String, _ event: NewEvent, history: Bool = false, internal isInternal: Bool = false) -> GatewayError? {
+            if known[name] == nil { known[name] = gateway.topic(name) }
+            guard let topic = known[name] else {
+                return GatewayError("unknown-topic", "there is no topic '\(name)'; declare it in a workspace and apply that")
+            }
+            if !isInternal, gateway.isReserved(name) {
+                return GatewayError("reserved-topic", "the topic '\(name)' is written by the platform itself; publish to one of your own")
+            }
+            guard !event.id.isEmpty, event.id.utf8.count <= Limits.nameLength else {
+                return GatewayError("bad-id", "an event needs an id of 1 to \(Limits.nameLength) bytes, not '\(event.id.prefix(40))'")
+            }
+            if !history, event.time - gateway.clock() > Limits.futureSkew {
+                return GatewayError(
+                    "future-timestamp",
+                    "the event '\(event.id)' is dated \(event.time), more than \(Limits.futureSkew / 1000) s ahead of the clock")
+            }
+            guard let data = event.data else {
+                return topic.compacted
+                    ? nil : GatewayError("no-data", "the event '\(event.id)' has no data; only a compacted topic takes tombstones")
+            }
+            guard data.count <= Limits.eventData else {
+                return GatewayError("event-too-large", "the event '\(event.id)' has \(data.count) bytes of data; at most \(Limits.eventData) are taken")
+            }
+            do {
+                try document.parse(data)
+            } catch {
+                return GatewayError("bad-json", "the data of the event '\(event.id)' is not JSON: \(error.message)")
+            }
+            if let violation = topic.schema?.check(document) {
+                return GatewayError("schema-violation", "the data of the event '\(event.id)' does not fit the schema of '\(name)': \(violation)")
+            }
+            return nil
+        }
+    }
+
+    package func checker() -> Checker { Checker(self) }
+
+    /// The record of a refused event: its raw bytes as text (or hex when they are no UTF-8) and why.
+    package func deadLetter(topic: String, _ event: NewEvent, _ reason: GatewayError) -> NewEvent {
+        let raw = event.data ?? []
+        let text = String(validating: raw, as: UTF8.self)
+        let data = JSON.object([
+            "topic": .string(String(topic.prefix(Limits.nameLength))), "id": .string(String(event.id.prefix(Limits.nameLength))),
+            "type": .string(event.type), "source": .string(event.source), "time": .string(event.time.description),
+            "code": .string(reason.code), "reason": .string(reason.message),
+            text == nil ? "rawHex" : "raw": .string(text ?? raw.hex),
+        ])
+        let digest = Digest.of(raw + [UInt8](topic.utf8) + [0] + [UInt8](event.id.utf8)).hex.prefix(32)
+        return NewEvent(
+            id: "dead:\(digest)", source: "headrace:/gateway", type: "event.refused",
+            time: min(event.time, clock()), data: data.canonical)
+    }
+
+    /// Checks and appends. Verdicts come in the order of the events; the rest of a batch goes on without what is refused.
+    package func publish(
+        _ events: [(topic: String, event: NewEvent)], principal: String
+    ) async throws(EventLogError) -> [GatewayVerdict] {
+        let checker = checker()
+        var refusals: [Int: GatewayError] = [:]
+        var accepted: [(topic: String, partition: Int?, event: NewEvent)] = []
+        for (index, (topic, event)) in events.enumerated() {
+            if let refusal = checker.check(topic: topic, event) {
+                refusals[index] = refusal
+            } else {
+                accepted.append((topic, nil, event))
+            }
+        }
+        let count = accepted.count
+        for index in refusals.keys.sorted() {
+            if let refusal = refusals[index], (events[index].event.data?.count ?? 0) <= Limits.eventData {
+                accepted.append((Gateway.deadLetterTopic, 0, deadLetter(topic: events[index].topic, events[index].event, refusal)))
+            }
+        }
+        var receipts: [EventReceipt] = []
+        if !accepted.isEmpty {
+            receipts = try await log.appendAndWait(LogAppend(principal: principal, events: accepted)).events
+        }
+        var verdicts: [GatewayVerdict] = []
+        var next = 0
+        for index in events.indices {
+            if let refusal = refusals[index] {
+                verdicts.append(.refused(refusal))
+            } else {
+                verdicts.append(.accepted(receipts[next]))
+                next += 1
+            }
+        }
+        precondition(next == count, "every accepted event has a receipt")
+        return verdicts
+    }
+}

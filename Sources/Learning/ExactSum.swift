@@ -1,0 +1,106 @@
+import Base
+
+/// A sum of doubles without rounding error until it is read: a fixed-point accumulator over the whole range of a double,
+/// in 32-bit digits held in 64-bit words (Neal, "Fast exact summation using small and large superaccumulators", 2015).
+/// Adding and subtracting are exact and independent of order, so a window that slides by subtraction equals one summed
+/// afresh, to the bit.
+package struct ExactSum: Sendable {
+    /// 2^-1074 is bit 0; 2^1023 with a 53-bit mantissa and carries needs 67 digits of 32 bits.
+    private static let digits = 68
+    /// Additions before carries must be propagated: each adds less than 2^32 to a word.
+    private static let carryInterval = 1 << 29
+
+    private var words: [Int64] = []
+    private var additions = 0
+    private var low = ExactSum.digits
+    private var high = -1
+    /// Infinities and NaN do not cancel; they are counted apart.
+    private var special = 0.0
+
+    package init() {}
+
+    package mutating func add(_ value: Double) { accumulate(value, negate: false) }
+    package mutating func subtract(_ value: Double) { accumulate(value, negate: true) }
+
+    private mutating func accumulate(_ value: Double, negate: Bool) {
+        guard value != 0 else { return }
+        guard value.isFinite else {
+            special += negate ? -value : value
+            return
+        }
+        if words.isEmpty { words = Array(repeating: 0, count: ExactSum.digits) }
+        let bits = value.bitPattern
+        let exponent = Int(bits >> 52 & 0x7FF)
+        var mantissa = bits & 0xF_FFFF_FFFF_FFFF
+        if exponent > 0 { mantissa |= 1 << 52 }
+        let shift = max(exponent, 1) - 1
+        let word = shift / 32
+        let wide = UInt128(mantissa) << UInt128(shift % 32)
+        let negative = (value < 0) != negate
+        for index in 0..<3 {
+            let digit = Int64(truncatingIfNeeded: UInt64(truncatingIfNeeded: wide >> UInt128(32 * index)) & 0xFFFF_FFFF)
+            words[word + index] += negative ? -digit : digit
+        }
+        low = min(low, word)
+        high = max(high, word + 2)
+        additions += 1
+        if additions >= ExactSum.carryInterval { propagate() }
+    }
+
+    /// Leaves every word but the highest in 0..<2^32.
+    private mutating func propagate() {
+        additions = 0
+        guard low <= high else { return }
+        var index = low
+        while index < high || (index < ExactSum.digits - 1 && index == high && (words[index] >> 32) != 0 && (words[index] >> 32) != -1) {
+            let carry = words[index] >> 32
+            words[index] -= carry << 32
+            words[index + 1] += carry
+            index += 1
+            high = max(high, index)
+        }
+    }
+
+    /// The sum, correctly rounded to nearest, ties to even.
+    package var value: Double {
+        guard special == 0 else { return special }
+        guard low <= high else { return 0 }
+        var copy = self
+        copy.propagate()
+        let negative = copy.words[copy.high] < 0
+        if negative {
+            for index in copy.low...copy.high { copy.words[index] = -copy.words[index] }
+            copy.propagate()
+        }
+        var top = copy.high
+        while top >= copy.low, copy.words[top] == 0 { top -= 1 }
+        guard top >= copy.low else { return 0 }
+        // The three highest digits hold at least 65 significant bits; everything below them is only sticky.
+        func word(_ index: Int) -> UInt128 { index >= 0 ? UInt128(UInt64(bitPattern: copy.words[index])) : 0 }
+        let wide = word(top) << 64 | word(top - 1) << 32 | word(top - 2)
+        var sticky = false
+        var index = top - 3
+        while index >= copy.low {
+            if copy.words[index] != 0 { sticky = true }
+            index -= 1
+        }
+        let magnitude = ExactSum.round(wide, exponent: (top - 2) * 32 - 1074, sticky: sticky)
+        return negative ? -magnitude : magnitude
+    }
+
+    /// wide · 2^exponent, rounded once; bits below 2^-1074 do not exist, so subnormals come out exact.
+    private static func round(_ wide: UInt128, exponent: Int, sticky: Bool) -> Double {
+        let length = 128 - wide.leadingZeroBitCount
+        let drop = max(length - 53, -1074 - exponent, 0)
+        guard drop > 0 else { return scale(UInt64(wide), exponent) }
+        var kept = UInt64(truncatingIfNeeded: wide >> UInt128(drop))
+        let rest = wide & ((UInt128(1) << UInt128(drop)) - 1)
+        let half = UInt128(1) << UInt128(drop - 1)
+        if rest > half || (rest == half && (sticky || kept & 1 == 1)) { kept += 1 }
+        return scale(kept, exponent + drop)
+    }
+
+    private static func scale(_ mantissa: UInt64, _ exponent: Int) -> Double {
+        Double(sign: .plus, exponent: exponent, significand: Double(mantissa))
+    }
+}

@@ -1,0 +1,121 @@
+import Base
+import EventLog
+import Foundation
+import Streams
+
+/// What the fold is doing, for anyone who asks.
+package struct FoldStatus: Sendable {
+    package var now = Instant.distantPast
+    package var folded: Int64 = 0
+    package var emitted: Int64 = 0
+    package var late: Int64 = 0
+    package var failures: Int64 = 0
+    package var checkpoints: Int64 = 0
+    package var drained = false
+    package var failure: String?
+    package init() {}
+}
+
+/// Runs a topology on a thread of its own. Readers from other threads put their question into the mailbox; it is answered
+/// between two slices, so every answer is as of one position.
+package final class FoldHost: Sendable {
+    private struct Mailbox {
+        var questions: [@Sendable (TopologyRunner, FoldHost) -> Void] = []
+        var stopping = false
+    }
+
+    private let mailbox = Monitor(Mailbox())
+    private let state = Monitor(FoldStatus())
+    private let thread: Monitor<BlockingThread?> = Monitor(nil)
+    private let checkpointSeconds: Double
+    /// Questions that may wait at a time.
+    private static let mailboxLimit = 10_000
+
+    package init(checkpointSeconds: Double) { self.checkpointSeconds = checkpointSeconds }
+
+    package var status: FoldStatus { state.withLock { $0 } }
+
+    /// - Parameter make: builds the runner; called on the fold's thread, since a runner lives on one thread.
+    package func start(log: any EventLog, make: @escaping @Sendable () throws -> TopologyRunner) {
+        thread.withLock {
+            $0 = BlockingThread(name: "fold") { [self] in
+                do {
+                    let runner = try make()
+                    try loop(runner, log)
+                } catch {
+                    state.update { $0.failure = "\(error)" }
+                }
+            }
+        }
+    }
+
+    private func loop(_ runner: TopologyRunner, _ log: any EventLog) throws {
+        var version: UInt64 = 0
+        var saved = Date()
+        var dirty = false
+        var started = true
+        while true {
+            let (questions, stopping) = mailbox.withLock { box in
+                defer { box.questions = [] }
+                return (box.questions, box.stopping)
+            }
+            for question in questions { question(runner, self) }
+            if stopping { break }
+            let seen = log.waitForChange(after: 0, seconds: 0)
+            let worked = try runner.runSlice()
+            dirty = dirty || worked
+            if dirty, Date().timeIntervalSince(saved) > checkpointSeconds || !worked {
+                // Between slices everything is at rest, so a checkpoint may stand anywhere.
+                if worked || Date().timeIntervalSince(saved) > checkpointSeconds {
+                    try runner.checkpoint()
+                    saved = Date()
+                    dirty = false
+                } else {
+                    try runner.flush()
+                }
+            }
+            if worked || started { publish(runner, drained: false) }
+            started = false
+            if !worked {
+                publish(runner, drained: runner.isDrained && seen == log.waitForChange(after: 0, seconds: 0))
+                version = log.waitForChange(after: max(seen, version), seconds: 0.02)
+            }
+        }
+        try runner.checkpoint()
+        publish(runner, drained: false)
+    }
+
+    private func publish(_ runner: TopologyRunner, drained: Bool) {
+        state.update {
+            $0.now = runner.now
+            $0.folded = runner.folded
+            $0.emitted = runner.emittedCount
+            $0.late = runner.late
+            $0.failures = runner.failures
+            $0.checkpoints = runner.checkpoints
+            $0.drained = drained
+        }
+    }
+
+    /// Asks something of the fold between two slices.
+    package func ask<R: Sendable>(_ body: @escaping @Sendable (TopologyRunner) throws -> R) async throws -> R {
+        try await withCheckedThrowingContinuation { continuation in
+            let refused = mailbox.update { box in
+                guard box.questions.count < Self.mailboxLimit, !box.stopping else { return true }
+                box.questions.append { runner, _ in continuation.resume(with: Result { try body(runner) }) }
+                return false
+            }
+            if refused || status.failure != nil, refused {
+                continuation.resume(throwing: NodeError("busy", "the fold has \(Self.mailboxLimit) questions waiting or is stopping; try again", fault: .world, retriable: true))
+            }
+        }
+    }
+
+    package func stop() {
+        mailbox.update { $0.stopping = true }
+        thread.withLock {
+            $0?.join()
+            $0 = nil
+        }
+    }
+}

@@ -1,0 +1,257 @@
+import Base
+import Catalog
+import Connectors
+import CPlatform
+import EventLog
+import Foundation
+import Gateway
+import GRDB
+import Lineage
+import Models
+import RecordFormat
+import Streams
+import Supervision
+import Training
+
+/// Everything wired together: the log, the gateway, the fold, the views, the effectors and the connectors.
+package final class Node: Sendable {
+    package let configuration: NodeConfiguration
+    package let log: EmbeddedLog
+    package let gateway: Gateway
+    package let views: DatabaseQueue
+    package let fold: FoldHost
+    private let registryBox: Monitor<DefinitionRegistry>
+    private let running = Monitor(Running())
+    private let principal = "node"
+
+    private struct Running {
+        var connectors: [CSVHistorySource] = []
+        var threads: [BlockingThread] = []
+        var stopping = false
+        var viewsBehind = true
+        var effectorBusy = false
+        var failures: [String] = []
+        var started = false
+        var features: [String] = []
+    }
+
+    package var registry: DefinitionRegistry { registryBox.withLock { $0 } }
+
+    /// Opens the data directory, applies what is new, and compiles the definitions. Nothing runs yet.
+    package init(_ configuration: NodeConfiguration) throws {
+        self.configuration = configuration
+        log = try EmbeddedLog.open(configuration.logDirectory)
+        gateway = Gateway(log: log, clock: { Instant.wallClock() })
+        fold = FoldHost(checkpointSeconds: configuration.checkpointSeconds)
+        var settings = Configuration()
+        settings.journalMode = .wal
+        settings.prepareDatabase { database in
+            try database.execute(sql: "PRAGMA synchronous = NORMAL")
+            try database.execute(sql: "PRAGMA cache_size = -64000")
+        }
+        views = try DatabaseQueue(path: configuration.viewsFile, configuration: settings)
+        try log.declare(TopicLayout(name: DefinitionRegistry.topic, partitions: 1))
+        registryBox = Monitor(try DefinitionRegistry(log: log))
+        let platform = try Workspace.read(directory: configuration.platformTopics)
+        try append(platform, platform: true)
+        if let workspace = configuration.workspace { try apply(directory: workspace) }
+        try declareTopics()
+    }
+
+    private func append(_ definitions: [Definition], platform: Bool) throws {
+        let events = registry.events(applying: definitions, platform: platform, at: Instant.wallClock())
+        guard !events.isEmpty else { return }
+        _ = try log.append(
+            LogAppend(principal: principal, events: events.map { (DefinitionRegistry.topic, 0, $0) }))
+        let fresh = try DefinitionRegistry(log: log)
+        registryBox.withLock { $0 = fresh }
+    }
+
+    private func declareTopics() throws {
+        for entry in registry.all(TopicDefinition.kind) {
+            try gateway.declare(try TopicDefinition(entry.definition), reserved: entry.platform)
+        }
+    }
+
+    /// Compiles what the log says is in force.
+    package func compile() throws -> CompiledWorkspace {
+        let entries = registry.entries.values.sorted { $0.definition.key < $1.definition.key }
+        let platform = Set(entries.filter { $0.platform && $0.definition.kind == TopicDefinition.kind }.map(\.definition.name))
+        return try CompiledWorkspace(entries.map(\.definition), platformTopics: platform)
+    }
+
+    /// Applies a workspace: checked as a whole first, then logged; what is unchanged logs nothing.
+    @discardableResult
+    package func apply(directory: String) throws -> [(key: String, change: DefinitionRegistry.Change)] {
+        try apply(try Workspace.read(directory: directory))
+    }
+
+    package func apply(_ definitions: [Definition]) throws -> [(key: String, change: DefinitionRegistry.Change)] {
+        let current = registry
+        var merged = current.entries.mapValues(\.definition)
+        for definition in definitions {
+            if current.entries[definition.key]?.platform == true {
+                throw CatalogError("reserved-name", "\(definition.place): \(definition.key) belongs to the platform; choose another name")
+            }
+            merged[definition.key] = definition
+        }
+        let platform = Set(current.entries.values.filter(\.platform).map(\.definition.name))
+        _ = try WorkspaceTopology(
+            try CompiledWorkspace(merged.values.sorted { $0.key < $1.key }, platformTopics: platform))
+        let changes = definitions.map { ($0.key, current.change($0)) }
+        let begun = try log.offsets(TopicPartition("questions.asked", 0)).upperBound > 0
+        for (definition, change) in zip(definitions, changes.map(\.1)) where change == .change && begun {
+            throw CatalogError(
+                "in-force",
+                "\(definition.place): \(definition.key) is in force since \(current.entries[definition.key]?.position ?? "the beginning") and the topology has begun; give a changed definition a new name")
+        }
+        if running.withLock({ $0.started }), changes.contains(where: { $0.1 != .unchanged }) {
+            let keys = changes.filter { $0.1 != .unchanged }.map(\.0).joined(separator: ", ")
+            try append(definitions, platform: false)
+            try declareTopics()
+            running.withLock { $0.failures.append("applied \(keys): in force from the next start") }
+            return changes
+        }
+        try append(definitions, platform: false)
+        try declareTopics()
+        return changes
+    }
+
+    // MARK: Running
+
+    /// Starts the fold, the views, the effectors and the connectors.
+    package func start() throws {
+        let workspace = try compile()
+        let connectors = try configuration.connectors.map { file in
+            var connector = try ConnectorConfiguration(file: file)
+            if let until = configuration.until { connector = connector.with("until", until) }
+            guard connector.values["connector.class"] == CSVHistorySource.className else {
+                throw ConnectorsError("unknown-class", "\(file): the only connector class is \(CSVHistorySource.className)")
+            }
+            return try CSVHistorySource(connector, log: log, gateway: gateway)
+        }
+        try markIdle(workspace, fed: Set(connectors.flatMap(\.topics)))
+        let stateFile = configuration.stateFile
+        fold.start(log: log) { [log] in
+            let topology = try WorkspaceTopology(workspace)
+            return try TopologyRunner(
+                topology: topology.topology, derived: WorkspaceTopology.derived, log: log,
+                database: try StateDatabase(path: stateFile), sink: LogSink(log: log, principal: "fold:workspace"))
+        }
+        running.update { state in
+            state.started = true
+            state.connectors = connectors
+            state.features = workspace.views.map(\.name)
+            state.threads.append(BlockingThread(name: "views") { [self] in viewLoop() })
+            state.threads.append(BlockingThread(name: "training") { [self] in effectorLoop() })
+            for connector in connectors {
+                state.threads.append(BlockingThread(name: "connector-\(connector.configuration.name)") { connector.run() })
+            }
+        }
+    }
+
+    /// A topic that no connector feeds is idle until somebody publishes; logged, so that a replay sees the same.
+    private func markIdle(_ workspace: CompiledWorkspace, fed: Set<String>) throws {
+        let inputs = try WorkspaceTopology(workspace).topology.inputs(derived: WorkspaceTopology.derived)
+        var events: [(topic: String, partition: Int?, event: NewEvent)] = []
+        for topic in inputs where !fed.contains(topic) && !WorkspaceTopology.answers.union(WorkspaceTopology.attachments).contains(topic) {
+            for partition in 0..<log.partitions(of: topic) where try log.offsets(TopicPartition(topic, partition)).isEmpty {
+                let event = NewEvent(
+                    id: "progress:gateway:\(partition):idle", source: "headrace:/gateway", type: EventType.progress,
+                    time: Instant(milliseconds: 0), data: [UInt8]("{\"state\":\"idle\"}".utf8))
+                events.append((topic, partition, event))
+            }
+        }
+        if !events.isEmpty { _ = try log.append(LogAppend(principal: principal, events: events)) }
+    }
+
+    private var stopping: Bool { running.withLock { $0.stopping } }
+
+    private func fail(_ what: String, _ error: any Error) {
+        running.update { $0.failures.append("\(what): \(error)") }
+    }
+
+    private func viewLoop() {
+        do {
+            let runner = try PartitionRunner(
+                log: log, queue: views,
+                projections: [PredictionProjection(), MonitorProjection(), ModelProjection(), LineageProjection()])
+            while !stopping {
+                let seen = log.waitForChange(after: 0, seconds: 0)
+                let worked = try runner.runSlice()
+                let changed = log.waitForChange(after: 0, seconds: 0) != seen
+                running.update { $0.viewsBehind = worked || changed }
+                if !worked { _ = log.waitForChange(after: seen, seconds: 0.1) }
+            }
+        } catch {
+            fail("the views stopped", error)
+        }
+    }
+
+    private func effectorLoop() {
+        do {
+            let effector = TrainingEffector(
+                log: log, principal: "effector:training", code: BuildIdentity.code, fingerprint: BuildIdentity.fingerprint)
+            while !stopping {
+                let seen = log.waitForChange(after: 0, seconds: 0)
+                running.update { $0.effectorBusy = true }
+                let worked = try effector.runSlice()
+                running.update { $0.effectorBusy = false }
+                if !worked { _ = log.waitForChange(after: seen, seconds: 0.5) }
+            }
+        } catch {
+            fail("the training effector stopped", error)
+        }
+    }
+
+    package func stop() {
+        let (connectors, threads) = running.update { state in
+            state.stopping = true
+            return (state.connectors, state.threads)
+        }
+        for connector in connectors { connector.stop() }
+        fold.stop()
+        for thread in threads { thread.join() }
+        log.close()
+        try? FileManager.default.removeItem(atPath: configuration.addressFile)
+    }
+
+    /// True when the connectors are through, the fold has nothing left, no training is open and the views have caught up.
+    package var isSettled: Bool {
+        let (connectors, behind, busy) = running.withLock { ($0.connectors, $0.viewsBehind, $0.effectorBusy) }
+        return connectors.allSatisfy { ["FINISHED", "FAILED", "STOPPED"].contains($0.status.state) } && fold.status.drained && !behind && !busy
+    }
+
+    /// What went wrong since the start, for the status and the exit code.
+    package var failures: [String] {
+        var list = running.withLock { $0.failures }
+        if let failure = fold.status.failure { list.append("the fold stopped: \(failure)") }
+        for connector in running.withLock({ $0.connectors }) {
+            if let trace = connector.status.trace { list.append("the connector \(connector.configuration.name) stopped: \(trace)") }
+        }
+        if let stopped = log.statistics.stopped { list.append("\(stopped)") }
+        return list
+    }
+
+    package var connectors: [(name: String, status: ConnectorStatus)] {
+        running.withLock { $0.connectors }.map { ($0.configuration.name, $0.status) }
+    }
+
+    /// Records how a play of history went.
+    package func recordRun(seconds: Double, started: Instant) throws {
+        let data = JSON.object([
+            "seconds": .double(seconds), "events": .int(Int64(log.statistics.events)), "peakMemoryBytes": .int(Int64(headrace_peak_memory())),
+            "started": .string(started.description),
+        ])
+        _ = try log.append(
+            LogAppend(
+                principal: principal,
+                events: [
+                    (
+                        "headrace.runs", 0,
+                        NewEvent(
+                            id: "run:\(started)", source: "headrace:/node", type: "run.finished", time: Instant.wallClock(), data: data.canonical)
+                    )
+                ]))
+    }
+}

@@ -1,0 +1,33 @@
+import Base
+import Foundation
+
+package enum NodeModule {}
+/// Errors of the node.
+package typealias NodeError = Failure<NodeModule>
+
+/// What a node needs to know to start.
+package struct NodeConfiguration: Sendable {
+    package var dataDirectory: String
+    /// Folder with the platform's topics.
+    package var platformTopics: String
+    /// Folder to apply before anything else; nil leaves the definitions as the log has them.
+    package var workspace: String?
+    package var connectors: [String] = []
+    package var host = "127.0.0.1"
+    /// 0 takes a free port.
+    package var port = 8080
+    /// Plays history no further than this, for tests and trials.
+    package var until: String?
+    /// How often state is checkpointed, in seconds.
+    package var checkpointSeconds = 2.0
+
+    package init(dataDirectory: String, platformTopics: String) {
+        self.dataDirectory = dataDirectory
+        self.platformTopics = platformTopics
+    }
+
+    package var logDirectory: String { dataDirectory + "/log" }
+    package var stateFile: String { dataDirectory + "/state.sqlite" }
+    package var viewsFile: String { dataDirectory + "/views.sqlite" }
+    package var addressFile: String { dataDirectory + "/node.json" }
+}

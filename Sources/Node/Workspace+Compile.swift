@@ -1,0 +1,86 @@
+import Base
+import Catalog
+import Datasets
+import Features
+import Models
+import Supervision
+
+extension CompiledWorkspace {
+    static let kinds = [
+        TopicDefinition.kind, FeatureView.kind, Question.kind, ModelDefinition.kind, MonitorDefinition.kind, PolicyDefinition.kind,
+    ]
+
+    /// Checks every definition against the others and compiles it; the first mistake is an error that names its place.
+    package init(_ definitions: [Definition], platformTopics: Set<String>) throws {
+        for definition in definitions where !Self.kinds.contains(definition.kind) {
+            throw CatalogError(
+                "unknown-kind", "\(definition.place): there is no kind '\(definition.kind)'; known: \(Self.kinds.joined(separator: ", "))")
+        }
+        var topics: [(definition: TopicDefinition, platform: Bool)] = []
+        for definition in definitions where definition.kind == TopicDefinition.kind {
+            topics.append((try TopicDefinition(definition), platformTopics.contains(definition.name)))
+        }
+        let names = Set(topics.map(\.definition.name))
+        func topic(_ name: String, _ definition: Definition) throws {
+            guard names.contains(name) else {
+                throw CatalogError("unknown-topic", "\(definition.place): \(definition.key) reads the topic '\(name)', which is not declared")
+            }
+        }
+        var views: [FeatureView] = []
+        for definition in definitions where definition.kind == FeatureView.kind {
+            let view = try FeatureView(definition)
+            try topic(view.topic, definition)
+            views.append(view)
+        }
+        let byName = Dictionary(uniqueKeysWithValues: views.map { ($0.name, $0) })
+        var questions: [Question] = []
+        for definition in definitions where definition.kind == Question.kind {
+            let question = try Question(definition, views: byName)
+            try topic(question.topic, definition)
+            if let truth = try Truth(definition) { try topic(truth.topic, definition) }
+            questions.append(question)
+        }
+        self.topics = topics
+        self.views = views
+        self.questions = questions
+        self.definitions = definitions
+        _ = try models()
+        _ = try monitors()
+        _ = try policies()
+    }
+
+    package func truths() throws -> [Truth] { try definitions(Question.kind).compactMap { try Truth($0) } }
+
+    package func models() throws -> [ModelDefinition] {
+        try definitions(ModelDefinition.kind).map { definition in
+            let model = try ModelDefinition(definition)
+            guard questions.contains(where: { $0.name == model.question }) else {
+                throw CatalogError("unknown-question", "\(definition.place): there is no question '\(model.question)'")
+            }
+            return model
+        }
+    }
+
+    package func monitors() throws -> [MonitorDefinition] {
+        let models = try models()
+        return try definitions(MonitorDefinition.kind).map { definition in
+            try MonitorDefinition(definition) { name throws(CatalogError) in
+                guard let model = models.first(where: { $0.name == name }),
+                    let question = questions.first(where: { $0.name == model.question })
+                else { throw CatalogError("unknown-model", "\(definition.place): there is no model '\(name)'") }
+                return question.featureNames
+            }
+        }
+    }
+
+    package func policies() throws -> [PolicyDefinition] {
+        let models = Set(try models().map(\.name))
+        return try definitions(PolicyDefinition.kind).map { definition in
+            let policy = try PolicyDefinition(definition)
+            guard models.contains(policy.model) else {
+                throw CatalogError("unknown-model", "\(definition.place): there is no model '\(policy.model)'")
+            }
+            return policy
+        }
+    }
+}

@@ -1,0 +1,115 @@
+import Base
+import EventLog
+import RecordFormat
+
+/// How far one input partition has been read, what waits in memory, and what its progress events promise.
+struct InputCursor {
+    enum Source { case unstarted, active, idle, finished }
+
+    let partition: TopicPartition
+    /// Position in the topology's list of inputs: the tie-breaker at equal times.
+    let rank: Int
+    /// Answers of effectors have no source of their own: they are bounded by the requests that are open. Attachments come
+    /// in the same append as an answer and are bounded by nothing.
+    enum Role { case source, answer, attachment }
+
+    let role: Role
+    var source = Source.unstarted
+    var completeThrough = Instant.distantPast
+    /// Offset of the next event to fold.
+    var next: Int64 = 0
+    /// Where the input ends in a bounded replay.
+    var end: Int64?
+    private var batches: [RecordBatch] = []
+    private var batch = 0
+    private var index = 0
+    private var fetched: Int64 = 0
+    private(set) var headTime = Instant.distantFuture
+
+    static let fetchBytes = 512 << 10
+
+    init(partition: TopicPartition, rank: Int, role: Role, next: Int64 = 0) {
+        self.partition = partition
+        self.rank = rank
+        self.role = role
+        self.next = next
+        fetched = next
+    }
+
+    var hasHead: Bool { batch < batches.count }
+
+    /// Reads more when nothing waits. True when something came.
+    mutating func fetch(_ log: any EventLog) throws(EventLogError) -> Bool {
+        guard !hasHead else { return false }
+        if let end, fetched >= end { return false }
+        batches = try log.read(partition, from: fetched, maxBytes: InputCursor.fetchBytes)
+        batch = 0
+        index = 0
+        guard let last = batches.last else { return false }
+        let from = fetched
+        fetched = last.header.lastOffset + 1
+        // A restart may begin in the middle of a batch.
+        while index < batches[0].records.count, batches[0].records[index].offset < from { index += 1 }
+        settle()
+        return hasHead
+    }
+
+    /// Steps over emptied batches and notes the time of the head.
+    private mutating func settle() {
+        while batch < batches.count {
+            if index < batches[batch].records.count {
+                let record = batches[batch].records[index]
+                if let end, record.offset >= end { break }
+                headTime = Instant(milliseconds: record.timestamp)
+                return
+            }
+            batch += 1
+            index = 0
+        }
+        batches = []
+        batch = 0
+        index = 0
+        headTime = .distantFuture
+    }
+
+    /// Takes every progress event at the head, so that the head is an event or nothing.
+    mutating func absorbProgress(_ document: JSONDocument) {
+        while hasHead {
+            let event = StoredEvent(batch: batches[batch], index: index)
+            guard event.isProgress else { return }
+            apply(event, document)
+            advance()
+        }
+    }
+
+    private mutating func apply(_ event: StoredEvent, _ document: JSONDocument) {
+        let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
+        guard parsed == true else { return }
+        if let node = document.member(0, "through"), let text = document.string(node), let time = Instant(text) {
+            completeThrough = max(completeThrough, time)
+        }
+        switch document.member(0, "state").flatMap({ document.string($0) }) {
+        case "idle": source = .idle
+        case "finished": source = .finished
+        default: source = .active
+        }
+    }
+
+    func head() -> StoredEvent { StoredEvent(batch: batches[batch], index: index) }
+
+    mutating func advance() {
+        next = batches[batch].records[index].offset + 1
+        index += 1
+        settle()
+    }
+
+    /// No event at or before this time can still come; nil when the partition bounds nothing.
+    func bound(hold: Instant?) -> Instant? {
+        if role != .source { return role == .answer ? hold.map { $0 + -1 } : nil }
+        switch source {
+        case .unstarted: return end.map { next >= $0 } == true ? nil : .distantPast
+        case .active: return end.map { next >= $0 } == true ? nil : completeThrough
+        case .idle, .finished: return nil
+        }
+    }
+}

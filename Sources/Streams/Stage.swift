@@ -1,0 +1,111 @@
+import Base
+import EventLog
+import RecordFormat
+
+/// An event as a stage sees it: where it stands, when it happened, and its data already parsed.
+package struct StreamEvent {
+    package let topic: String
+    package let time: Instant
+    package let document: JSONDocument
+    /// Set for an event read from the log.
+    let stored: StoredEvent?
+    let partition: Int
+    /// Set for an event that an earlier stage of the same instant emitted; its position is decided by the log.
+    let derived: NewEvent?
+    let derivedOffset: Int64
+
+    package var position: Position {
+        Position(topic: topic, partition: partition, offset: stored?.offset ?? derivedOffset, sequence: nil)
+    }
+
+    package var id: String { derived?.id ?? stored?.id ?? "" }
+    package var type: String { derived?.type ?? stored?.type ?? "" }
+    package var causation: String? { derived?.causation ?? stored?.header(EventHeader.causation) }
+    package var data: [UInt8] { derived?.data ?? stored?.data ?? [] }
+}
+
+/// One deterministic fold of a topology: (state, event) → (state, new events). It gets no clock and no randomness; its
+/// state lives in its stores.
+package protocol Stage: AnyObject {
+    var name: String { get }
+    /// Topics whose events it wants, in the order in which events of one instant are folded.
+    var inputs: [String] { get }
+    var stores: [AnyStateStore] { get }
+
+    func process(_ event: StreamEvent, _ context: StageContext) throws
+    /// A timer fires after every event with a time up to its own.
+    func fire(timer key: String, at time: Instant, _ context: StageContext) throws
+    /// Called once after the stores were loaded, before the first event.
+    func restored() throws
+}
+
+extension Stage {
+    package func fire(timer key: String, at time: Instant, _ context: StageContext) throws {}
+    package func restored() throws {}
+}
+
+/// An event that a stage emitted.
+package struct DerivedEvent {
+    package let topic: String
+    /// The offset it will have in its topic.
+    package let offset: Int64
+    package let event: NewEvent
+}
+
+/// What a stage may do: emit, set timers, hold the stream until an effector answers. Everything it gives is a function of
+/// the events so far.
+package final class StageContext {
+    /// Stream time: the time of the event or timer that is being folded.
+    package internal(set) var now = Instant.distantPast
+    var stage = 0
+    var emitted: [DerivedEvent] = []
+    var timers = TimerQueue()
+    var holds = StateStore<HoldState>(name: "runner.holds")
+    /// Offsets consumed so far, by input partition in input order: the as-of position of whatever is computed now.
+    package internal(set) var positions: [(partition: TopicPartition, next: Int64)] = []
+
+    /// Events emitted so far by topic: a derived topic has one partition and the topology is its only writer, so an
+    /// event's position is known before the log has it (and checked when it does).
+    var emittedOffsets: [String: Int64] = [:]
+
+    /// Derived events carry the stage's name as their source, stream time as their event time and a deterministic id.
+    /// Returns the position the event will have.
+    @discardableResult
+    package func emit(
+        topic: String, type: String, id: String, key: String? = nil, data: [UInt8], causation: String? = nil,
+        source: String
+    ) -> Position {
+        let offset = emittedOffsets[topic, default: 0]
+        emittedOffsets[topic] = offset + 1
+        emitted.append(
+            DerivedEvent(
+                topic: topic, offset: offset,
+                event: NewEvent(
+                    id: id, source: "headrace:/" + source, type: type, time: now, key: key.map { [UInt8]($0.utf8) },
+                    data: data, causation: causation)))
+        return Position(topic: topic, partition: 0, offset: offset, sequence: nil)
+    }
+
+    package func setTimer(at time: Instant, key: String) {
+        timers.insert(TimerQueue.Entry(time: time, stage: stage, key: key))
+    }
+
+    package func cancelTimer(at time: Instant, key: String) {
+        timers.remove(TimerQueue.Entry(time: time, stage: stage, key: key))
+    }
+
+    /// Nothing later than `until` is folded before an answer with this causation has been.
+    package func hold(request id: String, until: Instant) {
+        holds.set(id, HoldState(until: until))
+    }
+}
+
+/// An outstanding request to an effector.
+package struct HoldState: StateValue {
+    package let until: Instant
+    init(until: Instant) { self.until = until }
+    package func encode(into writer: inout ByteWriter) { writer.append(little: until.milliseconds) }
+    package init(decoding reader: inout ByteReader) throws(BaseError) {
+        until = Instant(milliseconds: try reader.little())
+    }
+}

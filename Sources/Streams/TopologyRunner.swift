@@ -1,0 +1,426 @@
+import Base
+import EventLog
+import Foundation
+import RecordFormat
+
+/// What a topology is made of.
+package struct Topology {
+    package let name: String
+    /// In fold order: an event visits them first to last, and so do the events they emit.
+    package let stages: [any Stage]
+    /// Topics on which effectors answer; what they bring along in the same append is in `attachments`.
+    package let answers: Set<String>
+    package let attachments: Set<String>
+
+    package init(name: String, stages: [any Stage], answers: Set<String>, attachments: Set<String>) {
+        self.name = name
+        self.stages = stages
+        self.answers = answers
+        self.attachments = attachments
+    }
+
+    /// Topics that come from outside the topology, each once, in stage order: their index is their rank.
+    package func inputs(derived: Set<String>) -> [String] {
+        var seen: Set<String> = []
+        return stages.flatMap(\.inputs).filter { !derived.contains($0) && seen.insert($0).inserted }
+    }
+}
+
+/// Feeds a topology by event time: inputs are merged by (event time, topic rank, partition, offset), released by
+/// watermarks, timers fire in between, and everything that belongs together is checkpointed together.
+package final class TopologyRunner {
+    /// Events folded between two looks at the clock for checkpoints and for stopping.
+    static let sliceEvents = 512
+
+    package let topology: Topology
+    let log: any EventLog
+    private let database: StateDatabase
+    private let sink: any DerivedSink
+    let context = StageContext()
+    var inputs: [InputCursor] = []
+    private var subscribers: [String: [Int]] = [:]
+    private let document = JSONDocument()
+    private let derivedDocument = JSONDocument()
+    private let progressDocument = JSONDocument()
+    private let stores: [AnyStateStore]
+    private var lastCut: Int = .min
+    private var lateEvents: Int64 = 0
+    package private(set) var folded: Int64 = 0
+    package private(set) var emittedCount: Int64 = 0
+    /// Events that a stage could not fold: recorded with their reason, never swallowed.
+    package private(set) var failures: Int64 = 0
+    package private(set) var checkpoints: Int64 = 0
+    private var stopRequested = false
+
+    package static let digestTopic = "headrace.digests"
+    package static let deadLetterTopic = "headrace.dead-letters"
+    package static let lateTopic = "headrace.late"
+
+    /// - Parameters:
+    ///   - derived: topics that the stages themselves write; they are not read back.
+    ///   - ends: where the inputs end in a bounded replay.
+    package init(
+        topology: Topology, derived: Set<String>, log: any EventLog, database: StateDatabase, sink: any DerivedSink,
+        ends: [TopicPartition: Int64]? = nil
+    ) throws {
+        self.topology = topology
+        self.log = log
+        self.database = database
+        self.sink = sink
+        for (index, stage) in topology.stages.enumerated() {
+            for topic in stage.inputs { subscribers[topic, default: []].append(index) }
+        }
+        stores = topology.stages.flatMap(\.stores) + [context.timers.store, context.holds]
+        for (rank, topic) in topology.inputs(derived: derived).enumerated() {
+            let partitions = log.partitions(of: topic)
+            guard partitions > 0 else {
+                throw StreamsError("unknown-topic", "the topology '\(topology.name)' reads '\(topic)', which no definition declares")
+            }
+            let role: InputCursor.Role =
+                topology.answers.contains(topic) ? .answer : (topology.attachments.contains(topic) ? .attachment : .source)
+            for partition in 0..<partitions {
+                let place = TopicPartition(topic, partition)
+                var cursor = InputCursor(partition: place, rank: rank, role: role)
+                cursor.end = ends.map { $0[place] ?? 0 }
+                inputs.append(cursor)
+            }
+        }
+        try restore()
+    }
+
+    private func restore() throws {
+        let (positions, meta) = try database.load(stores)
+        for saved in positions {
+            guard let index = inputs.firstIndex(where: { $0.partition == saved.partition }) else { continue }
+            let old = inputs[index]
+            var cursor = InputCursor(partition: old.partition, rank: old.rank, role: old.role, next: saved.next)
+            cursor.end = old.end
+            cursor.completeThrough = Instant(milliseconds: saved.through)
+            cursor.source = [.unstarted, .active, .idle, .finished][saved.source]
+            inputs[index] = cursor
+        }
+        context.positions = inputs.map { ($0.partition, 0) }
+        for (index, input) in inputs.enumerated() {
+            let text = meta["folded/\(input.partition)"]
+            context.positions[index].next = text.flatMap { Int64($0) } ?? 0
+        }
+        for (name, value) in meta where name.hasPrefix("emitted/") {
+            context.emittedOffsets[String(name.dropFirst(8))] = Int64(value) ?? 0
+        }
+        lastCut = meta["cut"].flatMap { Int($0) } ?? .min
+        context.now = meta["now"].flatMap { Int64($0) }.map { Instant(milliseconds: $0) } ?? .distantPast
+        folded = meta["count"].flatMap { Int64($0) } ?? 0
+        emittedCount = meta["emitted"].flatMap { Int64($0) } ?? 0
+        lateEvents = meta["late"].flatMap { Int64($0) } ?? 0
+        failures = meta["failures"].flatMap { Int64($0) } ?? 0
+        context.timers.restore()
+        for stage in topology.stages { try stage.restored() }
+    }
+
+    package var now: Instant { context.now }
+    package var late: Int64 { lateEvents }
+
+    /// True when every input is read to its end and bounded by nothing that could still come, or all sources are done.
+    package var isDrained: Bool {
+        inputs.allSatisfy { !$0.hasHead && ($0.role != .source || $0.source == .finished || $0.source == .idle) }
+            && context.holds.count == 0
+    }
+
+    package func stop() { stopRequested = true }
+
+    /// Folds up to one slice. False when nothing can be folded before more arrives in the log.
+    package func runSlice() throws -> Bool {
+        var worked = 0
+        stopRequested = false
+        _ = try refill()
+        while worked < TopologyRunner.sliceEvents, !stopRequested {
+            guard try step() else { break }
+            worked += 1
+        }
+        if worked > 0 { try sink.sliceEnded() }
+        return worked > 0
+    }
+
+    // MARK: One step
+
+    private func step() throws -> Bool {
+        var choice = choose()
+        // What came with an answer became visible with it, so one more look finds it.
+        while choice.best < 0 || inputs[choice.best].headTime > choice.bound || inputs[choice.best].role == .answer, try refill() {
+            choice = choose()
+        }
+        let best = choice.best
+        // Without a releasable head, watermarks alone decide; a finished source ends at what it was complete through.
+        if best < 0 || inputs[best].headTime > choice.bound {
+            var watermark = choice.bound
+            if best >= 0 { watermark = min(watermark, inputs[best].headTime + -1) }
+            if !choice.bounded, best < 0 { watermark = inputs.map(\.completeThrough).max() ?? .distantPast }
+            return try fireTimer(upTo: watermark)
+        }
+        if try fireTimer(upTo: inputs[best].headTime + -1) { return true }
+        try fold(best)
+        return true
+    }
+
+    /// The earliest head, and the time up to which no input without a head can still deliver.
+    private func choose() -> (best: Int, bound: Instant, bounded: Bool) {
+        var best = -1
+        var bound = Instant.distantFuture
+        var bounded = false
+        let hold = context.holds.count == 0 ? nil : context.holds.values.values.map(\.until).min()
+        for index in inputs.indices {
+            if inputs[index].hasHead {
+                if best < 0 || inputs[index].headTime < inputs[best].headTime { best = index }
+            } else if let limit = inputs[index].bound(hold: hold) {
+                bounded = true
+                bound = min(bound, limit)
+            }
+        }
+        return (best, bound, bounded)
+    }
+
+    /// Reads on where nothing waits. Reading late is safe: an input without a head is bounded by what it promised.
+    private func refill() throws -> Bool {
+        var came = false
+        for index in inputs.indices where !inputs[index].hasHead {
+            while !inputs[index].hasHead, try inputs[index].fetch(log) {
+                came = true
+                inputs[index].absorbProgress(progressDocument)
+            }
+        }
+        return came
+    }
+
+    private func fireTimer(upTo time: Instant) throws -> Bool {
+        guard let next = context.timers.peek(), next.time <= time else { return false }
+        try cutIfDue(before: next.time)
+        guard let entry = context.timers.take() else { return false }
+        context.now = max(context.now, entry.time)
+        context.stage = entry.stage
+        let stage = topology.stages[entry.stage]
+        try stage.fire(timer: entry.key, at: entry.time, context)
+        try deliver()
+        return true
+    }
+
+    private func fold(_ index: Int) throws {
+        let event = inputs[index].head()
+        let partition = inputs[index].partition
+        let late = event.time <= inputs[index].completeThrough && inputs[index].source != .unstarted && inputs[index].role == .source
+        try cutIfDue(before: event.time)
+        inputs[index].advance()
+        inputs[index].absorbProgress(progressDocument)
+        context.positions[index].next = event.offset + 1
+        folded += 1
+        if late {
+            lateEvents += 1
+            emitSide(TopologyRunner.lateTopic, "stream.late", event, partition, "the partition was complete through \(inputs[index].completeThrough)")
+            try deliver()
+            return
+        }
+        context.now = max(context.now, event.time)
+        let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
+        guard parsed == true, let stages = subscribers[partition.topic] else {
+            if parsed != nil {
+                failures += 1
+                emitSide(TopologyRunner.deadLetterTopic, "stream.failed", event, partition, "the data is not JSON")
+                try deliver()
+            }
+            return
+        }
+        let seen = StreamEvent(
+            topic: partition.topic, time: event.time, document: document, stored: event, partition: partition.partition,
+            derived: nil, derivedOffset: -1)
+        if inputs[index].role == .answer, let request = seen.causation {
+            _ = context.holds.remove(request)
+        }
+        try visit(stages, seen, { self.emitSide(TopologyRunner.deadLetterTopic, "stream.failed", event, partition, $0) })
+        try deliver()
+    }
+
+    /// An error of a stage is the event's own: it is recorded beside its raw bytes and the fold goes on.
+    private func visit(_ stages: [Int], _ event: StreamEvent, _ dead: (String) -> Void) throws {
+        for index in stages {
+            context.stage = index
+            do {
+                try topology.stages[index].process(event, context)
+            } catch let error as any DescribedError where error.fault == .caller {
+                failures += 1
+                dead("\(topology.stages[index].name): \(error)")
+            }
+        }
+    }
+
+    /// Hands emitted events to the later stages, in the order they were emitted, and then to the log.
+    private func deliver() throws {
+        var index = 0
+        while index < context.emitted.count {
+            let derived = context.emitted[index]
+            index += 1
+            if let stages = subscribers[derived.topic], let data = derived.event.data {
+                try derivedDocument.parse(data)
+                let seen = StreamEvent(
+                    topic: derived.topic, time: derived.event.time, document: derivedDocument, stored: nil, partition: 0,
+                    derived: derived.event, derivedOffset: derived.offset)
+                try visit(stages, seen) { reason in
+                    self.context.emit(
+                        topic: TopologyRunner.deadLetterTopic, type: "stream.failed", id: "failed:\(derived.topic):\(derived.event.id)",
+                        data: JSON.object(["topic": .string(derived.topic), "id": .string(derived.event.id), "reason": .string(reason)]).canonical,
+                        source: self.topology.name)
+                }
+            }
+            emittedCount += 1
+            try sink.take(derived)
+        }
+        context.emitted.removeAll(keepingCapacity: true)
+    }
+
+    private func emitSide(_ topic: String, _ type: String, _ event: StoredEvent, _ partition: TopicPartition, _ reason: String) {
+        let position = "\(partition)@\(event.offset)"
+        let raw = event.data.map { String(decoding: $0, as: UTF8.self) } ?? ""
+        context.emit(
+            topic: topic, type: type, id: "\(type):\(topology.name):\(position)",
+            data: JSON.object([
+                "position": .string(position), "reason": .string(reason), "raw": .string(raw), "id": .string(event.id),
+            ]).canonical, causation: event.id, source: topology.name)
+    }
+
+    /// Makes what was emitted so far durable, so that effectors and views see it.
+    package func flush() throws { try sink.flush() }
+
+    // MARK: Digests and checkpoints
+
+    /// State digests are recorded at every UTC midnight of stream time, whatever the checkpoint interval.
+    private func cutIfDue(before time: Instant) throws {
+        let day = (time + -1).day
+        guard context.now != .distantPast else { return }
+        if lastCut == .min { lastCut = context.now.day }
+        guard day > lastCut else { return }
+        lastCut = day
+        let cut = Instant(day: day)
+        let digests = stateDigests()
+        var members: [String: JSON] = [:]
+        for (name, digest) in digests { members[name] = .string(digest.hex) }
+        let saved = context.now
+        context.now = max(context.now, cut)
+        context.emit(
+            topic: TopologyRunner.digestTopic, type: "processor.digest", id: "digest:\(topology.name):\(cut.date)",
+            data: JSON.object([
+                "topology": .string(topology.name), "cut": .string(cut.description), "stores": .object(members),
+            ]).canonical, source: topology.name)
+        context.now = saved
+        try deliver()
+    }
+
+    /// Digest of every store, by name.
+    package func stateDigests() -> [(name: String, digest: Digest)] {
+        stores.map { ($0.name, $0.digest()) }.sorted { $0.0 < $1.0 }
+    }
+
+    /// Makes what was emitted durable, then commits state, timers, holds and positions in one transaction: whatever a crash
+    /// leaves, folding on from the positions repeats the same events under the same ids.
+    package func checkpoint() throws {
+        try sink.flush()
+        var changes: [(store: String, key: String, value: [UInt8]?)] = []
+        for store in stores { for change in store.takeChanges() { changes.append((store.name, change.key, change.value)) } }
+        let positions = inputs.map { input in
+            let source: Int =
+                switch input.source {
+                case .unstarted: 0
+                case .active: 1
+                case .idle: 2
+                case .finished: 3
+                }
+            return StateDatabase.InputPosition(
+                partition: input.partition, next: input.next, source: source, through: input.completeThrough.milliseconds)
+        }
+        var meta = [
+            "cut": String(lastCut), "now": String(context.now.milliseconds), "count": String(folded),
+            "emitted": String(emittedCount), "late": String(lateEvents), "failures": String(failures),
+        ]
+        for (partition, next) in context.positions { meta["folded/\(partition)"] = String(next) }
+        for (topic, next) in context.emittedOffsets { meta["emitted/\(topic)"] = String(next) }
+        try database.checkpoint(changes, inputs: positions, meta: meta)
+        checkpoints += 1
+    }
+}
+
+/// Where emitted events go: the log, or a comparison in a replay.
+package protocol DerivedSink: AnyObject {
+    func take(_ event: DerivedEvent) throws
+    /// A slice of work is done; good moment to hand events on.
+    func sliceEnded() throws
+    /// Returns when everything taken is durable.
+    func flush() throws
+}
+
+/// Appends emitted events to the log in order, several appends under way at a time.
+package final class LogSink: DerivedSink {
+    static let batchEvents = 1000
+    static let inFlightLimit = 4
+
+    private struct Flight {
+        var count = 0
+        var failure: EventLogError?
+    }
+
+    private let log: any EventLog
+    private let principal: String
+    private var pending: [(topic: String, partition: Int?, event: NewEvent)] = []
+    private var offsets: [Int64] = []
+    private let flight = Monitor(Flight())
+
+    package init(log: any EventLog, principal: String) {
+        self.log = log
+        self.principal = principal
+    }
+
+    package func take(_ event: DerivedEvent) throws {
+        pending.append((event.topic, 0, event.event))
+        offsets.append(event.offset)
+        if pending.count >= LogSink.batchEvents { try send() }
+    }
+
+    package func sliceEnded() throws {}
+
+    private func send() throws {
+        guard !pending.isEmpty else { return }
+        let failure: EventLogError?? = flight.wait { state in
+            if let failure = state.failure { return .some(failure) }
+            guard state.count < LogSink.inFlightLimit else { return nil }
+            state.count += 1
+            return .some(nil)
+        }
+        if case .some(.some(let failure)) = failure { throw failure }
+        let events = pending
+        let expected = offsets
+        pending = []
+        offsets = []
+        pending.reserveCapacity(LogSink.batchEvents)
+        let flight = flight
+        log.append(LogAppend(principal: principal, events: events)) { result in
+            flight.update { state in
+                state.count -= 1
+                switch result {
+                case .failure(let error): state.failure = error
+                case .success(let receipt):
+                    for (event, offset) in zip(receipt.events, expected) where event.position.offset != offset {
+                        state.failure = EventLogError(
+                            "foreign-writer",
+                            "a derived event stands at \(event.position) and not at offset \(offset): something else writes to that topic, or the topology changed since",
+                            fault: .world)
+                    }
+                }
+            }
+        }
+    }
+
+    package func flush() throws {
+        try send()
+        let failure: EventLogError?? = flight.wait { state in
+            if let failure = state.failure { return .some(failure) }
+            return state.count == 0 ? .some(nil) : nil
+        }
+        if case .some(.some(let failure)) = failure { throw failure }
+    }
+}
