@@ -50,7 +50,11 @@ let package = Package(
             "Training",
             ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "Learning", "Datasets", "Models", "CXGBoost"]),
         target("Connectors", ["Base", "RecordFormat", "EventLog", "Catalog", "Gateway"]),
-        target("HTTP", ["Base", product("Hummingbird", "hummingbird")]),
+        target(
+            "HTTP",
+            [
+                "Base", product("Hummingbird", "hummingbird"),
+            ]),
         target(
             "API",
             [
@@ -65,7 +69,10 @@ let package = Package(
             ]),
         .executableTarget(
             name: "headrace",
-            dependencies: ["Base", "Node", product("ArgumentParser", "swift-argument-parser")],
+            dependencies: [
+                "Base", "RecordFormat", "EventLog", "Catalog", "Gateway", "HTTP", "API", "Node",
+                product("ArgumentParser", "swift-argument-parser"),
+            ],
             swiftSettings: settings),
     ]
 )

@@ -18,7 +18,7 @@ package final class Node: Sendable {
     package let configuration: NodeConfiguration
     package let log: EmbeddedLog
     package let gateway: Gateway
-    package let views: DatabaseQueue
+    package let views: DatabasePool
     package let fold: FoldHost
     private let registryBox: Monitor<DefinitionRegistry>
     private let running = Monitor(Running())
@@ -49,7 +49,7 @@ package final class Node: Sendable {
             try database.execute(sql: "PRAGMA synchronous = NORMAL")
             try database.execute(sql: "PRAGMA cache_size = -64000")
         }
-        views = try DatabaseQueue(path: configuration.viewsFile, configuration: settings)
+        views = try DatabasePool(path: configuration.viewsFile, configuration: settings)
         try log.declare(TopicLayout(name: DefinitionRegistry.topic, partitions: 1))
         registryBox = Monitor(try DefinitionRegistry(log: log))
         let platform = try Workspace.read(directory: configuration.platformTopics)
@@ -86,6 +86,7 @@ package final class Node: Sendable {
         try apply(try Workspace.read(directory: directory))
     }
 
+    @discardableResult
     package func apply(_ definitions: [Definition]) throws -> [(key: String, change: DefinitionRegistry.Change)] {
         let current = registry
         var merged = current.entries.mapValues(\.definition)

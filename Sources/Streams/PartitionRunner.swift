@@ -19,13 +19,13 @@ package final class PartitionRunner {
     static let fetchBytes = 1 << 20
 
     private let log: any EventLog
-    private let queue: DatabaseQueue
+    private let queue: any DatabaseWriter
     private let projections: [any Projection]
     private var cursors: [(projection: Int, partition: TopicPartition, next: Int64)] = []
     private let document = JSONDocument()
     package private(set) var applied: Int64 = 0
 
-    package init(log: any EventLog, queue: DatabaseQueue, projections: [any Projection]) throws {
+    package init(log: any EventLog, queue: any DatabaseWriter, projections: [any Projection]) throws {
         self.log = log
         self.queue = queue
         self.projections = projections

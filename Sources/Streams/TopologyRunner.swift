@@ -126,12 +126,12 @@ package final class TopologyRunner {
             && context.holds.count == 0
     }
 
+    /// Ends a bounded replay at the event just taken; the runner folds no further.
     package func stop() { stopRequested = true }
 
     /// Folds up to one slice. False when nothing can be folded before more arrives in the log.
     package func runSlice() throws -> Bool {
         var worked = 0
-        stopRequested = false
         _ = try refill()
         while worked < TopologyRunner.sliceEvents, !stopRequested {
             guard try step() else { break }
@@ -271,6 +271,7 @@ package final class TopologyRunner {
             }
             emittedCount += 1
             try sink.take(derived)
+            if stopRequested { break }
         }
         context.emitted.removeAll(keepingCapacity: true)
     }

@@ -1,0 +1,116 @@
+import Base
+import Foundation
+import HTTP
+import RecordFormat
+
+/// CloudEvents 1.0 over HTTP: binary, structured and batch mode in, structured out.
+package enum CloudEventsFormat {
+    /// One event of a request, or why it is none. The topic is the `topic` query parameter, or the extension `topic`.
+    package struct Incoming: Sendable {
+        package let topic: String
+        package let event: Result<NewEvent, APIError>
+    }
+
+    package static func read(_ request: WebRequest, now: Instant) throws(APIError) -> [Incoming] {
+        let type = (request.header("content-type") ?? "").split(separator: ";").first.map { $0.trimmingCharacters(in: .whitespaces).lowercased() } ?? ""
+        let topic = request.query["topic"]
+        switch type {
+        case "application/cloudevents+json": return [try structured(try json(request.body), topic, now)]
+        case "application/cloudevents-batch+json":
+            return try batch(try json(request.body), topic, now)
+        default: return [binary(request, type, topic, now)]
+        }
+    }
+
+    static func batch(_ body: JSON, _ topic: String?, _ now: Instant) throws(APIError) -> [Incoming] {
+        guard let items = body.array else { throw APIError("bad-batch", "a batch is a JSON array of CloudEvents") }
+        guard !items.isEmpty, items.count <= Limits.batchEvents else {
+            throw APIError("bad-batch", "a batch has 1 to \(Limits.batchEvents) events, this one has \(items.count)")
+        }
+        return try items.map { item throws(APIError) in try structured(item, topic, now) }
+    }
+
+    private static func json(_ body: [UInt8]) throws(APIError) -> JSON {
+        do {
+            return try JSON(parsing: body)
+        } catch {
+            throw APIError("bad-json", "the body is not JSON: \(error.message)")
+        }
+    }
+
+    private static func incoming(
+        _ topic: String?, _ attributes: [String: String], _ data: [UInt8]?, _ contentType: String?, _ now: Instant
+    ) -> Incoming {
+        let place = topic ?? attributes["topic"] ?? ""
+        func refuse(_ code: String, _ message: String) -> Incoming {
+            Incoming(topic: place, event: .failure(APIError(code, message)))
+        }
+        guard !place.isEmpty else { return refuse("no-topic", "name the topic as ?topic= or in the extension attribute 'topic'") }
+        for name in ["id", "source", "type", "specversion"] where (attributes[name] ?? "").isEmpty {
+            return refuse("bad-event", "the CloudEvents attribute '\(name)' is missing")
+        }
+        guard attributes["specversion"] == "1.0" else { return refuse("bad-event", "'specversion' must be 1.0") }
+        var time = now
+        if let text = attributes["time"] {
+            guard let parsed = Instant(text) else { return refuse("bad-event", "'time' must be RFC 3339, not '\(text)'") }
+            time = parsed
+        }
+        let standard: Set<String> = ["id", "source", "type", "specversion", "time", "subject", "topic", "partitionkey", "causationid", "correlationid", "datacontenttype"]
+        let extensions = attributes.filter { !standard.contains($0.key) }.sorted { $0.key < $1.key }.map { (name: "ce_\($0.key)", value: $0.value) }
+        return Incoming(
+            topic: place,
+            event: .success(
+                NewEvent(
+                    id: attributes["id"] ?? "", source: attributes["source"] ?? "", type: attributes["type"] ?? "", time: time,
+                    key: (attributes["partitionkey"] ?? attributes["subject"]).map { [UInt8]($0.utf8) }, subject: attributes["subject"],
+                    contentType: contentType, data: data, causation: attributes["causationid"], correlation: attributes["correlationid"],
+                    extensions: extensions)))
+    }
+
+    private static func structured(_ item: JSON, _ topic: String?, _ now: Instant) throws(APIError) -> Incoming {
+        guard let members = item.object else { throw APIError("bad-event", "a CloudEvent is a JSON object") }
+        var attributes: [String: String] = [:]
+        for (name, value) in members where name != "data" && name != "data_base64" {
+            switch value {
+            case .string(let text): attributes[name] = text
+            case .int(let number): attributes[name] = String(number)
+            case .bool(let flag): attributes[name] = flag ? "true" : "false"
+            default: throw APIError("bad-event", "the attribute '\(name)' must be text, a whole number or a boolean")
+            }
+        }
+        var data = members["data"]?.canonical
+        if let encoded = members["data_base64"]?.string {
+            guard let decoded = Data(base64Encoded: encoded) else { throw APIError("bad-event", "'data_base64' is not base64") }
+            data = [UInt8](decoded)
+        }
+        return incoming(topic, attributes, data, attributes["datacontenttype"] ?? "application/json", now)
+    }
+
+    private static func binary(_ request: WebRequest, _ type: String, _ topic: String?, _ now: Instant) -> Incoming {
+        var attributes: [String: String] = [:]
+        for (name, value) in request.headers(prefix: "ce-") { attributes[name] = value.removingPercentEncoding ?? value }
+        return incoming(topic, attributes, request.body.isEmpty ? nil : request.body, type.isEmpty ? "application/json" : type, now)
+    }
+
+    /// An event of the log in structured mode, with its position as the extension `position`.
+    package static func write(_ event: StoredEvent, topic: String, partition: Int, defaultType: String?) -> JSON {
+        var members: [String: JSON] = [
+            "specversion": "1.0", "time": .string(event.time.description), "topic": .string(topic),
+            "position": .string("\(topic)/\(partition)@\(event.offset)"),
+        ]
+        for (name, value) in event.headers {
+            if name.hasPrefix("ce_") { members[String(name.dropFirst(3))] = .string(value) }
+            if name == EventHeader.contentType { members["datacontenttype"] = .string(value) }
+        }
+        if members["id"] == nil { members["id"] = .string("\(topic)-\(partition)-\(event.offset)") }
+        if members["type"] == nil, let defaultType { members["type"] = .string(defaultType) }
+        if let data = event.data {
+            if let json = try? JSON(parsing: data) {
+                members["data"] = json
+            } else {
+                members["data_base64"] = .string(Data(data).base64EncodedString())
+            }
+        }
+        return .object(members)
+    }
+}

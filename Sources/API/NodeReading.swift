@@ -1,0 +1,44 @@
+import Base
+
+package enum APIModule {}
+/// Errors of routes and wire formats.
+package typealias APIError = Failure<APIModule>
+
+/// What the routes and the command line may ask of a node: views, the log's status, audits. Every answer is JSON and says
+/// what it is as of.
+package protocol NodeReading: AnyObject, Sendable {
+    func status() throws -> JSON
+    func topicList() throws -> JSON
+    func features(view: String, key: String) async throws -> JSON
+    func report(_ name: String) throws -> JSON
+    func lineage(_ node: String, depth: Int?) throws -> JSON
+    func sql(_ statement: String) throws -> JSON
+    func audit(_ kind: String, _ subject: String) throws -> JSON
+    func replay(to: String?) throws -> JSON
+    func definitions() throws -> JSON
+    func apply(_ definitions: JSON) throws -> JSON
+    func console() throws -> JSON
+    func metrics() throws -> String
+    func readiness() -> (ready: Bool, reason: String)
+}
+
+/// HTTP status of an error: what the caller did wrong is 4xx by its code, what the world did is 503 or 507.
+package func httpStatus(_ error: any DescribedError) -> Int {
+    switch error.code {
+    case "unknown-topic", "unknown-view", "unknown-entity", "unknown-node", "unknown-model", "unknown-prediction", "not-found",
+        "unknown-report":
+        return 404
+    case "body-too-large", "event-too-large", "append-too-large": return 413
+    case "schema-violation", "future-timestamp", "bad-id", "no-data": return 422
+    case "reserved-topic", "reserved-name": return 403
+    case "in-force", "topic-conflict": return 409
+    case "log-saturated", "busy": return 429
+    case "log-stopped", "disk-full": return 507
+    default: break
+    }
+    switch error.fault {
+    case .caller: return 400
+    case .world: return 503
+    case .headrace: return 500
+    }
+}

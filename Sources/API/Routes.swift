@@ -1,0 +1,239 @@
+import Base
+import EventLog
+import Foundation
+import Gateway
+import HTTP
+import RecordFormat
+
+/// The routes of a node.
+package struct Routes: Sendable {
+    private let node: any NodeReading
+    private let log: any EventLog
+    private let gateway: Gateway
+    private let clock: @Sendable () -> Instant
+    private let followers = Monitor(0)
+
+    package init(node: any NodeReading, log: any EventLog, gateway: Gateway, clock: @escaping @Sendable () -> Instant) {
+        self.node = node
+        self.log = log
+        self.gateway = gateway
+        self.clock = clock
+    }
+
+    package func install(on server: HTTPServer) {
+        events(server)
+        reads(server)
+        server.route("GET", "/health/live") { _ in .json(["live": true]) }
+        server.route("GET", "/health/ready") { [node] _ in
+            let (ready, reason) = node.readiness()
+            return .json(.object(["ready": .bool(ready), "reason": .string(reason)]), status: ready ? 200 : 503)
+        }
+        server.route("GET", "/metrics") { [node] _ in
+            .text(try node.metrics(), contentType: "text/plain; version=0.0.4; charset=utf-8")
+        }
+    }
+
+    private func events(_ server: HTTPServer) {
+        server.route("POST", "/v1/events") { [self] request in try await publish(request) }
+        server.route("GET", "/v1/topics/:topic/events") { [self] request in try page(request) }
+        server.route("GET", "/v1/topics/:topic/stream") { [self] request in try stream(request) }
+    }
+
+    private func reads(_ server: HTTPServer) {
+        server.route("GET", "/v1/status") { [node] _ in .json(try node.status()) }
+        server.route("GET", "/v1/topics") { [node] _ in .json(try node.topicList()) }
+        server.route("GET", "/v1/definitions") { [node] _ in .json(try node.definitions()) }
+        server.route("POST", "/v1/definitions") { [node] request in
+            do {
+                return .json(try node.apply(try JSON(parsing: request.body)))
+            } catch let error as BaseError {
+                throw APIError("bad-json", error.message)
+            }
+        }
+        server.route("GET", "/v1/features/:view/:key") { [node] request in
+            .json(try await node.features(view: request.parameters["view"] ?? "", key: request.parameters["key"] ?? ""))
+        }
+        server.route("GET", "/v1/report/:name") { [node] request in .json(try node.report(request.parameters["name"] ?? "")) }
+        server.route("GET", "/v1/lineage") { [node] request in
+            .json(try node.lineage(decoded(request, "node"), depth: request.query["depth"].flatMap { Int($0) }))
+        }
+        server.route("POST", "/v1/sql") { [node] request in .json(try node.sql(String(decoding: request.body, as: UTF8.self))) }
+        server.route("POST", "/v1/audit/:kind") { [node] request in
+            .json(try node.audit(request.parameters["kind"] ?? "", decoded(request, "subject")))
+        }
+        server.route("POST", "/v1/replay") { [node] request in
+            .json(try node.replay(to: request.query["to"]?.removingPercentEncoding))
+        }
+        server.route("GET", "/v1/console") { [node] _ in .json(try node.console()) }
+    }
+
+    // MARK: Events
+
+    /// Answers where each event stands, or why it does not; 200 when all were taken, 207 when some were, otherwise the
+    /// status of the first refusal.
+    private func publish(_ request: WebRequest) async throws -> WebResponse {
+        let (answer, status) = try await offer(try CloudEventsFormat.read(request, now: clock()), principal: "http")
+        return .json(answer, status: status)
+    }
+
+    /// A batch of structured CloudEvents, as `POST /v1/events` takes it.
+    package func publishBatch(_ batch: JSON, topic: String) async throws -> JSON {
+        try await offer(try CloudEventsFormat.batch(batch, topic, clock()), principal: "cli").answer
+    }
+
+    private func offer(_ incoming: [CloudEventsFormat.Incoming], principal: String) async throws -> (answer: JSON, status: Int) {
+        var offered: [(topic: String, event: NewEvent)] = []
+        for item in incoming { if case .success(let event) = item.event { offered.append((item.topic, event)) } }
+        var verdicts = try await gateway.publish(offered, principal: principal).makeIterator()
+        var answers: [JSON] = []
+        var taken = 0
+        var firstRefusal: (any DescribedError)?
+        for item in incoming {
+            switch item.event {
+            case .failure(let error):
+                firstRefusal = firstRefusal ?? error
+                answers.append(refusal(error, nil))
+            case .success(let event):
+                switch verdicts.next() {
+                case .accepted(let receipt)?:
+                    taken += 1
+                    answers.append(
+                        .object([
+                            "id": .string(event.id), "status": receipt.duplicate ? "duplicate" : "accepted",
+                            "position": .string(receipt.position.description),
+                            "sequence": receipt.position.sequence.map { .int(Int64($0)) } ?? .null, "durability": "synced",
+                        ]))
+                case .refused(let error)?:
+                    firstRefusal = firstRefusal ?? error
+                    answers.append(refusal(error, event.id))
+                case nil: throw APIError("internal", "an event got no verdict", fault: .headrace)
+                }
+            }
+        }
+        let status = taken == incoming.count ? 200 : (taken > 0 ? 207 : firstRefusal.map { httpStatus($0) } ?? 400)
+        var body: [String: JSON] = ["events": .array(answers)]
+        if taken == 0, let firstRefusal {
+            body["error"] = .object(["code": .string(firstRefusal.code), "message": .string(firstRefusal.message)])
+        }
+        return (.object(body), status)
+    }
+
+    private func refusal(_ error: any DescribedError, _ id: String?) -> JSON {
+        .object([
+            "id": id.map { .string($0) } ?? .null, "status": "refused", "code": .string(error.code), "message": .string(error.message),
+        ])
+    }
+
+    private func require(_ topic: String) throws {
+        guard log.partitions(of: topic) > 0 else { throw APIError("unknown-topic", "there is no topic '\(topic)'") }
+    }
+
+    /// Where a reader begins: `from` or Last-Event-ID as `partition:offset,…`, one number for every partition, `end`, or
+    /// nothing for the beginning.
+    private func start(_ text: String?, _ topic: String) throws -> [Int64] {
+        let count = log.partitions(of: topic)
+        var result: [Int64] = []
+        for partition in 0..<count { result.append(try log.offsets(TopicPartition(topic, partition)).lowerBound) }
+        guard let text, !text.isEmpty else { return result }
+        if text == "end" {
+            for partition in 0..<count { result[partition] = try log.offsets(TopicPartition(topic, partition)).upperBound }
+            return result
+        }
+        if let number = Int64(text), number >= 0 { return Array(repeating: number, count: count) }
+        for part in text.split(separator: ",") {
+            let numbers = part.split(separator: ":").compactMap { Int64($0) }
+            guard numbers.count == 2, (0..<count).contains(Int(numbers[0])), numbers[1] >= 0 else {
+                throw APIError("bad-position", "'\(text)' is no position; give an offset, partition:offset pairs, or end")
+            }
+            result[Int(numbers[0])] = numbers[1]
+        }
+        return result
+    }
+
+    private func page(_ request: WebRequest) throws -> WebResponse {
+        .json(
+            try readPage(
+                topic: request.parameters["topic"] ?? "", from: decoded(request, "from"),
+                limit: request.query["limit"].flatMap { Int($0) } ?? 100, progress: request.query["progress"] == "true"))
+    }
+
+    /// A page of events and where the next one begins.
+    package func readPage(topic: String, from: String, limit: Int, progress: Bool) throws -> JSON {
+        try require(topic)
+        guard (1...Limits.pageEvents).contains(limit) else {
+            throw APIError("bad-limit", "'limit' must lie in 1...\(Limits.pageEvents)")
+        }
+        var next = try start(from, topic)
+        let type = gateway.topic(topic)?.defaultType
+        var events: [JSON] = []
+        for partition in next.indices where events.count < limit {
+            try log.forEachEvent(TopicPartition(topic, partition), from: next[partition]) { event in
+                next[partition] = event.offset + 1
+                if !event.isProgress || progress {
+                    events.append(CloudEventsFormat.write(event, topic: topic, partition: partition, defaultType: type))
+                }
+                return events.count < limit
+            }
+        }
+        let token = next.enumerated().map { "\($0):\($1)" }.joined(separator: ",")
+        return .object(["events": .array(events), "next": .string(token)])
+    }
+
+    /// Server-sent events; each id is the position to go on from, so Last-Event-ID resumes without gap or double.
+    private func stream(_ request: WebRequest) throws -> WebResponse {
+        let topic = request.parameters["topic"] ?? ""
+        try require(topic)
+        let begin = try start(request.header("last-event-id") ?? decoded(request, "from"), topic)
+        let admitted = followers.withLock { count in
+            guard count < Limits.followers else { return false }
+            count += 1
+            return true
+        }
+        guard admitted else {
+            throw APIError("busy", "\(Limits.followers) followers are connected already; try again later", fault: .world, retriable: true)
+        }
+        let type = gateway.topic(topic)?.defaultType
+        let (stream, continuation) = AsyncStream<[UInt8]>.makeStream(bufferingPolicy: .bufferingOldest(64))
+        let task = Task { [log, followers] in
+            defer {
+                followers.withLock { $0 -= 1 }
+                continuation.finish()
+            }
+            var next = begin
+            for await _ in log.changes() {
+                for partition in next.indices {
+                    while !Task.isCancelled {
+                        guard let batches = try? log.read(TopicPartition(topic, partition), from: next[partition], maxBytes: 64 << 10),
+                            !batches.isEmpty
+                        else { break }
+                        var text = ""
+                        for batch in batches {
+                            for index in batch.records.indices where batch.records[index].offset >= next[partition] {
+                                let event = StoredEvent(batch: batch, index: index)
+                                next[partition] = event.offset + 1
+                                guard !event.isProgress else { continue }
+                                let id = next.enumerated().map { "\($0):\($1)" }.joined(separator: ",")
+                                text += "id: \(id)\ndata: \(CloudEventsFormat.write(event, topic: topic, partition: partition, defaultType: type).text)\n\n"
+                            }
+                        }
+                        // A follower that is slower than the log waits here: nothing is dropped and nothing piles up.
+                        while !text.isEmpty, !Task.isCancelled {
+                            if case .dropped = continuation.yield([UInt8](text.utf8)) {
+                                try? await Task.sleep(for: .milliseconds(20))
+                            } else {
+                                break
+                            }
+                        }
+                    }
+                }
+                if Task.isCancelled { return }
+            }
+        }
+        continuation.onTermination = { _ in task.cancel() }
+        return WebResponse(contentType: "text/event-stream", body: .stream(stream))
+    }
+}
+
+private func decoded(_ request: WebRequest, _ name: String) -> String {
+    request.query[name].map { $0.removingPercentEncoding ?? $0 } ?? ""
+}

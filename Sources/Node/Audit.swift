@@ -1,0 +1,246 @@
+import Base
+import Datasets
+import EventLog
+import Foundation
+import Learning
+import Models
+import RecordFormat
+import Streams
+import Training
+
+/// The four answers of an audit.
+package enum Verdict: String, Sendable {
+    case exact = "EXACT"
+    case withinTolerance = "WITHIN-TOLERANCE"
+    case diverged = "DIVERGED"
+    case unreplayable = "UNREPLAYABLE"
+}
+
+/// What an audit found, with everything that led to the verdict.
+package struct AuditResult: Sendable {
+    package let verdict: Verdict
+    package let subject: String
+    package let reason: String
+    package let facts: [(String, JSON)]
+
+    package var json: JSON {
+        var members: [String: JSON] = ["verdict": .string(verdict.rawValue), "subject": .string(subject), "reason": .string(reason)]
+        for (name, value) in facts { members[name] = value }
+        return .object(members)
+    }
+}
+
+/// Rebuilds history from the log alone, effects off, in shadow state in memory, and compares it with what the log says.
+package struct Audit {
+    /// Scores of two models on the same rows may differ so much under another fingerprint.
+    package static let scoreTolerance: Float = 1e-3
+
+    private let log: EmbeddedLog
+    private let workspace: CompiledWorkspace
+
+    package init(log: EmbeddedLog, workspace: CompiledWorkspace) {
+        self.log = log
+        self.workspace = workspace
+    }
+
+    /// Folds from the beginning until `until` says so, or past `limit`.
+    private func replay(
+        limit: Instant?, until: @escaping (DerivedEvent) throws -> Bool
+    ) throws -> (sink: ComparingSink, reached: Bool, folded: Int64) {
+        final class Flag { var reached = false }
+        let flag = Flag()
+        final class Box { weak var runner: TopologyRunner? }
+        let box = Box()
+        let sink = ComparingSink(log: log) { event in
+            guard !flag.reached, try until(event) else { return }
+            flag.reached = true
+            box.runner?.stop()
+        }
+        let topology = try WorkspaceTopology(workspace)
+        // Bounded by what is in the log now: a replay never waits for more.
+        var ends: [TopicPartition: Int64] = [:]
+        for layout in log.topics {
+            for partition in 0..<layout.partitions {
+                let place = TopicPartition(layout.name, partition)
+                ends[place] = try log.offsets(place).upperBound
+            }
+        }
+        let runner = try TopologyRunner(
+            topology: topology.topology, derived: WorkspaceTopology.derived, log: log, database: try StateDatabase(path: nil),
+            sink: sink, ends: ends)
+        box.runner = runner
+        while !flag.reached, try runner.runSlice() {
+            if let limit, runner.now > limit { break }
+        }
+        return (sink, flag.reached, runner.folded)
+    }
+
+    /// The hash chain: nil when it is whole, otherwise the verdict that ends the audit.
+    private func chain(_ subject: String) throws -> AuditResult? {
+        let check = try log.verify()
+        if let damaged = check.damaged.first {
+            return AuditResult(
+                verdict: .unreplayable, subject: subject, reason: "the log is damaged: \(damaged)",
+                facts: [("damaged", .array(check.damaged.map { .string($0.description) }))])
+        }
+        guard let rewritten = check.rewritten.first else { return nil }
+        let ranges = rewritten.ranges.map { JSON.string("\($0.partition)@\($0.offsets.lowerBound)..<\($0.offsets.upperBound)") }
+        return AuditResult(
+            verdict: .diverged, subject: subject,
+            reason: "the log was rewritten after the fact: events \(rewritten.sequences.lowerBound)..<\(rewritten.sequences.upperBound) do not match the hash chain",
+            facts: [("position", ranges.first ?? .null), ("rewritten", .array(ranges)), ("file", .string(rewritten.file)), ("byte", .int(rewritten.at))])
+    }
+
+    private func guarded(_ subject: String, _ body: () throws -> AuditResult) throws -> AuditResult {
+        do {
+            let broken = try chain(subject)
+            if let broken, broken.verdict == .unreplayable { return broken }
+            let result = try body()
+            guard let broken else { return result }
+            return AuditResult(verdict: .diverged, subject: subject, reason: broken.reason, facts: broken.facts + result.facts.filter { $0.0 == "firstDifference" })
+        } catch let error as EventLogError where error.code == "rot" {
+            return AuditResult(verdict: .unreplayable, subject: subject, reason: error.message, facts: [])
+        }
+    }
+
+    private func find(_ topic: String, _ matches: (StoredEvent, JSON) -> Bool) throws -> (event: StoredEvent, data: JSON)? {
+        var found: (StoredEvent, JSON)?
+        try log.forEachEvent(TopicPartition(topic, 0)) { event in
+            guard let bytes = event.data, let data = try? JSON(parsing: bytes), matches(event, data) else { return true }
+            found = (event, data)
+            return false
+        }
+        return found
+    }
+
+    private static func difference(_ sink: ComparingSink) -> [(String, JSON)] {
+        guard let first = sink.first else { return [] }
+        return [
+            (
+                "firstDifference",
+                .object(["position": .string(first.position), "time": .string(first.time.description), "id": .string(first.id), "reason": .string(first.reason)])
+            )
+        ]
+    }
+
+    /// Rebuilds a model's dataset from the input events and trains it again.
+    package func model(_ name: String, version: Int64) throws -> AuditResult {
+        let subject = "model \(name)@\(version)"
+        return try guarded(subject) {
+            guard let request = try find(ModelTopics.requested, { $1["model"]?.string == name && $1["version"]?.int == version }),
+                let completed = try find(ModelTopics.completed, { $1["model"]?.string == name && $1["version"]?.int == version })
+            else { throw NodeError("unknown-model", "the log holds no training of \(name)@\(version)") }
+            let (span, _) = try TrainingRun.span(request.data)
+            var builder = DatasetBuilder(span: span)
+            let document = JSONDocument()
+            let target = request.event.id
+            let (sink, reached, folded) = try replay(limit: span.cut) { derived in
+                guard let bytes = derived.event.data else { return false }
+                switch derived.topic {
+                case DatasetTopics.asked:
+                    try document.parse(bytes)
+                    try builder.addQuestion(document, time: derived.event.time)
+                case DatasetTopics.outcomes:
+                    try document.parse(bytes)
+                    builder.addOutcome(document, time: derived.event.time)
+                default: break
+                }
+                return derived.topic == ModelTopics.requested && derived.event.id == target
+            }
+            var facts: [(String, JSON)] = [("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared))] + Self.difference(sink)
+            guard reached else {
+                return AuditResult(verdict: .diverged, subject: subject, reason: "the replay does not come to this training", facts: facts)
+            }
+            let dataset = builder.build()
+            let recordedDataset = completed.data["dataset"]?["digest"]?.string ?? ""
+            let recordedModel = completed.data["artifact"]?["digest"]?.string ?? ""
+            let run = try TrainingRun.run(request.data, dataset: dataset, positions: [], incumbent: nil)
+            facts += [
+                ("datasetDigest", .string(run.datasetDigest.hex)), ("recordedDatasetDigest", .string(recordedDataset)),
+                ("modelDigest", .string(run.modelDigest.hex)), ("recordedModelDigest", .string(recordedModel)),
+                ("rows", .int(Int64(dataset.count))), ("fingerprint", BuildIdentity.fingerprint),
+                ("recordedFingerprint", completed.data["fingerprint"] ?? .null),
+            ]
+            if let first = sink.first {
+                return AuditResult(verdict: .diverged, subject: subject, reason: "\(first.position) differs: \(first.reason)", facts: facts)
+            }
+            guard run.datasetDigest.hex == recordedDataset else {
+                return AuditResult(verdict: .diverged, subject: subject, reason: "the rebuilt dataset is another", facts: facts)
+            }
+            if run.modelDigest.hex == recordedModel {
+                return AuditResult(verdict: .exact, subject: subject, reason: "dataset and model were rebuilt bit for bit", facts: facts)
+            }
+            return try compareModels(subject, run.model, "artifact:\(name)@\(version)", dataset, completed.data, facts)
+        }
+    }
+
+    /// Other bits: under another fingerprint the scores may still agree within the tolerance.
+    private func compareModels(
+        _ subject: String, _ model: [UInt8], _ artifact: String, _ dataset: Dataset, _ completed: JSON, _ facts: [(String, JSON)]
+    ) throws -> AuditResult {
+        guard completed["fingerprint"] != BuildIdentity.fingerprint else {
+            return AuditResult(verdict: .diverged, subject: subject, reason: "the same machine trains another model", facts: facts)
+        }
+        let ours = try TreeEnsemble(xgboost: model)
+        let theirs = try TreeEnsemble(xgboost: try TrainingRun.artifact(artifact, log))
+        var largest: Float = 0
+        for index in 0..<dataset.count {
+            let row = Array(dataset.row(index))
+            largest = max(largest, abs(ours.score(row) - theirs.score(row)))
+        }
+        let more = facts + [("largestScoreDifference", .double(Double(largest))), ("tolerance", .double(Double(Self.scoreTolerance)))]
+        return AuditResult(
+            verdict: largest <= Self.scoreTolerance ? .withinTolerance : .diverged, subject: subject,
+            reason: "another machine or library trained it; scores differ by at most \(largest)", facts: more)
+    }
+
+    /// Recomputes one prediction's vector and score.
+    package func prediction(_ id: String) throws -> AuditResult {
+        let subject = "prediction \(id)"
+        return try guarded(subject) {
+            guard let served = try find(ModelTopics.served, { $1["id"]?.string == id || $0.id == id }) else {
+                throw NodeError("unknown-prediction", "the log holds no prediction '\(id)'")
+            }
+            var recomputed: JSON?
+            let target = served.event.id
+            let (sink, reached, folded) = try replay(limit: served.event.time) { derived in
+                guard derived.topic == ModelTopics.served, derived.event.id == target else { return false }
+                recomputed = derived.event.data.flatMap { try? JSON(parsing: $0) }
+                return true
+            }
+            var facts: [(String, JSON)] = [("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared))] + Self.difference(sink)
+            guard reached, let recomputed else {
+                return AuditResult(verdict: .diverged, subject: subject, reason: "the replay does not serve this prediction", facts: facts)
+            }
+            facts += [
+                ("model", .string("\(served.data["model"]?.string ?? "")@\(served.data["version"]?.int ?? 0)")),
+                ("score", recomputed["score"] ?? .null), ("recordedScore", served.data["score"] ?? .null),
+                ("vector", recomputed["vector"] ?? .null), ("position", .string("\(ModelTopics.served)/0@\(served.event.offset)")),
+            ]
+            guard recomputed == served.data else {
+                return AuditResult(verdict: .diverged, subject: subject, reason: "the recomputed prediction is another", facts: facts)
+            }
+            if let first = sink.first {
+                return AuditResult(verdict: .diverged, subject: subject, reason: "on the way to it, \(first.position) differs: \(first.reason)", facts: facts)
+            }
+            return AuditResult(verdict: .exact, subject: subject, reason: "vector and score were recomputed bit for bit", facts: facts)
+        }
+    }
+
+    /// Folds everything again and compares every derived event and every state digest.
+    package func everything(to limit: Instant?) throws -> AuditResult {
+        let subject = limit.map { "history to \($0)" } ?? "history"
+        return try guarded(subject) {
+            let begun = Date()
+            let (sink, _, folded) = try replay(limit: limit) { _ in false }
+            let facts: [(String, JSON)] = [
+                ("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared)),
+                ("seconds", .double(Date().timeIntervalSince(begun))),
+            ] + Self.difference(sink)
+            if let first = sink.first {
+                return AuditResult(verdict: .diverged, subject: subject, reason: "\(first.position) differs: \(first.reason)", facts: facts)
+            }
+            return AuditResult(verdict: .exact, subject: subject, reason: "every derived event and state digest was recomputed bit for bit", facts: facts)
+        }
+    }
+}

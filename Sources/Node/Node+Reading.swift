@@ -1,0 +1,219 @@
+import API
+import Base
+import Catalog
+import CPlatform
+import EventLog
+import Features
+import Foundation
+import GRDB
+import Lineage
+import Models
+import RecordFormat
+import Streams
+import Supervision
+
+extension Node: NodeReading {
+    package func status() throws -> JSON {
+        let fold = fold.status
+        let log = log.statistics
+        let folded: JSON = .object([
+            "streamTime": .string(fold.now.description), "folded": .int(fold.folded), "emitted": .int(fold.emitted),
+            "late": .int(fold.late), "failures": .int(fold.failures), "checkpoints": .int(fold.checkpoints), "drained": .bool(fold.drained),
+        ])
+        let connectors = connectors.map { name, status in
+            JSON.object([
+                "name": .string(name), "state": .string(status.state), "done": .int(Int64(status.done)), "total": .int(Int64(status.total)),
+                "refused": .int(Int64(status.refused)), "damagedRows": .int(Int64(status.damagedRows)),
+                "through": status.through.map { .string($0.description) } ?? .null,
+            ])
+        }
+        let recovery = self.log.recovery
+        return .object([
+            "state": .string(failures.isEmpty ? (isSettled ? "settled" : "working") : "degraded"), "failures": .array(failures.map { .string($0) }),
+            "events": .int(Int64(log.events)), "syncs": .int(Int64(log.syncs)), "bytesWritten": .int(Int64(log.bytesWritten)),
+            "headHash": .string(log.headHash.hex), "damaged": .array(log.damaged.map { .string($0.description) }),
+            "recovered": .object([
+                "truncatedBytes": .int(recovery.truncatedBytes), "damaged": .array(recovery.damaged.map { .string($0.description) }),
+                "rebuiltIndexes": .array(recovery.rebuiltIndexes.map { .string($0) }),
+            ]),
+            "fold": folded, "connectors": .array(connectors), "peakMemoryBytes": .int(Int64(headrace_peak_memory())),
+            "data": .string(configuration.dataDirectory), "pid": .int(Int64(ProcessInfo.processInfo.processIdentifier)),
+        ])
+    }
+
+    package func topicList() throws -> JSON {
+        var list: [JSON] = []
+        for topic in gateway.allTopics {
+            var events: Int64 = 0
+            for partition in 0..<topic.partitions { events += Int64(try log.offsets(TopicPartition(topic.name, partition)).count) }
+            list.append(
+                .object([
+                    "name": .string(topic.name), "partitions": .int(Int64(topic.partitions)), "records": .int(events),
+                    "owner": gateway.isReserved(topic.name) ? "platform" : "workspace", "description": .string(topic.description),
+                ]))
+        }
+        return .object(["topics": .array(list)])
+    }
+
+    package func features(view: String, key: String) async throws -> JSON {
+        try await fold.ask { runner in
+            guard let stage = runner.topology.stages.lazy.compactMap({ $0 as? FeatureStage }).first else {
+                throw FeaturesError("unknown-view", "there is no feature view '\(view)'")
+            }
+            var members: [String: JSON] = [:]
+            for (name, value) in try stage.read(view: view, key: key, at: runner.now) {
+                members[name] = value.isNaN ? .null : .double(value)
+            }
+            return .object([
+                "view": .string(view), "key": .string(key), "asOf": .string(runner.now.description), "features": .object(members),
+            ])
+        }
+    }
+
+    /// The model of a report: by its name, or by a beginning that only one has.
+    private func model(_ name: String) throws -> (model: String, question: String) {
+        let models = try registry.all(ModelDefinition.kind).map { try ModelDefinition($0.definition) }
+        let found = models.filter { $0.name == name }.isEmpty ? models.filter { $0.name.hasPrefix(name) } : models.filter { $0.name == name }
+        guard found.count == 1 else {
+            throw NodeError("unknown-report", "'\(name)' names \(found.count) models; there are \(models.map(\.name).joined(separator: ", "))")
+        }
+        return (found[0].name, found[0].question)
+    }
+
+    package func report(_ name: String) throws -> JSON {
+        let (model, question) = try model(name)
+        var report = try views.read { try PerformanceReport.make($0, model: model, question: question) }.object ?? [:]
+        var last: JSON?
+        try log.forEachEvent(TopicPartition("headrace.runs", 0)) { event in
+            last = event.data.flatMap { try? JSON(parsing: $0) } ?? last
+            return true
+        }
+        report["events"] = last?["events"] ?? .int(Int64(log.statistics.events))
+        report["seconds"] = last?["seconds"] ?? .null
+        report["peakMemoryBytes"] = last?["peakMemoryBytes"] ?? .int(Int64(headrace_peak_memory()))
+        report["asOf"] = .string(fold.status.now.description)
+        return .object(report)
+    }
+
+    package func lineage(_ node: String, depth: Int?) throws -> JSON {
+        try LineageGraph.upstream(of: node, depth: depth, log: log, database: views).json
+    }
+
+    package func sql(_ statement: String) throws -> JSON {
+        do {
+            return try views.read { database in
+                let prepared = try database.makeStatement(sql: statement)
+                guard prepared.isReadonly else {
+                    throw NodeError("read-only", "only statements that read are taken; the tables are folded from the log")
+                }
+                var rows: [JSON] = []
+                let cursor = try Row.fetchCursor(prepared)
+                while let row = try cursor.next() {
+                    guard rows.count < Limits.sqlRows else {
+                        throw NodeError("too-many-rows", "an answer may have \(Limits.sqlRows) rows; add a LIMIT")
+                    }
+                    rows.append(.array(row.databaseValues.map(Node.json)))
+                }
+                var position: [String: JSON] = [:]
+                for row in try Row.fetchAll(database, sql: "SELECT name, next FROM projection_positions ORDER BY name") {
+                    position[row[0]] = .int(row[1])
+                }
+                return .object([
+                    "columns": .array(prepared.columnNames.map { .string($0) }), "rows": .array(rows), "asOf": .object(position),
+                ])
+            }
+        } catch let error as DatabaseError {
+            throw NodeError("bad-sql", error.message ?? "\(error)")
+        }
+    }
+
+    private static func json(_ value: DatabaseValue) -> JSON {
+        switch value.storage {
+        case .null: .null
+        case .int64(let number): .int(number)
+        case .double(let number): .double(number)
+        case .string(let text): .string(text)
+        case .blob(let data): .string([UInt8](data).hex)
+        }
+    }
+
+    package func audit(_ kind: String, _ subject: String) throws -> JSON {
+        let audit = Audit(log: log, workspace: try compile())
+        switch kind {
+        case "prediction": return try audit.prediction(subject).json
+        case "model":
+            let parts = subject.split(separator: "@")
+            guard parts.count == 2, let version = Int64(parts[1]) else {
+                throw NodeError("bad-subject", "a model is named NAME@VERSION, not '\(subject)'")
+            }
+            return try audit.model(String(parts[0]), version: version).json
+        default: throw NodeError("bad-subject", "models and predictions can be audited, not '\(kind)'")
+        }
+    }
+
+    package func replay(to: String?) throws -> JSON {
+        let limit = try to.map { text in
+            guard let moment = Instant(text) else { throw NodeError("bad-time", "'\(text)' is no RFC 3339 time") }
+            return moment
+        }
+        return try Audit(log: log, workspace: try compile()).everything(to: limit).json
+    }
+
+    package func definitions() throws -> JSON {
+        let list = registry.entries.values.sorted { $0.definition.key < $1.definition.key }.map { entry in
+            JSON.object([
+                "kind": .string(entry.definition.kind), "name": .string(entry.definition.name), "version": .int(entry.version),
+                "position": .string(entry.position), "owner": entry.platform ? "platform" : "workspace",
+            ])
+        }
+        return .object(["definitions": .array(list)])
+    }
+
+    package func apply(_ definitions: JSON) throws -> JSON {
+        let list = try (definitions["definitions"]?.array ?? []).map { item in
+            guard let kind = item["kind"]?.string, let name = item["name"]?.string, let body = item["body"] else {
+                throw CatalogError("bad-definition", "a definition has 'kind', 'name' and 'body'")
+            }
+            return Definition(kind: kind, name: name, body: body, place: item["place"]?.string ?? "")
+        }
+        guard !list.isEmpty else { throw CatalogError("bad-definition", "'definitions' is an empty list") }
+        let changes = try apply(list)
+        return .object([
+            "changes": .array(changes.map { .object(["definition": .string($0.0), "change": .string($0.1.rawValue)]) }),
+        ])
+    }
+
+    package func readiness() -> (ready: Bool, reason: String) {
+        if let failure = failures.first { return (false, failure) }
+        return (true, "the log takes events and the fold runs")
+    }
+
+    package func metrics() throws -> String {
+        let log = log.statistics
+        let fold = fold.status
+        var text = ""
+        func metric(_ name: String, _ kind: String, _ help: String, _ samples: [(String, Double)]) {
+            text += "# HELP \(name) \(help)\n# TYPE \(name) \(kind)\n"
+            for (labels, value) in samples { text += "\(name)\(labels) \(JSON.double(value).text)\n" }
+        }
+        metric("headrace_log_events_total", "counter", "Events in the log.", [("", Double(log.events))])
+        metric("headrace_log_syncs_total", "counter", "fdatasync calls since the start.", [("", Double(log.syncs))])
+        metric("headrace_log_written_bytes_total", "counter", "Bytes written to the log since the start.", [("", Double(log.bytesWritten))])
+        metric("headrace_log_pending_bytes", "gauge", "Bytes waiting for the disk.", [("", Double(log.pendingBytes))])
+        metric("headrace_fold_events_total", "counter", "Input events folded.", [("", Double(fold.folded))])
+        metric("headrace_fold_emitted_total", "counter", "Events emitted by the fold.", [("", Double(fold.emitted))])
+        metric("headrace_fold_late_total", "counter", "Events behind their partition's progress.", [("", Double(fold.late))])
+        metric("headrace_fold_failures_total", "counter", "Events that a stage could not fold.", [("", Double(fold.failures))])
+        metric("headrace_fold_checkpoints_total", "counter", "Checkpoints since the start.", [("", Double(fold.checkpoints))])
+        var records: [(String, Double)] = []
+        for topic in gateway.allTopics {
+            var count = 0
+            for partition in 0..<topic.partitions { count += try self.log.offsets(TopicPartition(topic.name, partition)).count }
+            records.append(("{topic=\"\(topic.name)\"}", Double(count)))
+        }
+        metric("headrace_topic_records", "gauge", "Records by topic.", records)
+        metric("headrace_node_healthy", "gauge", "1 when nothing has failed.", [("", failures.isEmpty ? 1 : 0)])
+        metric("process_resident_memory_peak_bytes", "gauge", "High-water mark of resident memory.", [("", Double(headrace_peak_memory()))])
+        return text
+    }
+}

@@ -1,0 +1,270 @@
+import API
+import ArgumentParser
+import Base
+import Catalog
+import EventLog
+import Foundation
+import Gateway
+import Node
+import RecordFormat
+
+struct Apply: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Check a workspace and bring its definitions into force.")
+    @OptionGroup var common: Common
+    @Argument(help: "A folder of YAML definitions.") var directory: String
+
+    func run() async throws {
+        try await reporting {
+            let definitions = try Workspace.read(directory: directory)
+            let connection = try common.connection()
+            defer { connection.close() }
+            let body = JSON.object([
+                "definitions": .array(
+                    definitions.map {
+                        .object(["kind": .string($0.kind), "name": .string($0.name), "body": $0.body, "place": .string($0.place)])
+                    })
+            ])
+            let answer = try await connection.ask("POST", "/v1/definitions", body: body.canonical) { node in try node.apply(body) }
+            if common.json { return Terminal.print(answer) }
+            Terminal.table(
+                ["definition", "change"],
+                (answer["changes"]?.array ?? []).map { [$0["definition"]?.string ?? "", $0["change"]?.string ?? ""] })
+        }
+    }
+}
+
+struct Topics: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "List the topics.")
+    @OptionGroup var common: Common
+
+    func run() async throws {
+        try await reporting {
+            let connection = try common.connection()
+            defer { connection.close() }
+            let answer = try await connection.ask("GET", "/v1/topics") { node in try node.topicList() }
+            if common.json { return Terminal.print(answer) }
+            Terminal.table(
+                ["topic", "partitions", "records", "owner", "description"],
+                (answer["topics"]?.array ?? []).map { topic in
+                    ["name", "partitions", "records", "owner", "description"].map { Terminal.cell(topic[$0] ?? .null) }
+                })
+        }
+    }
+}
+
+struct Tail: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Print the events of a topic and follow it.")
+    @OptionGroup var common: Common
+    @Argument(help: "The topic.") var topic: String
+    @Option(name: .long, help: "An offset, partition:offset pairs, or end; the beginning when absent.") var from: String?
+    @Option(name: .long, help: "Stop after so many events.") var limit: Int?
+    @Flag(name: .long, inversion: .prefixedNo, help: "Wait for more at the end.") var follow = true
+
+    func run() async throws {
+        try await reporting {
+            let connection = try common.connection()
+            defer { connection.close() }
+            var next = from ?? ""
+            var printed = 0
+            while true {
+                let page = min(limit.map { $0 - printed } ?? 500, 500)
+                guard page > 0 else { return }
+                let path = "/v1/topics/\(Connection.escape(topic))/events?from=\(Connection.escape(next))&limit=\(page)"
+                let answer = try await connection.ask("GET", path) { node in
+                    try Routes(node: node, log: node.log, gateway: node.gateway, clock: { Instant.wallClock() })
+                        .readPage(topic: topic, from: next, limit: page, progress: false)
+                }
+                let events = answer["events"]?.array ?? []
+                next = answer["next"]?.string ?? next
+                for event in events {
+                    printed += 1
+                    if common.json {
+                        print(event.text)
+                    } else {
+                        let data = event["data"]?.text ?? "–"
+                        print("\(event["position"]?.string ?? "")  \(event["time"]?.string ?? "")  \(event["type"]?.string ?? "")  \(data.prefix(200))")
+                    }
+                }
+                if events.isEmpty {
+                    guard follow, connection.local == nil else { return }
+                    try await Task.sleep(for: .milliseconds(200))
+                }
+            }
+        }
+    }
+}
+
+struct Publish: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Publish events: a JSON document as data, or CloudEvents (one, or an array) read from a file or standard input.")
+    @OptionGroup var common: Common
+    @Argument(help: "The topic.") var topic: String
+    @Option(name: .long, help: "The event's data as JSON; its id is then --id.") var data: String?
+    @Option(name: .long, help: "The event's id.") var id: String?
+    @Option(name: .long, help: "The event's type.") var type = "event"
+    @Option(name: .long, help: "The partition key.") var key: String?
+    @Option(name: .long, help: "The event time (RFC 3339); now when absent.") var time: String?
+    @Option(name: .long, help: "A file with structured CloudEvents; - is standard input.") var file: String?
+
+    func run() async throws {
+        try await reporting {
+            var body: JSON
+            if let data {
+                guard let id else { throw NodeError("bad-use", "--data needs --id: an event has an id, so that it counts once") }
+                guard let parsed = try? JSON(parsing: [UInt8](data.utf8)) else { throw NodeError("bad-json", "--data is not JSON") }
+                var members: [String: JSON] = [
+                    "specversion": "1.0", "id": .string(id), "source": "headrace:/cli", "type": .string(type), "data": parsed,
+                ]
+                if let key { members["partitionkey"] = .string(key) }
+                if let time { members["time"] = .string(time) }
+                body = .array([.object(members)])
+            } else {
+                let path = file ?? "-"
+                let bytes = path == "-" ? FileHandle.standardInput.readDataToEndOfFile() : FileManager.default.contents(atPath: path) ?? Data()
+                guard let parsed = try? JSON(parsing: [UInt8](bytes)) else { throw NodeError("bad-json", "'\(path)' holds no JSON") }
+                body = parsed.array == nil ? .array([parsed]) : parsed
+            }
+            let connection = try common.connection()
+            defer { connection.close() }
+            let answer = try await connection.ask(
+                "POST", "/v1/events?topic=\(Connection.escape(topic))", body: body.canonical, contentType: "application/cloudevents-batch+json"
+            ) { node in
+                try await Routes(node: node, log: node.log, gateway: node.gateway, clock: { Instant.wallClock() })
+                    .publishBatch(body, topic: topic)
+            }
+            if common.json {
+                Terminal.print(answer)
+            } else {
+                Terminal.table(
+                    ["id", "status", "position or reason"],
+                    (answer["events"]?.array ?? []).map {
+                        [$0["id"]?.string ?? "", $0["status"]?.string ?? "", $0["position"]?.string ?? $0["message"]?.string ?? ""]
+                    })
+            }
+            if (answer["events"]?.array ?? []).contains(where: { $0["status"]?.string == "refused" }) { throw ExitCode(2) }
+        }
+    }
+}
+
+struct Replay: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Fold history again in shadow state, effects off, and compare every derived event and state digest with the log.")
+    @OptionGroup var common: Common
+    @Option(name: .long, help: "Replay up to this RFC 3339 time.") var to: String?
+
+    func run() async throws {
+        try await reporting {
+            let connection = try common.connection()
+            defer { connection.close() }
+            let answer = try await connection.ask("POST", "/v1/replay" + (to.map { "?to=" + Connection.escape($0) } ?? ""), body: []) { node in
+                try node.replay(to: to)
+            }
+            try finish(answer, common.json)
+        }
+    }
+}
+
+/// Prints a verdict and gives its exit code.
+private func finish(_ answer: JSON, _ json: Bool) throws {
+    json ? Terminal.print(answer) : Terminal.verdict(answer)
+    switch Verdict(rawValue: answer["verdict"]?.string ?? "") {
+    case .exact?: return
+    case .withinTolerance?: throw ExitCode(10)
+    case .diverged?: throw ExitCode(11)
+    default: throw ExitCode(12)
+    }
+}
+
+struct Report: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Month by month: performance, models, retrainings and their causes.")
+    @OptionGroup var common: Common
+    @Argument(help: "A model's name or its beginning.") var name: String
+
+    func run() async throws {
+        try await reporting {
+            let connection = try common.connection()
+            defer { connection.close() }
+            let answer = try await connection.ask("GET", "/v1/report/\(Connection.escape(name))") { node in try node.report(name) }
+            common.json ? Terminal.print(answer) : Terminal.report(answer)
+        }
+    }
+}
+
+struct Lineage: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "What something came from, up to the input events: model:NAME@VERSION, prediction:ID, outcome:ID, question:ID.")
+    @OptionGroup var common: Common
+    @Argument(help: "The node.") var node: String
+    @Option(name: .long, help: "Steps upstream; all when absent.") var depth: Int?
+
+    func run() async throws {
+        try await reporting {
+            let connection = try common.connection()
+            defer { connection.close() }
+            let path = "/v1/lineage?node=\(Connection.escape(node))" + (depth.map { "&depth=\($0)" } ?? "")
+            let answer = try await connection.ask("GET", path) { host in try host.lineage(node, depth: depth) }
+            common.json ? Terminal.print(answer) : Terminal.lineage(answer)
+        }
+    }
+}
+
+struct Audit: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Rebuild a model or a prediction from the log alone and give a verdict.")
+    @OptionGroup var common: Common
+    @Argument(help: "model or prediction.") var kind: String
+    @Argument(help: "NAME@VERSION of a model, or the id of a prediction.") var subject: String
+
+    func run() async throws {
+        try await reporting {
+            let connection = try common.connection()
+            defer { connection.close() }
+            let path = "/v1/audit/\(Connection.escape(kind))?subject=\(Connection.escape(subject))"
+            let answer = try await connection.ask("POST", path, body: []) { node in try node.audit(kind, subject) }
+            try finish(answer, common.json)
+        }
+    }
+}
+
+struct SQL: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "sql", abstract: "Read the projection tables: predictions, models, performance_days, drift_days, retrains.")
+    @OptionGroup var common: Common
+    @Argument(help: "A select statement.") var statement: String
+
+    func run() async throws {
+        try await reporting {
+            let connection = try common.connection()
+            defer { connection.close() }
+            let answer = try await connection.ask("POST", "/v1/sql", body: [UInt8](statement.utf8), contentType: "application/sql") { node in
+                try node.sql(statement)
+            }
+            if common.json { return Terminal.print(answer) }
+            Terminal.table(
+                (answer["columns"]?.array ?? []).compactMap(\.string),
+                (answer["rows"]?.array ?? []).map { ($0.array ?? []).map(Terminal.cell) })
+            let positions = JSON.sorted(answer["asOf"]?.object ?? [:]).filter { ($0.value.int ?? 0) > 0 }
+            print("as of " + positions.map { "\($0.key.split(separator: "|").last ?? "")@\($0.value.text)" }.joined(separator: " "))
+        }
+    }
+}
+
+struct Status: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "What the node is doing.")
+    @OptionGroup var common: Common
+
+    func run() async throws {
+        try await reporting {
+            let connection = try common.connection()
+            defer { connection.close() }
+            let answer = try await connection.ask("GET", "/v1/status") { node in try node.status() }
+            if common.json { return Terminal.print(answer) }
+            Terminal.table(
+                ["what", "value"],
+                JSON.sorted(answer.object ?? [:]).flatMap { key, value -> [[String]] in
+                    guard let inner = value.object else { return [[key, Terminal.cell(value)]] }
+                    return JSON.sorted(inner).map { ["\(key).\($0.key)", Terminal.cell($0.value)] }
+                })
+        }
+    }
+}

@@ -1,0 +1,147 @@
+import API
+import ArgumentParser
+import Base
+import Foundation
+import HTTP
+import Node
+
+struct Start: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Start a node on the embedded log.")
+
+    @OptionGroup var common: Common
+    @Option(name: .long, help: "Apply this workspace first.") var workspace: String?
+    @Option(name: .long, help: "Run this connector (a JSON file); may be repeated.") var connector: [String] = []
+    @Option(name: .long, help: "Address to listen on.") var host = "127.0.0.1"
+    @Option(name: .long, help: "Port to listen on; 0 takes a free one.") var port = 8080
+    @Option(name: .long, help: "Play history no further than this RFC 3339 time.") var until: String?
+    @Option(name: .long, help: "Seconds between checkpoints.") var checkpoint = 2.0
+    @Flag(name: .long, help: "Show progress until everything is folded, then print the report.") var play = false
+    @Flag(name: .long, help: "Stop once everything is folded.") var exit = false
+    @Option(name: .long, help: "Report to print after a play.") var report: String?
+
+    func run() async throws {
+        try await reporting {
+            var settings = NodeConfiguration(dataDirectory: common.data, platformTopics: home() + "/Topics")
+            settings.workspace = workspace
+            settings.connectors = connector
+            settings.host = host
+            settings.port = port
+            settings.until = until
+            settings.checkpointSeconds = checkpoint
+            let begun = Date()
+            let node = try Node(settings)
+            announce(node)
+            let serving = try await serve(node, settings)
+            try node.start()
+            let stop = Signals.install()
+            let before = node.log.statistics.events
+            if play || exit { try watch(node, begun, stop, before) }
+            if !exit {
+                while !stop.withLock({ $0 }), node.failures.isEmpty { try await Task.sleep(for: .milliseconds(100)) }
+            }
+            let failures = node.failures
+            serving.cancel()
+            node.stop()
+            if !failures.isEmpty {
+                throw NodeError("node-failed", failures.joined(separator: "; "), fault: .world)
+            }
+        }
+    }
+
+    private func announce(_ node: Node) {
+        let recovery = node.log.recovery
+        func say(_ text: String) { FileHandle.standardError.write(Data((text + "\n").utf8)) }
+        if recovery.truncatedBytes > 0 { say("the log's torn tail of \(recovery.truncatedBytes) bytes was cut off (\(recovery.truncatedFile ?? ""))") }
+        for range in recovery.damaged { say("the log is damaged: \(range); the rest is readable") }
+        for index in recovery.rebuiltIndexes { say("rebuilt the index \(index)") }
+    }
+
+    private func serve(_ node: Node, _ settings: NodeConfiguration) async throws -> Task<Void, any Error> {
+        let server = HTTPServer(host: settings.host, port: settings.port, statusOf: { httpStatus($0) })
+        Routes(node: node, log: node.log, gateway: node.gateway, clock: { Instant.wallClock() }).install(on: server)
+        ConsolePage.install(on: server, node: node)
+        let (ports, continuation) = AsyncStream<Int>.makeStream()
+        let task = Task {
+            do {
+                try await server.run { continuation.yield($0) }
+            } catch {
+                continuation.finish()
+                throw error
+            }
+        }
+        var port: Int?
+        for await given in ports {
+            port = given
+            break
+        }
+        guard let port else {
+            throw NodeError("port-taken", "cannot listen on \(settings.host):\(settings.port); choose another --port", fault: .world)
+        }
+        let address = "http://\(settings.host):\(port)"
+        let json = JSON.object(["address": .string(address), "pid": .int(Int64(ProcessInfo.processInfo.processIdentifier))])
+        try Data(json.canonical).write(to: URL(filePath: settings.addressFile))
+        FileHandle.standardError.write(Data("console and API at \(address)\n".utf8))
+        return task
+    }
+
+    private func watch(_ node: Node, _ begun: Date, _ stop: Monitor<Bool>, _ before: UInt64) throws {
+        let bar = ProgressBar()
+        while !stop.withLock({ $0 }), node.failures.isEmpty {
+            Thread.sleep(forTimeInterval: 0.1)
+            bar.show(node, begun)
+            if node.isSettled { break }
+        }
+        bar.finish()
+        guard node.failures.isEmpty, !stop.withLock({ $0 }) else { return }
+        let seconds = Date().timeIntervalSince(begun)
+        if node.log.statistics.events > before + 100 {
+            try node.recordRun(seconds: seconds, started: Instant(milliseconds: Int64(begun.timeIntervalSince1970 * 1000)))
+        } else {
+            print("nothing new: the log already holds \(node.log.statistics.events) events")
+        }
+        if let report {
+            let answer = try node.report(report)
+            common.json ? Terminal.print(answer) : Terminal.report(answer)
+        }
+    }
+}
+
+/// One line on standard error that shows how far a play is.
+final class ProgressBar {
+    private let interactive = isatty(2) == 1
+    private var lastLine = Date.distantPast
+
+    func show(_ node: Node, _ begun: Date) {
+        let seconds = Date().timeIntervalSince(begun)
+        let total = node.connectors.reduce(0) { $0 + $1.status.total }
+        let fold = node.fold.status
+        guard total > 0, interactive || Date().timeIntervalSince(lastLine) > 5 else { return }
+        lastLine = Date()
+        let share = min(1, Double(fold.folded) / Double(total))
+        let filled = Int(share * 30)
+        let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: 30 - filled)
+        let rate = Double(node.log.statistics.events) / max(seconds, 0.001)
+        let text = String(
+            format: "%@ %3.0f%%  %@  %8.0f events/s  %.0f s", bar, share * 100, fold.now == .distantPast ? "reading…  " : fold.now.date, rate, seconds)
+        FileHandle.standardError.write(Data((interactive ? "\r\(text)\u{1B}[K" : text + "\n").utf8))
+    }
+
+    func finish() { if interactive { FileHandle.standardError.write(Data("\n".utf8)) } }
+}
+
+/// SIGINT and SIGTERM ask for a clean stop.
+enum Signals {
+    nonisolated(unsafe) private static var sources: [any DispatchSourceSignal] = []
+
+    static func install() -> Monitor<Bool> {
+        let flag = Monitor(false)
+        for number in [SIGINT, SIGTERM] {
+            signal(number, SIG_IGN)
+            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+            source.setEventHandler { flag.update { $0 = true } }
+            source.resume()
+            sources.append(source)
+        }
+        return flag
+    }
+}
