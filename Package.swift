@@ -74,5 +74,12 @@ let package = Package(
                 product("ArgumentParser", "swift-argument-parser"),
             ],
             swiftSettings: settings),
+        .testTarget(
+            name: "HeadraceTests",
+            dependencies: [
+                "Base", "CPlatform", "RecordFormat", "EventLog", "Catalog", "Gateway", "Streams", "Learning", "Features",
+                "Datasets", "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", "Node", grdb,
+            ],
+            path: "Tests", swiftSettings: settings),
     ]
 )

@@ -20,7 +20,7 @@ package final class EmbeddedLog: EventLog {
     let options: Options
     let sequencer: Monitor<Sequencer>
     let shared: Monitor<Shared>
-    private let lock: LogFile?
+    private let lock: Mutex<LogFile?>
     private let writer: Mutex<BlockingThread?> = Mutex(nil)
 
     package struct Options: Sendable {
@@ -97,7 +97,7 @@ package final class EmbeddedLog: EventLog {
     ) {
         self.directory = directory
         self.options = options
-        self.lock = lock
+        self.lock = Mutex(lock)
         self.recovery = recovery
         self.sequencer = Monitor(sequencer)
         self.shared = Monitor(shared)
@@ -120,6 +120,7 @@ package final class EmbeddedLog: EventLog {
             for continuation in state.followers.values { continuation.finish() }
             state.followers.removeAll()
         }
+        lock.withLock { $0 = nil }
     }
 
     // MARK: Topics

@@ -43,7 +43,7 @@ package enum JSONNumber {
         Double(String(decoding: text, as: UTF8.self))
     }
 
-    /// The value when the text is an integer (1.0 and 1e2 count) that fits in 64 bits.
+    /// The value when the text is written as an integer and fits in 64 bits.
     package static func integer(_ text: UnsafeBufferPointer<UInt8>) -> Int64? {
         var magnitude: UInt64 = 0
         var index = 0

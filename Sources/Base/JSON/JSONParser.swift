@@ -95,12 +95,30 @@ struct JSONParser {
         case 0x22, 0x5C, 0x2F, 0x62, 0x66, 0x6E, 0x72, 0x74: offset += 2
         case 0x75:
             guard offset + 6 <= text.count else { throw failure("an escape is cut off") }
-            for index in offset + 2..<offset + 6 where JSONString.hexDigit(text[index]) == nil {
-                throw failure("an escape has a digit that is not hexadecimal")
-            }
+            let code = try unit(at: offset)
             offset += 6
+            if (0xD800..<0xDC00).contains(code) {
+                guard offset + 6 <= text.count, text[offset] == 0x5C, text[offset + 1] == 0x75,
+                    (0xDC00..<0xE000).contains(try unit(at: offset))
+                else { throw failure("half of a surrogate pair stands alone") }
+                offset += 6
+            } else if (0xDC00..<0xE000).contains(code) {
+                throw failure("half of a surrogate pair stands alone")
+            }
         default: throw failure("an unknown escape stands")
         }
+    }
+
+    /// The UTF-16 unit of a \u escape.
+    private func unit(at place: Int) throws(BaseError) -> UInt32 {
+        var code: UInt32 = 0
+        for index in place + 2..<place + 6 {
+            guard let digit = JSONString.hexDigit(text[index]) else {
+                throw failure("an escape has a digit that is not hexadecimal")
+            }
+            code = code << 4 | digit
+        }
+        return code
     }
 
     private mutating func number(into tape: inout [JSONDocument.Node]) throws(BaseError) {
@@ -124,6 +142,8 @@ struct JSONParser {
             let exponent = offset
             digits()
             guard offset > exponent else { throw failure("a number ends in its exponent") }
+            let piece = UnsafeBufferPointer(rebasing: text[start..<offset])
+            guard JSONNumber.double(piece)?.isFinite == true else { throw failure("a number is out of range") }
         }
         leaf(.number, start, offset, false, &tape)
     }

@@ -1,0 +1,263 @@
+import Base
+@preconcurrency import Foundation
+import EventLog
+import RecordFormat
+import Testing
+
+@Suite struct EmbeddedLogTests {
+    static func open(_ path: String, segmentSize: Int64 = 64 << 10, readOnly: Bool = false) throws -> EmbeddedLog {
+        var options = EmbeddedLog.Options()
+        options.segmentSize = segmentSize
+        options.readOnly = readOnly
+        options.wallClock = { Instant(milliseconds: 1) }
+        let log = try EmbeddedLog.open(path, options: options)
+        try log.declare(TopicLayout(name: "a", partitions: 1))
+        try log.declare(TopicLayout(name: "b", partitions: 3))
+        return log
+    }
+
+    static func event(_ id: String, _ time: Int64 = 0, size: Int = 100) -> NewEvent {
+        NewEvent(id: id, source: "test", type: "t", time: Instant(milliseconds: time), key: [UInt8](id.utf8), data: [UInt8]("{\"n\":\"\(id)\(String(repeating: "x", count: size))\"}".utf8))
+    }
+
+    static func contents(_ log: EmbeddedLog) throws -> [String: [String]] {
+        var result: [String: [String]] = [:]
+        for layout in log.topics {
+            for partition in 0..<layout.partitions {
+                let place = TopicPartition(layout.name, partition)
+                var next: Int64 = 0
+                try log.forEachEvent(place) { event in
+                    #expect(event.offset == next)
+                    next += 1
+                    result[place.description, default: []].append(event.id)
+                    return true
+                }
+            }
+        }
+        return result
+    }
+
+    /// Random appends, duplicates, rolls and reopenings against a model in memory; a torn tail now and then.
+    @Test(arguments: 0..<24) func behavesLikeTheModel(seed: Int) throws {
+        let scratch = try ScratchDirectory()
+        var random = SeededRandom(seed: UInt64(seed) &* 77 &+ 1)
+        var log = try Self.open(scratch.path)
+        var model: [String: [String]] = [:]
+        var places: [String: String] = [:]
+        var made = 0
+        for _ in 0..<60 {
+            switch Int.random(in: 0..<12, using: &random) {
+            case 0:
+                log.close()
+                log = try Self.open(scratch.path)
+            case 1:
+                // What was never acknowledged may be cut anywhere; here it is garbage behind the end.
+                log.close()
+                let segment = try #require(try FileManager.default.contentsOfDirectory(atPath: scratch.path).filter { $0.hasSuffix(".wal") }.max())
+                let handle = try #require(FileHandle(forWritingAtPath: scratch.path + "/" + segment))
+                try handle.seekToEnd()
+                try handle.write(contentsOf: Data((0..<Int.random(in: 1...200, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }))
+                try handle.close()
+                log = try Self.open(scratch.path)
+                #expect(log.recovery.truncatedBytes > 0 && log.recovery.damaged.isEmpty)
+            case 2:
+                let segments = try FileManager.default.contentsOfDirectory(atPath: scratch.path).filter { $0.hasSuffix(".index") }
+                log.close()
+                if let victim = segments.randomElement(using: &random) { try FileManager.default.removeItem(atPath: scratch.path + "/" + victim) }
+                log = try Self.open(scratch.path)
+            default:
+                var events: [(topic: String, partition: Int?, event: NewEvent)] = []
+                for _ in 0..<Int.random(in: 1...40, using: &random) {
+                    let repeated = made > 0 && Int.random(in: 0..<5, using: &random) == 0
+                    let id = "e\(repeated ? Int.random(in: 0..<made, using: &random) : made)"
+                    if !repeated { made += 1 }
+                    events.append((Int(id.dropFirst())! % 2 == 0 ? "a" : "b", nil, Self.event(id, size: Int.random(in: 0..<300, using: &random))))
+                }
+                let receipt = try log.append(LogAppend(principal: "p", events: events))
+                for (offered, answer) in zip(events, receipt.events) {
+                    let key = offered.topic + offered.event.id
+                    #expect(answer.duplicate == (places[key] != nil))
+                    if let known = places[key] {
+                        #expect(known == answer.position.description)
+                    } else {
+                        places[key] = answer.position.description
+                        model["\(answer.position.topic)/\(answer.position.partition)", default: []].append(offered.event.id)
+                    }
+                }
+            }
+        }
+        #expect(try Self.contents(log) == model)
+        let check = try log.verify()
+        #expect(check.isIntact && check.events == UInt64(places.count))
+        log.close()
+    }
+
+    @Test func damageBelowTheMarkIsNamedAndTheRestIsServed() throws {
+        let scratch = try ScratchDirectory()
+        var log = try Self.open(scratch.path, segmentSize: 1 << 30)
+        for group in 0..<10 {
+            _ = try log.append(LogAppend(principal: "p", events: (0..<50).map { ("a", nil, Self.event("e\(group)-\($0)")) }))
+        }
+        log.close()
+        let path = Self.path(scratch.path)
+        var bytes = [UInt8](try #require(FileManager.default.contents(atPath: path)))
+        bytes[bytes.count / 2] ^= 0x40
+        try Data(bytes).write(to: URL(filePath: path))
+        // With its index the damage is found on reading, without it when the segment is scanned; the answer is the same.
+        for keepsIndex in [true, false] {
+            if !keepsIndex { try FileManager.default.removeItem(atPath: EmbeddedLogTests.indexPath(path)) }
+            log = try Self.open(scratch.path, segmentSize: 1 << 30)
+            let check = try log.verify()
+            #expect(check.damaged.count == 1 && check.rewritten.isEmpty)
+            let lost = try #require(check.damaged.first).sequences
+            #expect(lost.count == 50)
+            #expect(keepsIndex || log.recovery.damaged.count == 1)
+            #expect(log.recovery.truncatedBytes == 0)
+            var readable = 0
+            for start in stride(from: Int64(0), to: 500, by: 50) {
+                let found = errorCode { readable += try log.read(TopicPartition("a", 0), from: start, maxBytes: 1).first?.records.count ?? 0 }
+                #expect((found == nil) != lost.contains(UInt64(start)))
+                #expect(found == nil || found == "rot")
+            }
+            #expect(readable == 450)
+            let receipt = try log.append(LogAppend(principal: "p", events: [("a", nil, Self.event("after-\(keepsIndex)"))]))
+            #expect(receipt.events[0].position.offset == (keepsIndex ? 500 : 501))
+            log.close()
+        }
+    }
+
+    @Test func damageOfTheLastFrameIsRotAndNoTornTail() throws {
+        let scratch = try ScratchDirectory()
+        var log = try Self.open(scratch.path)
+        for number in 0..<3 { _ = try log.append(LogAppend(principal: "p", events: [("a", nil, Self.event("e\(number)"))])) }
+        log.close()
+        let path = Self.path(scratch.path)
+        try FileManager.default.removeItem(atPath: Self.indexPath(path))
+        var bytes = [UInt8](try #require(FileManager.default.contents(atPath: path)))
+        bytes[bytes.count - 10] ^= 1
+        try Data(bytes).write(to: URL(filePath: path))
+        log = try Self.open(scratch.path)
+        #expect(log.recovery.truncatedBytes == 0 && log.recovery.damaged.first?.sequences == 2..<3)
+        log.close()
+    }
+
+    static func path(_ directory: String) -> String { directory + "/00000000000000000000.wal" }
+    static func indexPath(_ segment: String) -> String { String(segment.dropLast(4)) + ".index" }
+
+    /// A record changed with every checksum made good again is found by the hash chain.
+    @Test func rewritingHistoryIsFound() throws {
+        let scratch = try ScratchDirectory()
+        var log = try Self.open(scratch.path)
+        for number in 0..<5 { _ = try log.append(LogAppend(principal: "p", events: [("a", nil, Self.event("e\(number)", size: 5))])) }
+        log.close()
+        try rewrite(Self.path(scratch.path), frame: 2) { text in text.replacingOccurrences(of: "e2", with: "e9") }
+        log = try Self.open(scratch.path)
+        let check = try log.verify()
+        #expect(check.damaged.isEmpty && check.rewritten.count == 1)
+        #expect(check.rewritten.first?.sequences == 2..<3 && check.rewritten.first?.ranges.first?.offsets == 2..<3)
+        log.close()
+    }
+
+    @Test func refusalsAreTyped() throws {
+        let scratch = try ScratchDirectory()
+        let log = try Self.open(scratch.path)
+        func append(_ topic: String, _ event: NewEvent, partition: Int? = nil) throws { _ = try log.append(LogAppend(principal: "p", events: [(topic, partition, event)])) }
+        #expect(errorCode { try append("nope", Self.event("x")) } == "unknown-topic")
+        #expect(errorCode { try append("b", Self.event("x"), partition: 3) } == "unknown-partition")
+        #expect(errorCode { try append("a", Self.event("")) } == "bad-id")
+        #expect(errorCode { try append("a", Self.event("big", size: Limits.eventData)) } == "event-too-large")
+        #expect(errorCode { try log.declare(TopicLayout(name: "b", partitions: 4)) } == "topic-conflict")
+        #expect(errorCode { try log.declare(TopicLayout(name: "ü", partitions: 1)) } == "bad-topic")
+        #expect(errorCode { _ = try Self.open(scratch.path) } == "locked")
+        log.close()
+        #expect(errorCode { try append("a", Self.event("x")) } == "log-stopped")
+    }
+
+    /// Many producers at once: every acknowledged event stands exactly where its receipt says.
+    @Test func producersDoNotDisturbEachOther() async throws {
+        let scratch = try ScratchDirectory()
+        let log = try Self.open(scratch.path, segmentSize: 32 << 10)
+        let receipts = try await withThrowingTaskGroup(of: [(String, Position)].self) { group in
+            for producer in 0..<16 {
+                group.addTask {
+                    var mine: [(String, Position)] = []
+                    for number in 0..<40 {
+                        let id = "p\(producer)-\(number)"
+                        let answer = try await log.appendAndWait(LogAppend(principal: "p", events: [("b", nil, Self.event(id))]))
+                        mine.append((id, answer.events[0].position))
+                    }
+                    return mine
+                }
+            }
+            return try await group.reduce(into: []) { $0 += $1 }
+        }
+        let contents = try Self.contents(log)
+        for (id, position) in receipts { #expect(contents["b/\(position.partition)"]?[Int(position.offset)] == id) }
+        #expect(Set(receipts.compactMap(\.1.sequence)).count == 640)
+        #expect(try log.verify().isIntact)
+        log.close()
+    }
+
+    @Test func aFullDiskStopsWritesAndReadsGoOn() throws {
+        let scratch = try ScratchDirectory()
+        let mount = scratch.path + "/small"
+        try FileManager.default.createDirectory(atPath: mount, withIntermediateDirectories: true)
+        guard getuid() == 0, try run("/bin/mount", ["-t", "tmpfs", "-o", "size=2m", "tmpfs", mount]).status == 0 else {
+            print("➜ skipped: a full disk needs the right to mount a tmpfs")
+            return
+        }
+        defer { _ = try? run("/bin/umount", [mount]) }
+        var log = try Self.open(mount, segmentSize: 1 << 30)
+        var acknowledged = 0
+        var random = SeededRandom(seed: 2)
+        var code: String?
+        while code == nil, acknowledged < 1000 {
+            // Random bytes, so that LZ4 does not make room.
+            let noise = (0..<20_000).map { _ in UInt8.random(in: 0x20...0x7E, using: &random) }.filter { $0 != 0x22 && $0 != 0x5C }
+            let data = [UInt8]("{\"n\":\"".utf8) + noise + [UInt8]("\"}".utf8)
+            let event = NewEvent(id: "e\(acknowledged)", source: "t", type: "t", time: Instant(milliseconds: 0), data: data)
+            code = errorCode { _ = try log.append(LogAppend(principal: "p", events: [("a", nil, event)])) }
+            if code == nil { acknowledged += 1 }
+        }
+        #expect(code == "log-stopped" && acknowledged > 10)
+        #expect(log.statistics.stopped?.description.contains("disk-full") == true)
+        #expect(try Self.contents(log)["a/0"]?.count == acknowledged)
+        log.close()
+        try run("/bin/mount", ["-o", "remount,size=16m", mount])
+        log = try Self.open(mount, segmentSize: 1 << 30)
+        #expect(try Self.contents(log)["a/0"]?.count == acknowledged)
+        _ = try log.append(LogAppend(principal: "p", events: [("a", nil, Self.event("after"))]))
+        #expect(try log.verify().isIntact)
+        log.close()
+    }
+}
+
+/// Changes the text of a frame's records and mends batch and frame checksums, as somebody who wants to lie would.
+func rewrite(_ path: String, frame number: Int, _ change: (String) -> String) throws {
+    var bytes = [UInt8](FileManager.default.contents(atPath: path) ?? Data())
+    var start = 0
+    for _ in 0..<number { start += try frame(bytes, start).size }
+    let found = try frame(bytes, start)
+    let batch = found.batches[0]
+    let range = start + batch.start..<start + batch.start + batch.size
+    var content = Array(bytes[range])
+    let body = String(decoding: content[RecordBatchLayout.headerSize...], as: Unicode.ASCII.self)
+    let changed = change(body)
+    guard changed != body, changed.utf8.count == body.utf8.count else { throw EventLogError("test", "the change must keep the length") }
+    var place = RecordBatchLayout.headerSize
+    for (old, new) in zip(body.utf8, changed.utf8) {
+        if old != new { content[place] = new }
+        place += 1
+    }
+    RecordBatchLayout.seal(&content)
+    bytes.replaceSubrange(range, with: content)
+    var whole = Array(bytes[start..<start + found.size])
+    let crc = LogFrame.crc(whole)
+    for index in 0..<4 { whole[12 + index] = UInt8(truncatingIfNeeded: crc >> UInt32(8 * index)) }
+    bytes.replaceSubrange(start..<start + found.size, with: whole)
+    try Data(bytes).write(to: URL(filePath: path))
+}
+
+private func frame(_ bytes: [UInt8], _ start: Int) throws -> LogFrame.Description {
+    try Array(bytes[start...]).withUnsafeBytes { try LogFrame.decode($0) }
+}
