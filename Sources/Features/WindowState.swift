@@ -22,9 +22,10 @@ package struct WindowState: StateValue {
         var counts: [Int]
     }
 
-    init(columnCount: Int) { self.columnCount = columnCount }
+    /// The state of a key that has seen nothing, for a view with so many value columns.
+    package init(columnCount: Int) { self.columnCount = columnCount }
 
-    mutating func add(time: Int64, row: [Double], view: FeatureView) {
+    package mutating func add(time: Int64, row: [Double], view: FeatureView) {
         if !view.spans.isEmpty {
             prepare(view)
             let limit = time - view.longestSpan
@@ -82,7 +83,7 @@ package struct WindowState: StateValue {
     }
 
     /// The features as of `now`: every event up to and including it, none later. NaN is missing.
-    mutating func read(_ view: FeatureView, at now: Int64) -> [Double] {
+    package mutating func read(_ view: FeatureView, at now: Int64) -> [Double] {
         prepare(view)
         for index in windows.indices {
             // A head never lies before what is kept.

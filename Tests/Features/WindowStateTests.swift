@@ -1,0 +1,60 @@
+import Base
+import Catalog
+import Features
+import Foundation
+import Testing
+
+@Suite struct WindowStateTests {
+    /// Random events, late ones among them, reads in between, state encoded and decoded at random moments: every value equals
+    /// a recount over all events with (t - span, t].
+    @Test(arguments: 0..<30) func windowsAreRecounts(seed: Int) throws {
+        let text = """
+            kind: FeatureView
+            name: v
+            topic: t
+            key: data.k
+            aggregates:
+              - {name: n, function: count, window: 10s}
+              - {name: s, function: sum, of: data.x, window: 10s}
+              - {name: m, function: mean, of: data.x, window: 3s}
+              - {name: lo, function: min, of: data.x, window: 3s}
+              - {name: hi, function: max, of: data.x, window: 10s}
+              - {name: l, function: last, of: data.x}
+              - {name: since, function: secondsSince}
+            """
+        let view = try FeatureView(try Workspace.parse(text, file: "v.yaml")[0])
+        var random = SeededRandom(seed: UInt64(seed))
+        var state = WindowState(columnCount: 1)
+        var events: [(time: Int64, x: Double)] = []
+        var now: Int64 = 100_000
+        for _ in 0..<400 {
+            now += [0, 0, 250, 1000, 1000, 7000][Int.random(in: 0..<6, using: &random)]
+            if Bool.random(using: &random) {
+                let x = Int.random(in: 0..<6, using: &random) == 0 ? Double.nan : Double(Int.random(in: -50...50, using: &random)) / 8
+                state.add(time: now, row: [x], view: view)
+                events.append((now, x))
+            }
+            if Int.random(in: 0..<10, using: &random) == 0 {
+                var writer = ByteWriter()
+                state.encode(into: &writer)
+                try writer.bytes.withUnsafeBytes { raw in
+                    var reader = ByteReader(raw)
+                    state = try WindowState(decoding: &reader)
+                }
+                var again = ByteWriter()
+                state.encode(into: &again)
+                #expect(again.bytes == writer.bytes)
+            }
+            let got = state.read(view, at: now)
+            func window(_ span: Int64) -> [Double] { events.filter { $0.time > now - span && $0.time <= now }.map(\.x) }
+            let ten = window(10_000).filter { !$0.isNaN }
+            let three = window(3000).filter { !$0.isNaN }
+            let sum: Double = ten.isEmpty ? .nan : ten.reduce(0, +)
+            let mean: Double = three.isEmpty ? .nan : three.reduce(0, +) / Double(three.count)
+            let since: Double = events.last.map { Double(now - $0.time) / 1000 } ?? .nan
+            var expected: [Double] = [Double(window(10_000).count), sum, mean]
+            expected += [three.min() ?? .nan, ten.max() ?? .nan, events.last?.x ?? .nan, since]
+            for (ours, theirs) in zip(got, expected) { #expect(ours == theirs || (ours.isNaN && theirs.isNaN), "\(got) \(expected)") }
+        }
+    }
+}
