@@ -221,7 +221,7 @@ struct SchemaCheck {
     }
 
     private func equal(_ node: Int, _ value: JSON) -> Bool {
-        if case .string(let text) = value { return document.string(node) == text }
+        if case .string(let text) = value { return document.string(node)?.utf8.elementsEqual(text.utf8) ?? false }
         guard let own = try? document.value(node) else { return false }
         return own.schemaEquals(value)
     }
@@ -233,7 +233,8 @@ extension JSON {
         switch (self, other) {
         case (.null, .null): true
         case (.bool(let a), .bool(let b)): a == b
-        case (.string(let a), .string(let b)): a == b
+        // Code points decide, not canonical equivalence.
+        case (.string(let a), .string(let b)): a.utf8.elementsEqual(b.utf8)
         case (.int(let a), .int(let b)): a == b
         case (.int, .double), (.double, .int), (.double, .double): double == other.double
         case (.array(let a), .array(let b)): a.count == b.count && zip(a, b).allSatisfy { $0.schemaEquals($1) }

@@ -85,7 +85,7 @@ package final class CSVHistorySource: Sendable {
         if let limit { planned.removeAll { $0.time > limit.milliseconds } }
         var stream = DigestStream()
         for table in history.tables { stream.update(table.table.bytes) }
-        for (key, value) in configuration.values.sorted(by: { $0.key < $1.key }) where key != "directory" { stream.update(key + "=" + value + "\n") }
+        for (key, value) in configuration.values.sorted(by: { $0.key < $1.key }) where !["directory", "until"].contains(key) { stream.update(key + "=" + value + "\n") }
         let digest = stream.finish().hex
         var offset = 0
         if let saved = try resume() {

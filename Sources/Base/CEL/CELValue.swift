@@ -116,7 +116,8 @@ extension CELValue {
         switch (left, right) {
         case (.null, .null): true
         case (.bool(let a), .bool(let b)): a == b
-        case (.string(let a), .string(let b)): a == b
+        // Code points decide, not canonical equivalence.
+        case (.string(let a), .string(let b)): a.utf8.elementsEqual(b.utf8)
         case (.bytes(let a), .bytes(let b)): a == b
         case (.timestamp(let a), .timestamp(let b)): a == b
         case (.duration(let a), .duration(let b)): a == b
