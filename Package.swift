@@ -64,7 +64,8 @@ let package = Package(
         target(
             "Node",
             [
-                "Base", "CPlatform", "RecordFormat", "EventLog", "Catalog", "Gateway", "Streams", "Learning", "Features", "Datasets",
+                "Base", "CPlatform", "RecordFormat", "EventLog", "Catalog", "Gateway", "Streams", "Learning",
+                "Features", "Datasets",
                 "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", grdb,
             ]),
         .executableTarget(
@@ -77,7 +78,8 @@ let package = Package(
         .testTarget(
             name: "HeadraceTests",
             dependencies: [
-                "Base", "CPlatform", "RecordFormat", "EventLog", "Catalog", "Gateway", "Streams", "Learning", "Features",
+                "Base", "CPlatform", "RecordFormat", "EventLog", "Catalog", "Gateway", "Streams", "Learning",
+                "Features",
                 "Datasets", "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", "Node", grdb,
             ],
             path: "Tests", exclude: ["EndToEnd/Oracle", "Contract/Python"], swiftSettings: settings),

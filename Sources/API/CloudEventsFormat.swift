@@ -12,7 +12,10 @@ package enum CloudEventsFormat {
     }
 
     package static func read(_ request: WebRequest, now: Instant) throws(APIError) -> [Incoming] {
-        let type = (request.header("content-type") ?? "").split(separator: ";").first.map { $0.trimmingCharacters(in: .whitespaces).lowercased() } ?? ""
+        let type =
+            (request.header("content-type") ?? "").split(separator: ";").first.map {
+                $0.trimmingCharacters(in: .whitespaces).lowercased()
+            } ?? ""
         let topic = request.query["topic"]
         switch type {
         case "application/cloudevents+json": return [try structured(try json(request.body), topic, now)]
@@ -45,25 +48,37 @@ package enum CloudEventsFormat {
         func refuse(_ code: String, _ message: String) -> Incoming {
             Incoming(topic: place, event: .failure(APIError(code, message)))
         }
-        guard !place.isEmpty else { return refuse("no-topic", "name the topic as ?topic= or in the extension attribute 'topic'") }
+        guard !place.isEmpty else {
+            return refuse("no-topic", "name the topic as ?topic= or in the extension attribute 'topic'")
+        }
         for name in ["id", "source", "type", "specversion"] where (attributes[name] ?? "").isEmpty {
             return refuse("bad-event", "the CloudEvents attribute '\(name)' is missing")
         }
         guard attributes["specversion"] == "1.0" else { return refuse("bad-event", "'specversion' must be 1.0") }
         var time = now
         if let text = attributes["time"] {
-            guard let parsed = Instant(text) else { return refuse("bad-event", "'time' must be RFC 3339, not '\(text)'") }
+            guard let parsed = Instant(text) else {
+                return refuse("bad-event", "'time' must be RFC 3339, not '\(text)'")
+            }
             time = parsed
         }
-        let standard: Set<String> = ["id", "source", "type", "specversion", "time", "subject", "topic", "partitionkey", "causationid", "correlationid", "datacontenttype"]
-        let extensions = attributes.filter { !standard.contains($0.key) }.sorted { $0.key < $1.key }.map { (name: "ce_\($0.key)", value: $0.value) }
+        let standard: Set<String> = [
+            "id", "source", "type", "specversion", "time", "subject", "topic", "partitionkey", "causationid",
+            "correlationid", "datacontenttype",
+        ]
+        let extensions = attributes.filter { !standard.contains($0.key) }.sorted { $0.key < $1.key }.map {
+            (name: "ce_\($0.key)", value: $0.value)
+        }
         return Incoming(
             topic: place,
             event: .success(
                 NewEvent(
-                    id: attributes["id"] ?? "", source: attributes["source"] ?? "", type: attributes["type"] ?? "", time: time,
-                    key: (attributes["partitionkey"] ?? attributes["subject"]).map { [UInt8]($0.utf8) }, subject: attributes["subject"],
-                    contentType: contentType, data: data, causation: attributes["causationid"], correlation: attributes["correlationid"],
+                    id: attributes["id"] ?? "", source: attributes["source"] ?? "", type: attributes["type"] ?? "",
+                    time: time,
+                    key: (attributes["partitionkey"] ?? attributes["subject"]).map { [UInt8]($0.utf8) },
+                    subject: attributes["subject"],
+                    contentType: contentType, data: data, causation: attributes["causationid"],
+                    correlation: attributes["correlationid"],
                     extensions: extensions)))
     }
 
@@ -80,7 +95,9 @@ package enum CloudEventsFormat {
         }
         var data = members["data"]?.canonical
         if let encoded = members["data_base64"]?.string {
-            guard let decoded = Data(base64Encoded: encoded) else { throw APIError("bad-event", "'data_base64' is not base64") }
+            guard let decoded = Data(base64Encoded: encoded) else {
+                throw APIError("bad-event", "'data_base64' is not base64")
+            }
             data = [UInt8](decoded)
         }
         return incoming(topic, attributes, data, attributes["datacontenttype"] ?? "application/json", now)
@@ -88,8 +105,11 @@ package enum CloudEventsFormat {
 
     private static func binary(_ request: WebRequest, _ type: String, _ topic: String?, _ now: Instant) -> Incoming {
         var attributes: [String: String] = [:]
-        for (name, value) in request.headers(prefix: "ce-") { attributes[name] = value.removingPercentEncoding ?? value }
-        return incoming(topic, attributes, request.body.isEmpty ? nil : request.body, type.isEmpty ? "application/json" : type, now)
+        for (name, value) in request.headers(prefix: "ce-") {
+            attributes[name] = value.removingPercentEncoding ?? value
+        }
+        return incoming(
+            topic, attributes, request.body.isEmpty ? nil : request.body, type.isEmpty ? "application/json" : type, now)
     }
 
     /// An event of the log in structured mode, with its position as the extension `position`.

@@ -22,7 +22,8 @@ package enum ConsolePage {
                     return WebResponse(contentType: "text/javascript; charset=utf-8", body: .bytes([UInt8](data)))
                 }
             }
-            throw APIError("not-found", "Chart.js is not installed; ./start installs it, or: apt-get install libjs-chart.js")
+            throw APIError(
+                "not-found", "Chart.js is not installed; ./start installs it, or: apt-get install libjs-chart.js")
         }
     }
 
@@ -47,7 +48,8 @@ package enum ConsolePage {
         guard !rows.isEmpty else { return "<h2>\(caption)</h2><p class=\"empty\">\(empty)</p>" }
         let cells = rows.map { "<tr>" + $0.map { "<td>\($0)</td>" }.joined() + "</tr>" }.joined()
         let heads = head.map { "<th scope=\"col\">\($0)</th>" }.joined()
-        return "<h2>\(caption)</h2><div class=\"scroll\"><table><thead><tr>\(heads)</tr></thead><tbody>\(cells)</tbody></table></div>"
+        return
+            "<h2>\(caption)</h2><div class=\"scroll\"><table><thead><tr>\(heads)</tr></thead><tbody>\(cells)</tbody></table></div>"
     }
 
     /// The live part as HTML: tiles and tables.
@@ -60,27 +62,44 @@ package enum ConsolePage {
         let connector = status?["connectors"]?.array?.first
         let tiles: [(String, String, String)] = [
             ("State", text(status?["state"]), text(status?["failures"]?.array?.first ?? .string("nothing has failed"))),
-            ("Stream time", text(fold?["streamTime"]).replacingOccurrences(of: "T", with: " "), "\(text(connector?["name"])): \(text(connector?["state"]))"),
+            (
+                "Stream time", text(fold?["streamTime"]).replacingOccurrences(of: "T", with: " "),
+                "\(text(connector?["name"])): \(text(connector?["state"]))"
+            ),
             ("Events in the log", text(status?["events"]), "<span id=\"rate\">–</span> events/s"),
-            ("Model", current.map { "\(text($0["model"]))@\(text($0["version"]))" } ?? "–", current.map { "deployed \(text($0["deployedAt"]))" } ?? "none deployed yet"),
+            (
+                "Model", current.map { "\(text($0["model"]))@\(text($0["version"]))" } ?? "–",
+                current.map { "deployed \(text($0["deployedAt"]))" } ?? "none deployed yet"
+            ),
             ("AUC of the last full day", number(auc?["auc"], 4), text(auc?["day"])),
         ]
         var html = "<section class=\"tiles\">"
-        for (name, value, note) in tiles { html += "<div class=\"tile\"><h2>\(name)</h2><p class=\"value\">\(value)</p><p>\(note)</p></div>" }
+        for (name, value, note) in tiles {
+            html += "<div class=\"tile\"><h2>\(name)</h2><p class=\"value\">\(value)</p><p>\(note)</p></div>"
+        }
         html += "</section><section class=\"columns\"><div>"
         html += table(
             "Topics", ["topic", "records", "events/s"],
-            (json["topics"]?.array ?? []).map { [text($0["name"]), text($0["records"]), "<span data-topic=\"\(text($0["name"]))\">–</span>"] },
+            (json["topics"]?.array ?? []).map {
+                [text($0["name"]), text($0["records"]), "<span data-topic=\"\(text($0["name"]))\">–</span>"]
+            },
             empty: "No topic holds an event yet. Publish one with <code>headrace publish</code>.")
         html += "</div><div>"
         html += table(
             "Models", ["version", "state", "requested", "AUC", "note"],
-            models.reversed().map { ["\(text($0["model"]))@\(text($0["version"]))", text($0["state"]), text($0["requestedAt"]), number($0["auc"], 4), text($0["reason"])] },
+            models.reversed().map {
+                [
+                    "\(text($0["model"]))@\(text($0["version"]))", text($0["state"]), text($0["requestedAt"]),
+                    number($0["auc"], 4), text($0["reason"]),
+                ]
+            },
             empty: "No model was trained yet: the first cut comes after the model's <code>firstCutAfter</code>.")
         html += "</div></section>"
         html += table(
             "Last events", ["time", "topic", "id", "data"],
-            (json["recent"]?.array ?? []).map { [text($0["time"]), text($0["topic"]), text($0["id"]), "<code>\(text($0["data"]))</code>"] },
+            (json["recent"]?.array ?? []).map {
+                [text($0["time"]), text($0["topic"]), text($0["id"]), "<code>\(text($0["data"]))</code>"]
+            },
             empty: "Nothing was served, observed or refused yet.")
         return html
     }

@@ -25,7 +25,8 @@ package protocol NodeReading: AnyObject, Sendable {
 /// HTTP status of an error: what the caller did wrong is 4xx by its code, what the world did is 503 or 507.
 package func httpStatus(_ error: any DescribedError) -> Int {
     switch error.code {
-    case "unknown-topic", "unknown-view", "unknown-entity", "unknown-node", "unknown-model", "unknown-prediction", "not-found",
+    case "unknown-topic", "unknown-view", "unknown-entity", "unknown-node", "unknown-model", "unknown-prediction",
+        "not-found",
         "unknown-report":
         return 404
     case "body-too-large", "event-too-large", "append-too-large": return 413

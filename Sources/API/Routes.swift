@@ -53,11 +53,15 @@ package struct Routes: Sendable {
         server.route("GET", "/v1/features/:view/:key") { [node] request in
             .json(try await node.features(view: request.parameters["view"] ?? "", key: request.parameters["key"] ?? ""))
         }
-        server.route("GET", "/v1/report/:name") { [node] request in .json(try node.report(request.parameters["name"] ?? "")) }
+        server.route("GET", "/v1/report/:name") { [node] request in
+            .json(try node.report(request.parameters["name"] ?? ""))
+        }
         server.route("GET", "/v1/lineage") { [node] request in
             .json(try node.lineage(decoded(request, "node"), depth: request.query["depth"].flatMap { Int($0) }))
         }
-        server.route("POST", "/v1/sql") { [node] request in .json(try node.sql(String(decoding: request.body, as: UTF8.self))) }
+        server.route("POST", "/v1/sql") { [node] request in
+            .json(try node.sql(String(decoding: request.body, as: UTF8.self)))
+        }
         server.route("POST", "/v1/audit/:kind") { [node] request in
             .json(try node.audit(request.parameters["kind"] ?? "", decoded(request, "subject")))
         }
@@ -81,7 +85,9 @@ package struct Routes: Sendable {
         try await offer(try CloudEventsFormat.batch(batch, topic, clock()), principal: "cli").answer
     }
 
-    private func offer(_ incoming: [CloudEventsFormat.Incoming], principal: String) async throws -> (answer: JSON, status: Int) {
+    private func offer(_ incoming: [CloudEventsFormat.Incoming], principal: String) async throws -> (
+        answer: JSON, status: Int
+    ) {
         var offered: [(topic: String, event: NewEvent)] = []
         for item in incoming { if case .success(let event) = item.event { offered.append((item.topic, event)) } }
         var verdicts = try await gateway.publish(offered, principal: principal).makeIterator()
@@ -101,7 +107,8 @@ package struct Routes: Sendable {
                         .object([
                             "id": .string(event.id), "status": receipt.duplicate ? "duplicate" : "accepted",
                             "position": .string(receipt.position.description),
-                            "sequence": receipt.position.sequence.map { .int(Int64($0)) } ?? .null, "durability": "synced",
+                            "sequence": receipt.position.sequence.map { .int(Int64($0)) } ?? .null,
+                            "durability": "synced",
                         ]))
                 case .refused(let error)?:
                     firstRefusal = firstRefusal ?? error
@@ -120,7 +127,8 @@ package struct Routes: Sendable {
 
     private func refusal(_ error: any DescribedError, _ id: String?) -> JSON {
         .object([
-            "id": id.map { .string($0) } ?? .null, "status": "refused", "code": .string(error.code), "message": .string(error.message),
+            "id": id.map { .string($0) } ?? .null, "status": "refused", "code": .string(error.code),
+            "message": .string(error.message),
         ])
     }
 
@@ -136,14 +144,17 @@ package struct Routes: Sendable {
         for partition in 0..<count { result.append(try log.offsets(TopicPartition(topic, partition)).lowerBound) }
         guard let text, !text.isEmpty else { return result }
         if text == "end" {
-            for partition in 0..<count { result[partition] = try log.offsets(TopicPartition(topic, partition)).upperBound }
+            for partition in 0..<count {
+                result[partition] = try log.offsets(TopicPartition(topic, partition)).upperBound
+            }
             return result
         }
         if let number = Int64(text), number >= 0 { return Array(repeating: number, count: count) }
         for part in text.split(separator: ",") {
             let numbers = part.split(separator: ":").compactMap { Int64($0) }
             guard numbers.count == 2, (0..<count).contains(Int(numbers[0])), numbers[1] >= 0 else {
-                throw APIError("bad-position", "'\(text)' is no position; give an offset, partition:offset pairs, or end")
+                throw APIError(
+                    "bad-position", "'\(text)' is no position; give an offset, partition:offset pairs, or end")
             }
             result[Int(numbers[0])] = numbers[1]
         }
@@ -154,7 +165,8 @@ package struct Routes: Sendable {
         .json(
             try readPage(
                 topic: request.parameters["topic"] ?? "", from: decoded(request, "from"),
-                limit: request.query["limit"].flatMap { Int($0) } ?? 100, progress: request.query["progress"] == "true"))
+                limit: request.query["limit"].flatMap { Int($0) } ?? 100, progress: request.query["progress"] == "true")
+        )
     }
 
     /// A page of events and where the next one begins.
@@ -190,7 +202,9 @@ package struct Routes: Sendable {
             return true
         }
         guard admitted else {
-            throw APIError("busy", "\(Limits.followers) followers are connected already; try again later", fault: .world, retriable: true)
+            throw APIError(
+                "busy", "\(Limits.followers) followers are connected already; try again later", fault: .world,
+                retriable: true)
         }
         let type = gateway.topic(topic)?.defaultType
         let (stream, continuation) = AsyncStream<[UInt8]>.makeStream(bufferingPolicy: .bufferingOldest(64))
@@ -203,7 +217,9 @@ package struct Routes: Sendable {
             for await _ in log.changes() {
                 for partition in next.indices {
                     while !Task.isCancelled {
-                        guard let batches = try? log.read(TopicPartition(topic, partition), from: next[partition], maxBytes: 64 << 10),
+                        guard
+                            let batches = try? log.read(
+                                TopicPartition(topic, partition), from: next[partition], maxBytes: 64 << 10),
                             !batches.isEmpty
                         else { break }
                         var text = ""
@@ -213,7 +229,8 @@ package struct Routes: Sendable {
                                 next[partition] = event.offset + 1
                                 guard !event.isProgress else { continue }
                                 let id = next.enumerated().map { "\($0):\($1)" }.joined(separator: ",")
-                                text += "id: \(id)\ndata: \(CloudEventsFormat.write(event, topic: topic, partition: partition, defaultType: type).text)\n\n"
+                                text +=
+                                    "id: \(id)\ndata: \(CloudEventsFormat.write(event, topic: topic, partition: partition, defaultType: type).text)\n\n"
                             }
                         }
                         // A follower that is slower than the log waits here: nothing is dropped and nothing piles up.

@@ -48,7 +48,9 @@ package struct Digest: Hashable, Sendable, Comparable, CustomStringConvertible {
         var result: [UInt8] = []
         result.reserveCapacity(Digest.byteCount)
         for word in [a, b, c, d] {
-            for shift in stride(from: 56, through: 0, by: -8) { result.append(UInt8(truncatingIfNeeded: word >> shift)) }
+            for shift in stride(from: 56, through: 0, by: -8) {
+                result.append(UInt8(truncatingIfNeeded: word >> shift))
+            }
         }
         return result
     }

@@ -47,7 +47,8 @@ package enum Workspace {
             for definition in try parse(String(decoding: data, as: UTF8.self), file: name) {
                 if let other = places[definition.key] {
                     throw CatalogError(
-                        "duplicate-definition", "\(definition.place): \(definition.key) is already defined at \(other); keep one")
+                        "duplicate-definition",
+                        "\(definition.place): \(definition.key) is already defined at \(other); keep one")
                 }
                 places[definition.key] = definition.place
                 result.append(definition)
@@ -102,7 +103,8 @@ package enum Workspace {
                     throw CatalogError("bad-definition", "\(file):\(key.mark?.line ?? 1): a key is no text")
                 }
                 guard members[name] == nil else {
-                    throw CatalogError("bad-definition", "\(file):\(key.mark?.line ?? 1): the key '\(name)' stands twice")
+                    throw CatalogError(
+                        "bad-definition", "\(file):\(key.mark?.line ?? 1): the key '\(name)' stands twice")
                 }
                 members[name] = try json(value, file: file)
             }
@@ -175,7 +177,9 @@ package struct DefinitionReader {
     /// A span such as `3h`, in milliseconds.
     package mutating func optionalSpan(_ key: String) throws(CatalogError) -> Int64? {
         guard let text = try optionalString(key) else { return nil }
-        guard let span = parseSpan(text), span > 0 else { throw failure("'\(key)' must be a span such as 90s, 15m, 3h or 30d") }
+        guard let span = parseSpan(text), span > 0 else {
+            throw failure("'\(key)' must be a span such as 90s, 15m, 3h or 30d")
+        }
         return span
     }
 
@@ -216,7 +220,9 @@ package struct DefinitionReader {
     package func finish() throws(CatalogError) {
         let unknown = members.keys.filter { !used.contains($0) }.sorted()
         guard unknown.isEmpty else {
-            throw failure("unknown keys \(unknown.joined(separator: ", ")); known here are \(used.sorted().joined(separator: ", "))")
+            throw failure(
+                "unknown keys \(unknown.joined(separator: ", ")); known here are \(used.sorted().joined(separator: ", "))"
+            )
         }
     }
 }

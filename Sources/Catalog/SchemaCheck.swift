@@ -35,7 +35,9 @@ struct SchemaCheck {
         while node != target {
             var next: (String, Int)?
             document.forEachMember(node) { key, value in
-                if value <= target, target < Int(document.nodes[value].next) { next = (document.string(key) ?? "", value) }
+                if value <= target, target < Int(document.nodes[value].next) {
+                    next = (document.string(key) ?? "", value)
+                }
             }
             var index = 0
             document.forEachElement(node) { element in
@@ -52,7 +54,7 @@ struct SchemaCheck {
     private func types(_ node: Int) -> SchemaTypes {
         switch document.kind(node) {
         case .null: return .null
-        case .true_, .false_: return .boolean
+        case .trueValue, .falseValue: return .boolean
         case .string: return .string
         case .array: return .array
         case .object: return .object
@@ -158,7 +160,9 @@ struct SchemaCheck {
             }
             return true
         case .dependentSchemas(let list):
-            for (name, schema) in list where document.member(node, name) != nil && !run(schema, node, depth) { return false }
+            for (name, schema) in list where document.member(node, name) != nil && !run(schema, node, depth) {
+                return false
+            }
             return true
         default: return members(rule, node)
         }

@@ -10,19 +10,24 @@ struct SchemaCompiler {
     init(document: JSON) { self.document = document }
 
     private static let known: Set<String> = [
-        "type", "const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength",
-        "maxLength", "pattern", "minItems", "maxItems", "uniqueItems", "items", "prefixItems", "contains", "minContains",
+        "type", "const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
+        "minLength",
+        "maxLength", "pattern", "minItems", "maxItems", "uniqueItems", "items", "prefixItems", "contains",
+        "minContains",
         "maxContains", "minProperties", "maxProperties", "required", "properties", "patternProperties",
-        "additionalProperties", "propertyNames", "dependentRequired", "dependentSchemas", "allOf", "anyOf", "oneOf", "not",
+        "additionalProperties", "propertyNames", "dependentRequired", "dependentSchemas", "allOf", "anyOf", "oneOf",
+        "not",
         "if", "then", "else", "$ref",
     ]
 
     mutating func compile(_ schema: JSON, _ at: String) throws(CatalogError) -> SchemaNode {
         if let flag = schema.bool { return .always(flag) }
         guard let members = schema.object else { throw failure(at, "a schema is a mapping, true or false") }
-        for key in members.keys.sorted() where !SchemaCompiler.known.contains(key) && !JSONSchema.annotations.contains(key) {
+        for key in members.keys.sorted()
+        where !SchemaCompiler.known.contains(key) && !JSONSchema.annotations.contains(key) {
             throw CatalogError(
-                "unsupported-keyword", "\(at): the keyword '\(key)' is not supported; leave it out or express it otherwise")
+                "unsupported-keyword",
+                "\(at): the keyword '\(key)' is not supported; leave it out or express it otherwise")
         }
         var rules: [SchemaRule] = []
         try scalars(members, at, &rules)
@@ -32,7 +37,9 @@ struct SchemaCompiler {
         return .rules(SchemaObject(rules))
     }
 
-    private func failure(_ at: String, _ message: String) -> CatalogError { CatalogError("bad-schema", "\(at): \(message)") }
+    private func failure(_ at: String, _ message: String) -> CatalogError {
+        CatalogError("bad-schema", "\(at): \(message)")
+    }
 
     private func number(_ members: [String: JSON], _ key: String, _ at: String) throws(CatalogError) -> Double? {
         guard let value = members[key] else { return nil }
@@ -78,7 +85,9 @@ struct SchemaCompiler {
         }
     }
 
-    private mutating func arrays(_ members: [String: JSON], _ at: String, _ rules: inout [SchemaRule]) throws(CatalogError) {
+    private mutating func arrays(_ members: [String: JSON], _ at: String, _ rules: inout [SchemaRule])
+        throws(CatalogError)
+    {
         if let value = try count(members, "minItems", at) { rules.append(.minItems(value)) }
         if let value = try count(members, "maxItems", at) { rules.append(.maxItems(value)) }
         if members["uniqueItems"]?.bool == true { rules.append(.uniqueItems) }
@@ -94,7 +103,9 @@ struct SchemaCompiler {
         }
     }
 
-    private mutating func objects(_ members: [String: JSON], _ at: String, _ rules: inout [SchemaRule]) throws(CatalogError) {
+    private mutating func objects(_ members: [String: JSON], _ at: String, _ rules: inout [SchemaRule])
+        throws(CatalogError)
+    {
         if let value = try count(members, "minProperties", at) { rules.append(.minProperties(value)) }
         if let value = try count(members, "maxProperties", at) { rules.append(.maxProperties(value)) }
         if let value = members["required"] { rules.append(.required(try names(value, at, "required"))) }
@@ -112,7 +123,9 @@ struct SchemaCompiler {
         }
         if let value = members["dependentRequired"]?.object {
             var list: [(JSONKey, [JSONKey])] = []
-            for (key, wanted) in JSON.sorted(value) { list.append((JSONKey(key), try names(wanted, at, "dependentRequired"))) }
+            for (key, wanted) in JSON.sorted(value) {
+                list.append((JSONKey(key), try names(wanted, at, "dependentRequired")))
+            }
             rules.append(.dependentRequired(list))
         }
         let dependent = try map(members, "dependentSchemas", at)
@@ -135,7 +148,9 @@ struct SchemaCompiler {
         }
         if let value = members["$ref"] {
             guard let pointer = value.string, pointer == "#" || pointer.hasPrefix("#/") else {
-                throw CatalogError("unsupported-keyword", "\(at): '$ref' may only point inside the same schema (#/…), not \(value.text)")
+                throw CatalogError(
+                    "unsupported-keyword",
+                    "\(at): '$ref' may only point inside the same schema (#/…), not \(value.text)")
             }
             pending.append(pointer)
             rules.append(.reference(pointer))
@@ -149,7 +164,9 @@ struct SchemaCompiler {
         return list.compactMap(\.string).map { JSONKey($0) }
     }
 
-    private mutating func schemas(_ members: [String: JSON], _ key: String, _ at: String) throws(CatalogError) -> [SchemaNode]? {
+    private mutating func schemas(_ members: [String: JSON], _ key: String, _ at: String) throws(CatalogError)
+        -> [SchemaNode]?
+    {
         guard let value = members[key] else { return nil }
         guard let list = value.array else { throw failure(at, "'\(key)' must be a list of schemas") }
         var result: [SchemaNode] = []
@@ -157,7 +174,9 @@ struct SchemaCompiler {
         return result
     }
 
-    private mutating func map(_ members: [String: JSON], _ key: String, _ at: String) throws(CatalogError) -> [(String, SchemaNode)] {
+    private mutating func map(_ members: [String: JSON], _ key: String, _ at: String) throws(CatalogError) -> [(
+        String, SchemaNode
+    )] {
         guard let value = members[key] else { return [] }
         guard let object = value.object else { throw failure(at, "'\(key)' must be a mapping of schemas") }
         var result: [(String, SchemaNode)] = []

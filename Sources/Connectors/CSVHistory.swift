@@ -59,7 +59,8 @@ final class CSVHistory {
                 else {
                     throw ConnectorsError(
                         "bad-connector",
-                        "\(configuration.place): '\(item)' is no column of \(name) with a type; columns are \(table.header.joined(separator: ", "))")
+                        "\(configuration.place): '\(item)' is no column of \(name) with a type; columns are \(table.header.joined(separator: ", "))"
+                    )
                 }
                 names.append(parts[0])
                 columns.append((field, type))
@@ -82,16 +83,22 @@ final class CSVHistory {
                 throw ConnectorsError("bad-connector", "\(configuration.place): '\(prefix)table' names no table")
             }
             let names = variables[table]
-            let when = configuration.values[prefix + "when"] == nil ? nil : try Self.program(configuration, prefix + "when", names)
+            let when =
+                configuration.values[prefix + "when"] == nil
+                ? nil : try Self.program(configuration, prefix + "when", names)
             return Kind(
                 name: name, table: table, topic: try configuration.string(prefix + "topic"),
                 type: try configuration.string(prefix + "type"), when: when,
-                time: try Self.program(configuration, prefix + "time", names), id: try Self.program(configuration, prefix + "id", names),
-                key: try Self.program(configuration, prefix + "key", names), data: try Self.program(configuration, prefix + "data", names))
+                time: try Self.program(configuration, prefix + "time", names),
+                id: try Self.program(configuration, prefix + "id", names),
+                key: try Self.program(configuration, prefix + "key", names),
+                data: try Self.program(configuration, prefix + "data", names))
         }
     }
 
-    private static func program(_ configuration: ConnectorConfiguration, _ key: String, _ names: [String]) throws -> CELProgram {
+    private static func program(_ configuration: ConnectorConfiguration, _ key: String, _ names: [String]) throws
+        -> CELProgram
+    {
         let source = try configuration.string(key)
         do {
             return try CELProgram(source, variables: names)
@@ -168,7 +175,8 @@ final class CSVHistory {
         return (
             kind.topic,
             NewEvent(
-                id: id, source: source, type: kind.type, time: Instant(milliseconds: planned.time), key: [UInt8](key.utf8),
+                id: id, source: source, type: kind.type, time: Instant(milliseconds: planned.time),
+                key: [UInt8](key.utf8),
                 data: writer.bytes)
         )
     }

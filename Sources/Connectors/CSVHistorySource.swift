@@ -69,7 +69,8 @@ package final class CSVHistorySource: Sendable {
     private func resume() throws -> (offset: Int, digest: String)? {
         var last: (Int, String)?
         try log.forEachEvent(TopicPartition(Self.offsetsTopic, 0)) { event in
-            guard let data = event.data, let json = try? JSON(parsing: data), json["connector"]?.string == configuration.name,
+            guard let data = event.data, let json = try? JSON(parsing: data),
+                json["connector"]?.string == configuration.name,
                 let offset = json["offset"]?.int
             else { return true }
             last = (Int(offset), json["history"]?.string ?? "")
@@ -85,14 +86,16 @@ package final class CSVHistorySource: Sendable {
         if let limit { planned.removeAll { $0.time > limit.milliseconds } }
         var stream = DigestStream()
         for table in history.tables { stream.update(table.table.bytes) }
-        for (key, value) in configuration.values.sorted(by: { $0.key < $1.key }) where !["directory", "until"].contains(key) { stream.update(key + "=" + value + "\n") }
+        for (key, value) in configuration.values.sorted(by: { $0.key < $1.key })
+        where !["directory", "until"].contains(key) { stream.update(key + "=" + value + "\n") }
         let digest = stream.finish().hex
         var offset = 0
         if let saved = try resume() {
             guard saved.digest == digest else {
                 throw ConnectorsError(
                     "history-changed",
-                    "the files or settings of '\(configuration.name)' are not those of offset \(saved.offset); use a new connector name or a new data directory")
+                    "the files or settings of '\(configuration.name)' are not those of offset \(saved.offset); use a new connector name or a new data directory"
+                )
             }
             offset = saved.offset
         } else {
@@ -116,19 +119,25 @@ package final class CSVHistorySource: Sendable {
         var events: [(topic: String, partition: Int?, event: NewEvent)] = []
         func add(_ table: String, _ place: String, _ text: String, _ reason: String) {
             let data = JSON.object([
-                "connector": .string(configuration.name), "table": .string(table), "place": .string(place), "raw": .string(text),
+                "connector": .string(configuration.name), "table": .string(table), "place": .string(place),
+                "raw": .string(text),
                 "reason": .string(reason), "code": "bad-row",
             ])
             events.append(
                 (
                     Gateway.deadLetterTopic, 0,
                     NewEvent(
-                        id: "row:\(configuration.name):\(table):\(place)", source: "headrace:/connectors/\(configuration.name)",
+                        id: "row:\(configuration.name):\(table):\(place)",
+                        source: "headrace:/connectors/\(configuration.name)",
                         type: "row.refused", time: Instant(milliseconds: 0), data: data.canonical)
                 ))
         }
         for table in history.tables {
-            for row in table.table.damaged { add(table.name, "line \(row.line)", row.text, "the row does not have \(table.table.header.count) fields") }
+            for row in table.table.damaged {
+                add(
+                    table.name, "line \(row.line)", row.text, "the row does not have \(table.table.header.count) fields"
+                )
+            }
         }
         for row in history.failedRows { add(row.table, "row \(row.row + 1)", "", row.reason) }
         for start in stride(from: 0, to: events.count, by: Self.batchEvents) {
@@ -159,10 +168,14 @@ package final class CSVHistorySource: Sendable {
                 refused += 1
                 let kind = history.kinds[Int(planned[index].kind)]
                 let bad = NewEvent(
-                    id: "\(kind.name):row \(planned[index].row + 1)", source: "headrace:/connectors/\(configuration.name)",
+                    id: "\(kind.name):row \(planned[index].row + 1)",
+                    source: "headrace:/connectors/\(configuration.name)",
                     type: kind.type, time: Instant(milliseconds: planned[index].time), data: nil)
                 events.append(
-                    (Gateway.deadLetterTopic, 0, gateway.deadLetter(topic: kind.topic, bad, GatewayError("bad-row", error.message))))
+                    (
+                        Gateway.deadLetterTopic, 0,
+                        gateway.deadLetter(topic: kind.topic, bad, GatewayError("bad-row", error.message))
+                    ))
             }
         }
         let last = Instant(milliseconds: planned[to - 1].time)
@@ -171,12 +184,14 @@ package final class CSVHistorySource: Sendable {
         let time = min(through, last)
         for topic in topics {
             for partition in 0..<log.partitions(of: topic) {
-                let data = "{\"through\":\"\(through)\",\"state\":\"\(finished ? "finished" : "active")\",\"history\":true}"
+                let data =
+                    "{\"through\":\"\(through)\",\"state\":\"\(finished ? "finished" : "active")\",\"history\":true}"
                 events.append(
                     (
                         topic, partition,
                         NewEvent(
-                            id: "progress:\(configuration.name):\(partition):\(to)", source: "headrace:/connectors/\(configuration.name)",
+                            id: "progress:\(configuration.name):\(partition):\(to)",
+                            source: "headrace:/connectors/\(configuration.name)",
                             type: EventType.progress, time: time, data: [UInt8](data.utf8))
                     ))
             }
@@ -189,7 +204,8 @@ package final class CSVHistorySource: Sendable {
                 Self.offsetsTopic, 0,
                 NewEvent(
                     id: "offset:\(configuration.name):\(to)", source: "headrace:/connectors/\(configuration.name)",
-                    type: "connector.offset", time: time, key: [UInt8](configuration.name.utf8), data: position.canonical)
+                    type: "connector.offset", time: time, key: [UInt8](configuration.name.utf8),
+                    data: position.canonical)
             ))
         try hand(events, done: to, refused: refused, through: through)
         return to

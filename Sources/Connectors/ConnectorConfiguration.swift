@@ -31,7 +31,8 @@ package struct ConnectorConfiguration: Sendable {
         var values: [String: String] = [:]
         for (key, value) in config {
             guard let text = value.string else {
-                throw ConnectorsError("bad-connector", "\(place): the value of '\(key)' must be a string, as in Kafka Connect")
+                throw ConnectorsError(
+                    "bad-connector", "\(place): the value of '\(key)' must be a string, as in Kafka Connect")
             }
             values[key] = ConnectorConfiguration.expand(text)
         }

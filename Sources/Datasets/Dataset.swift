@@ -85,7 +85,8 @@ package struct DatasetBuilder {
         }
         let count = Int(document.nodes[vector].count)
         guard width < 0 || count == width else {
-            throw DatasetsError("bad-question", "the question '\(id)' has \(count) features and not \(width)", fault: .headrace)
+            throw DatasetsError(
+                "bad-question", "the question '\(id)' has \(count) features and not \(width)", fault: .headrace)
         }
         width = count
         rows.append((time.milliseconds, id, values.count))

@@ -32,7 +32,9 @@ extension EmbeddedLog {
                 for index in batch.events { builder.append(append.events[index].event) }
                 var bytes = builder.finish()
                 RecordBatchLayout.stamp(&bytes, baseOffset: batch.baseOffset)
-                return (partition: batch.partition, baseOffset: batch.baseOffset, count: batch.events.count, bytes: bytes)
+                return (
+                    partition: batch.partition, baseOffset: batch.baseOffset, count: batch.events.count, bytes: bytes
+                )
             }
             frame = LogFrame.encode(
                 firstSequence: plan.firstSequence, principal: append.principal, keyID: "", batches: batches,
@@ -41,7 +43,8 @@ extension EmbeddedLog {
         let ready = Ready(
             frame: frame, firstSequence: plan.firstSequence,
             eventCount: plan.batches.reduce(0) { $0 + $1.events.count }, identifiers: plan.identifiers,
-            receipt: AppendReceipt(events: plan.receipts, durability: "synced"), cost: plan.cost, completion: completion)
+            receipt: AppendReceipt(events: plan.receipts, durability: "synced"), cost: plan.cost, completion: completion
+        )
         sequencer.update { $0.ready[plan.ticket] = ready }
     }
 
@@ -54,28 +57,35 @@ extension EmbeddedLog {
             let size = event.data?.count ?? 0
             guard size <= Limits.eventData else {
                 throw EventLogError(
-                    "event-too-large", "an event of '\(topic)' has \(size) bytes of data; at most \(Limits.eventData) are taken")
+                    "event-too-large",
+                    "an event of '\(topic)' has \(size) bytes of data; at most \(Limits.eventData) are taken")
             }
             guard !event.id.isEmpty, event.id.utf8.count <= Limits.nameLength else {
                 throw EventLogError(
-                    "bad-id", "an event of '\(topic)' needs an id of 1 to \(Limits.nameLength) bytes, not '\(event.id.prefix(40))'")
+                    "bad-id",
+                    "an event of '\(topic)' needs an id of 1 to \(Limits.nameLength) bytes, not '\(event.id.prefix(40))'"
+                )
             }
             total += size + 256
         }
         guard !append.events.isEmpty, total <= LogFrame.maximumSize / 2 else {
             throw EventLogError(
                 "append-too-large",
-                "one append takes 1 event or more and at most \(LogFrame.maximumSize / 2) bytes; this one has \(append.events.count) events and \(total) bytes")
+                "one append takes 1 event or more and at most \(LogFrame.maximumSize / 2) bytes; this one has \(append.events.count) events and \(total) bytes"
+            )
         }
     }
 
     private func decide(_ append: LogAppend, _ state: inout Sequencer) throws(EventLogError) -> Plan {
         if let stopped = state.stopped { throw stopped }
-        guard !state.closing else { throw EventLogError("log-stopped", "the log is closing", fault: .world, retriable: true) }
+        guard !state.closing else {
+            throw EventLogError("log-stopped", "the log is closing", fault: .world, retriable: true)
+        }
         guard state.pendingBytes < Limits.pendingAppends else {
             throw EventLogError(
                 "log-saturated",
-                "\(state.pendingBytes) bytes wait for the disk, the limit is \(Limits.pendingAppends); try again", fault: .world,
+                "\(state.pendingBytes) bytes wait for the disk, the limit is \(Limits.pendingAppends); try again",
+                fault: .world,
                 retriable: true)
         }
         // Everything that can be refused is refused before anything is assigned.
@@ -83,12 +93,17 @@ extension EmbeddedLog {
         targets.reserveCapacity(append.events.count)
         for (topic, partition, event) in append.events {
             guard let layout = state.layouts[topic] else {
-                throw EventLogError("unknown-topic", "there is no topic '\(topic)'; declare it in a workspace and apply that")
+                throw EventLogError(
+                    "unknown-topic", "there is no topic '\(topic)'; declare it in a workspace and apply that")
             }
-            let chosen = partition ?? (layout.partitions == 1 ? 0 : murmur2Partition(event.key ?? [UInt8](event.id.utf8), partitions: layout.partitions))
+            let chosen =
+                partition
+                ?? (layout.partitions == 1
+                    ? 0 : murmur2Partition(event.key ?? [UInt8](event.id.utf8), partitions: layout.partitions))
             guard chosen >= 0, chosen < layout.partitions else {
                 throw EventLogError(
-                    "unknown-partition", "the topic '\(topic)' has partitions 0 to \(layout.partitions - 1), not \(chosen)")
+                    "unknown-partition",
+                    "the topic '\(topic)' has partitions 0 to \(layout.partitions - 1), not \(chosen)")
             }
             targets.append(state.number(of: TopicPartition(topic, chosen)))
         }

@@ -14,7 +14,8 @@ extension EmbeddedLog {
             do {
                 try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
             } catch {
-                throw EventLogError("open-failed", "cannot create the directory \(directory)", cause: error, fault: .world)
+                throw EventLogError(
+                    "open-failed", "cannot create the directory \(directory)", cause: error, fault: .world)
             }
             let file = try LogFile(path: directory + "/LOCK", create: true)
             guard headrace_lock_exclusive(file.descriptor) == 0 else {
@@ -45,7 +46,8 @@ private struct DurableMark {
         bytes.withUnsafeBytes { raw in
             var cursor = ByteReader(raw)
             guard let segment = try? cursor.little(UInt64.self), let end = try? cursor.little(Int64.self),
-                let sequence = try? cursor.little(UInt64.self), let slice = try? cursor.slice(32), let hash = Digest(slice),
+                let sequence = try? cursor.little(UInt64.self), let slice = try? cursor.slice(32),
+                let hash = Digest(slice),
                 let crc = try? cursor.little(UInt32.self), crc == headrace_crc32c(0, raw.baseAddress, 56)
             else { return }
             reader = (segment, end, sequence, hash)
@@ -148,7 +150,10 @@ private struct Opening {
                 if let resume {
                     // A frame follows, so this was not the tail when it was written.
                     let after = resume.description.firstSequence
-                    note(DamagedRange(file: segment.file.path, from: from, to: resume.at, sequences: nextSequence..<max(after, nextSequence)))
+                    note(
+                        DamagedRange(
+                            file: segment.file.path, from: from, to: resume.at,
+                            sequences: nextSequence..<max(after, nextSequence)))
                     walker.offset = resume.at
                 } else if from < durableEnd || !isLast {
                     let to = isLast ? durableEnd : size

@@ -23,7 +23,8 @@ extension EmbeddedLog {
         }
         if let missing = plan.missing {
             throw EventLogError(
-                "rot", "offsets \(missing.lowerBound)..<\(missing.upperBound) of \(partition) are lost to damage; the rest is readable",
+                "rot",
+                "offsets \(missing.lowerBound)..<\(missing.upperBound) of \(partition) are lost to damage; the rest is readable",
                 fault: .world)
         }
         var batches: [RecordBatch] = []

@@ -52,7 +52,9 @@ extension EmbeddedLog {
                     result.events += UInt64(description.eventCount)
                     result.bytes += Int64(description.size)
                 case .damage(let from, let resume):
-                    let start = previous.map { $0.description.firstSequence + UInt64($0.description.eventCount) } ?? segment.firstSequence
+                    let start =
+                        previous.map { $0.description.firstSequence + UInt64($0.description.eventCount) }
+                        ?? segment.firstSequence
                     let end = resume?.description.firstSequence ?? start
                     result.damaged.append(
                         DamagedRange(

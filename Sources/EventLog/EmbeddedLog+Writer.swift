@@ -21,17 +21,18 @@ extension EmbeddedLog {
 
     func writeLoop(_ box: Monitor<WriterState>) {
         while true {
-            let group: [Ready]? = sequencer.wait { state in
-                var group: [Ready] = []
-                var size = 0
-                while size < EmbeddedLog.groupSize, let next = state.ready.removeValue(forKey: state.writeTicket) {
-                    state.writeTicket += 1
-                    size += next.frame.count
-                    group.append(next)
-                }
-                if group.isEmpty, state.closing, state.writeTicket == state.nextTicket { return .some(nil) }
-                return group.isEmpty ? nil : .some(group)
-            } ?? nil
+            let group: [Ready]? =
+                sequencer.wait { state in
+                    var group: [Ready] = []
+                    var size = 0
+                    while size < EmbeddedLog.groupSize, let next = state.ready.removeValue(forKey: state.writeTicket) {
+                        state.writeTicket += 1
+                        size += next.frame.count
+                        group.append(next)
+                    }
+                    if group.isEmpty, state.closing, state.writeTicket == state.nextTicket { return .some(nil) }
+                    return group.isEmpty ? nil : .some(group)
+                } ?? nil
             guard let group else { break }
             box.withLock { commit(group, &$0) }
         }
@@ -55,7 +56,8 @@ extension EmbeddedLog {
 
     private func stop(_ error: EventLogError, _ group: [Ready]) {
         let reason = EventLogError(
-            "log-stopped", "the log takes no more events since a write failed; reads go on, start the node again after mending it",
+            "log-stopped",
+            "the log takes no more events since a write failed; reads go on, start the node again after mending it",
             cause: error, fault: .world)
         var failed = group
         sequencer.update { state in
@@ -182,7 +184,8 @@ extension EmbeddedLog {
         do {
             try Data(writer.index.encoded()).write(to: URL(filePath: temporary))
             guard rename(temporary, path) == 0 else {
-                throw EventLogError("write-failed", "cannot rename \(temporary): \(LogFile.reason(errno))", fault: .world)
+                throw EventLogError(
+                    "write-failed", "cannot rename \(temporary): \(LogFile.reason(errno))", fault: .world)
             }
         } catch {
             // Only derived: without it the next start scans the segment.

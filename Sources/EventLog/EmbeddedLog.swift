@@ -127,17 +127,20 @@ package final class EmbeddedLog: EventLog {
 
     package func declare(_ layout: TopicLayout) throws(EventLogError) {
         try sequencer.withLock { state throws(EventLogError) in
-            guard (1...1024).contains(layout.partitions), !layout.name.isEmpty, layout.name.utf8.count <= Limits.nameLength,
+            guard (1...1024).contains(layout.partitions), !layout.name.isEmpty,
+                layout.name.utf8.count <= Limits.nameLength,
                 layout.name.utf8.allSatisfy(EmbeddedLog.isTopicByte)
             else {
                 throw EventLogError(
                     "bad-topic",
-                    "the topic '\(layout.name)' needs 1 to 1024 partitions and a name of at most \(Limits.nameLength) letters, digits, '.', '_' or '-'")
+                    "the topic '\(layout.name)' needs 1 to 1024 partitions and a name of at most \(Limits.nameLength) letters, digits, '.', '_' or '-'"
+                )
             }
             if let known = state.layouts[layout.name], known != layout {
                 throw EventLogError(
                     "topic-conflict",
-                    "the topic '\(layout.name)' has \(known.partitions) partitions; their number cannot become \(layout.partitions)")
+                    "the topic '\(layout.name)' has \(known.partitions) partitions; their number cannot become \(layout.partitions)"
+                )
             }
             state.layouts[layout.name] = layout
             var name = layout.name

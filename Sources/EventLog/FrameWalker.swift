@@ -25,7 +25,9 @@ struct FrameWalker {
 
     func frame(at offset: Int64) throws(EventLogError) -> (LogFrame.Description, [UInt8])? {
         let head = try file.read(at: offset, count: Int(min(Int64(LogFrame.headerSize), end - offset)))
-        guard let size = head.withUnsafeBytes({ LogFrame.statedSize($0) }), Int64(size) <= end - offset else { return nil }
+        guard let size = head.withUnsafeBytes({ LogFrame.statedSize($0) }), Int64(size) <= end - offset else {
+            return nil
+        }
         let bytes = try file.read(at: offset, count: size)
         guard bytes.count == size else { return nil }
         do {

@@ -37,7 +37,8 @@ package final class LogFile: Sendable {
         }
         guard result == 0 else {
             throw EventLogError(
-                "read-failed", "cannot read \(count) bytes at \(offset) of \(path): \(LogFile.reason(result))", fault: .world)
+                "read-failed", "cannot read \(count) bytes at \(offset) of \(path): \(LogFile.reason(result))",
+                fault: .world)
         }
         return bytes
     }
@@ -64,7 +65,8 @@ package final class LogFile: Sendable {
 
     func truncate(to size: Int64) throws(EventLogError) {
         guard ftruncate(descriptor, off_t(size)) == 0 else {
-            throw EventLogError("write-failed", "cannot cut \(path) to \(size) bytes: \(LogFile.reason(errno))", fault: .world)
+            throw EventLogError(
+                "write-failed", "cannot cut \(path) to \(size) bytes: \(LogFile.reason(errno))", fault: .world)
         }
     }
 

@@ -166,7 +166,9 @@ package enum LogFrame {
         for _ in 0..<runs {
             let batch = Int(try reader.little(UInt16.self))
             interleave.append((batch, Int(try reader.little(UInt32.self))))
-            guard batch < batchCount else { throw BaseError("bad-frame", "the interleave map names no batch", fault: .world) }
+            guard batch < batchCount else {
+                throw BaseError("bad-frame", "the interleave map names no batch", fault: .world)
+            }
         }
         var batches: [Batch] = []
         for (partition, base, count, bytes) in pending {

@@ -42,7 +42,9 @@ struct PendingQuestion: StateValue {
         reportAt = try reader.little()
         position = try reader.sizedText()
         keys = []
-        for _ in 0..<(try reader.little(UInt32.self)) { keys.append(try reader.byte() == 1 ? try reader.sizedText() : nil) }
+        for _ in 0..<(try reader.little(UInt32.self)) {
+            keys.append(try reader.byte() == 1 ? try reader.sizedText() : nil)
+        }
         statics = []
         for _ in 0..<(try reader.little(UInt32.self)) { statics.append(try reader.double()) }
     }
@@ -99,8 +101,15 @@ package final class FeatureStage: Stage {
 
     package func process(_ event: StreamEvent, _ context: StageContext) throws {
         var scope = CELContext(document: event.document)
-        for index in viewsByTopic[event.topic] ?? [] { try update(index, event, &scope) }
-        for index in questionsByTopic[event.topic] ?? [] { try prepare(index, event, &scope, context) }
+        // What one view or question cannot read must not keep the event from the others.
+        var failure: (any Error)?
+        for index in viewsByTopic[event.topic] ?? [] {
+            do { try update(index, event, &scope) } catch { failure = failure ?? error }
+        }
+        for index in questionsByTopic[event.topic] ?? [] {
+            do { try prepare(index, event, &scope, context) } catch { failure = failure ?? error }
+        }
+        if let failure { throw failure }
     }
 
     private func update(_ index: Int, _ event: StreamEvent, _ scope: inout CELContext) throws {
@@ -129,7 +138,9 @@ package final class FeatureStage: Stage {
             throw FeaturesError("repeated-question", "the question '\(question.name)' about '\(id)' is already waiting")
         }
         guard askAt >= event.time else {
-            throw FeaturesError("question-in-the-past", "the question about '\(id)' would have been asked at \(askAt), before its event")
+            throw FeaturesError(
+                "question-in-the-past", "the question about '\(id)' would have been asked at \(askAt), before its event"
+            )
         }
         var statics: [Double] = []
         statics.reserveCapacity(question.columns.count)
@@ -198,7 +209,8 @@ package final class FeatureStage: Stage {
         provenance(question, index, waiting, context)
         writer.endObject()
         context.emit(
-            topic: FeatureTopics.asked, type: "question.asked", id: "\(question.name):\(id)", key: id, data: writer.bytes,
+            topic: FeatureTopics.asked, type: "question.asked", id: "\(question.name):\(id)", key: id,
+            data: writer.bytes,
             causation: waiting.position, source: name)
     }
 
@@ -226,19 +238,27 @@ package final class FeatureStage: Stage {
     }
 
     private func values(_ view: Int, _ key: String?, at time: Instant) -> [Double] {
-        if let key, let found = viewStores[view].inspect(key, { $0.read(views[view], at: time.milliseconds) }) { return found }
+        if let key, let found = viewStores[view].inspect(key, { $0.read(views[view], at: time.milliseconds) }) {
+            return found
+        }
         // Nothing was ever seen: counts are 0, everything else is missing.
         return views[view].aggregates.map { $0.function == .count ? 0 : .nan }
     }
 
     /// The features of one key as of a moment, for readers outside the fold; changes nothing.
-    package func read(view name: String, key: String, at time: Instant) throws(FeaturesError) -> [(name: String, value: Double)] {
+    package func read(view name: String, key: String, at time: Instant) throws(FeaturesError) -> [(
+        name: String, value: Double
+    )] {
         guard let index = viewIndex[name] else {
-            throw FeaturesError("unknown-view", "there is no feature view '\(name)'; there are \(views.map(\.name).joined(separator: ", "))")
+            throw FeaturesError(
+                "unknown-view",
+                "there is no feature view '\(name)'; there are \(views.map(\.name).joined(separator: ", "))")
         }
         guard var state = viewStores[index][key] else {
             throw FeaturesError("unknown-entity", "the feature view '\(name)' has seen no event of '\(key)'")
         }
-        return Array(zip(views[index].aggregates.map(\.name), state.read(views[index], at: time.milliseconds))).map { ($0, $1) }
+        return Array(zip(views[index].aggregates.map(\.name), state.read(views[index], at: time.milliseconds))).map {
+            ($0, $1)
+        }
     }
 }

@@ -65,7 +65,9 @@ package final class FeatureView: Sendable {
             let name = try item.string("name")
             let text = try item.string("function")
             guard let function = AggregateFunction(rawValue: text) else {
-                throw item.failure("there is no function '\(text)'; known: \(AggregateFunction.allCases.map(\.rawValue).joined(separator: ", "))")
+                throw item.failure(
+                    "there is no function '\(text)'; known: \(AggregateFunction.allCases.map(\.rawValue).joined(separator: ", "))"
+                )
             }
             let program = try item.expression("of")
             let span = try item.optionalSpan("window")
@@ -79,14 +81,18 @@ package final class FeatureView: Sendable {
             if let span, !spans.contains(span) { spans.append(span) }
             let window = span.flatMap { spans.firstIndex(of: $0) } ?? -1
             aggregates.append(
-                Aggregate(name: name, function: function, column: program.map { column($0) }, span: span, window: window))
+                Aggregate(
+                    name: name, function: function, column: program.map { column($0) }, span: span, window: window))
         }
         if let latest = reader.value("latest") {
-            guard let members = latest.object else { throw reader.failure("'latest' maps feature names to expressions") }
+            guard let members = latest.object else {
+                throw reader.failure("'latest' maps feature names to expressions")
+            }
             for (name, source) in JSON.sorted(members) {
                 do {
                     let program = try CELProgram(source.string ?? "")
-                    aggregates.append(Aggregate(name: name, function: .last, column: column(program), span: nil, window: -1))
+                    aggregates.append(
+                        Aggregate(name: name, function: .last, column: column(program), span: nil, window: -1))
                 } catch {
                     throw CatalogError("bad-expression", "\(reader.path), latest.\(name): \(error.message)")
                 }

@@ -52,7 +52,9 @@ package final class Question: Sendable {
                 guard let view = views[viewName] else { throw item.failure("there is no feature view '\(viewName)'") }
                 let feature = try item.optionalString("feature") ?? name
                 guard let index = view.index(of: feature) else {
-                    throw item.failure("the view '\(viewName)' has no feature '\(feature)'; it has \(view.aggregates.map(\.name).joined(separator: ", "))")
+                    throw item.failure(
+                        "the view '\(viewName)' has no feature '\(feature)'; it has \(view.aggregates.map(\.name).joined(separator: ", "))"
+                    )
                 }
                 guard let key = try item.expression("key") else { throw item.failure("'key' is missing") }
                 var read = reads.firstIndex { $0.view == viewName && $0.key.source == key.source }
@@ -64,7 +66,9 @@ package final class Question: Sendable {
             } else {
                 guard let program = try item.expression("of") else { throw item.failure("'view' or 'of' is missing") }
                 let encode = try item.optionalString("encode") ?? "number"
-                guard ["number", "category"].contains(encode) else { throw item.failure("'encode' is number or category") }
+                guard ["number", "category"].contains(encode) else {
+                    throw item.failure("'encode' is number or category")
+                }
                 columns.append(encode == "category" ? .category(program) : .number(program))
                 if encode == "category" { categories.insert(name) }
             }

@@ -51,7 +51,8 @@ package struct WindowState: StateValue {
         guard windows.isEmpty else { return }
         windows = view.spans.map { _ in
             var window = Window(
-                head: start, sums: Array(repeating: ExactSum(), count: columnCount), counts: Array(repeating: 0, count: columnCount))
+                head: start, sums: Array(repeating: ExactSum(), count: columnCount),
+                counts: Array(repeating: 0, count: columnCount))
             for entry in start..<times.count {
                 for column in 0..<columnCount where !values[entry * columnCount + column].isNaN {
                     window.sums[column].add(values[entry * columnCount + column])

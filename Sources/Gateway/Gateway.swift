@@ -52,28 +52,39 @@ package final class Gateway: Sendable {
 
         /// nil when the event may be appended.
         /// - Parameter history: event times of imported history are not held against the clock.
-        package func check(topic name: String, _ event: NewEvent, history: Bool = false, internal isInternal: Bool = false) -> GatewayError? {
+        package func check(
+            topic name: String, _ event: NewEvent, history: Bool = false, internal isInternal: Bool = false
+        ) -> GatewayError? {
             if known[name] == nil { known[name] = gateway.topic(name) }
             guard let topic = known[name] else {
-                return GatewayError("unknown-topic", "there is no topic '\(name)'; declare it in a workspace and apply that")
+                return GatewayError(
+                    "unknown-topic", "there is no topic '\(name)'; declare it in a workspace and apply that")
             }
             if !isInternal, gateway.isReserved(name) {
-                return GatewayError("reserved-topic", "the topic '\(name)' is written by the platform itself; publish to one of your own")
+                return GatewayError(
+                    "reserved-topic",
+                    "the topic '\(name)' is written by the platform itself; publish to one of your own")
             }
             guard !event.id.isEmpty, event.id.utf8.count <= Limits.nameLength else {
-                return GatewayError("bad-id", "an event needs an id of 1 to \(Limits.nameLength) bytes, not '\(event.id.prefix(40))'")
+                return GatewayError(
+                    "bad-id", "an event needs an id of 1 to \(Limits.nameLength) bytes, not '\(event.id.prefix(40))'")
             }
             if !history, event.time - gateway.clock() > Limits.futureSkew {
                 return GatewayError(
                     "future-timestamp",
-                    "the event '\(event.id)' is dated \(event.time), more than \(Limits.futureSkew / 1000) s ahead of the clock")
+                    "the event '\(event.id)' is dated \(event.time), more than \(Limits.futureSkew / 1000) s ahead of the clock"
+                )
             }
             guard let data = event.data else {
                 return topic.compacted
-                    ? nil : GatewayError("no-data", "the event '\(event.id)' has no data; only a compacted topic takes tombstones")
+                    ? nil
+                    : GatewayError(
+                        "no-data", "the event '\(event.id)' has no data; only a compacted topic takes tombstones")
             }
             guard data.count <= Limits.eventData else {
-                return GatewayError("event-too-large", "the event '\(event.id)' has \(data.count) bytes of data; at most \(Limits.eventData) are taken")
+                return GatewayError(
+                    "event-too-large",
+                    "the event '\(event.id)' has \(data.count) bytes of data; at most \(Limits.eventData) are taken")
             }
             do {
                 try document.parse(data)
@@ -81,7 +92,9 @@ package final class Gateway: Sendable {
                 return GatewayError("bad-json", "the data of the event '\(event.id)' is not JSON: \(error.message)")
             }
             if let violation = topic.schema?.check(document) {
-                return GatewayError("schema-violation", "the data of the event '\(event.id)' does not fit the schema of '\(name)': \(violation)")
+                return GatewayError(
+                    "schema-violation",
+                    "the data of the event '\(event.id)' does not fit the schema of '\(name)': \(violation)")
             }
             return nil
         }
@@ -94,7 +107,8 @@ package final class Gateway: Sendable {
         let raw = event.data ?? []
         let text = String(validating: raw, as: UTF8.self)
         let data = JSON.object([
-            "topic": .string(String(topic.prefix(Limits.nameLength))), "id": .string(String(event.id.prefix(Limits.nameLength))),
+            "topic": .string(String(topic.prefix(Limits.nameLength))),
+            "id": .string(String(event.id.prefix(Limits.nameLength))),
             "type": .string(event.type), "source": .string(event.source), "time": .string(event.time.description),
             "code": .string(reason.code), "reason": .string(reason.message),
             text == nil ? "rawHex" : "raw": .string(text ?? raw.hex),
@@ -122,7 +136,8 @@ package final class Gateway: Sendable {
         let count = accepted.count
         for index in refusals.keys.sorted() {
             if let refusal = refusals[index], (events[index].event.data?.count ?? 0) <= Limits.eventData {
-                accepted.append((Gateway.deadLetterTopic, 0, deadLetter(topic: events[index].topic, events[index].event, refusal)))
+                accepted.append(
+                    (Gateway.deadLetterTopic, 0, deadLetter(topic: events[index].topic, events[index].event, refusal)))
             }
         }
         var receipts: [EventReceipt] = []

@@ -64,13 +64,17 @@ package struct WebResponse: Sendable {
         WebResponse(status: status, contentType: "application/json", body: .bytes(json.canonical + [0x0A]))
     }
 
-    package static func text(_ text: String, contentType: String = "text/plain; charset=utf-8", status: Int = 200) -> WebResponse {
+    package static func text(_ text: String, contentType: String = "text/plain; charset=utf-8", status: Int = 200)
+        -> WebResponse
+    {
         WebResponse(status: status, contentType: contentType, body: .bytes([UInt8](text.utf8)))
     }
 
     /// The one error shape.
     package static func failure(_ error: any DescribedError, status: Int) -> WebResponse {
-        .json(.object(["error": .object(["code": .string(error.code), "message": .string(error.message)])]), status: status)
+        .json(
+            .object(["error": .object(["code": .string(error.code), "message": .string(error.message)])]),
+            status: status)
     }
 }
 
@@ -89,11 +93,14 @@ package final class HTTPServer: Sendable {
     }
 
     /// `path` may hold `:names` of parameters.
-    package func route(_ method: String, _ path: String, _ handler: @escaping @Sendable (WebRequest) async throws -> WebResponse) {
+    package func route(
+        _ method: String, _ path: String, _ handler: @escaping @Sendable (WebRequest) async throws -> WebResponse
+    ) {
         let names = path.split(separator: "/").filter { $0.hasPrefix(":") }.map { String($0.dropFirst()) }
         router.withLock { router in
             guard let method = HTTPRequest.Method(method) else { preconditionFailure("'\(method)' is no HTTP method") }
-            router.on(RouterPath(path.replacingOccurrences(of: ":", with: ":")), method: method) { [statusOf] request, context in
+            router.on(RouterPath(path.replacingOccurrences(of: ":", with: ":")), method: method) {
+                [statusOf] request, context in
                 var parameters: [String: String] = [:]
                 for name in names { parameters[name] = context.parameters.get(name)?.removingPercentEncoding }
                 do {
@@ -122,7 +129,8 @@ package final class HTTPServer: Sendable {
         switch answer.body {
         case .bytes(let bytes):
             return Response(
-                status: .init(code: answer.status), headers: headers, body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
+                status: .init(code: answer.status), headers: headers,
+                body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
         case .stream(let stream):
             headers[.cacheControl] = "no-cache"
             let body = ResponseBody { writer in
@@ -136,7 +144,7 @@ package final class HTTPServer: Sendable {
     /// Serves until the task is cancelled. `running` gets the port once it listens.
     package func run(running: @escaping @Sendable (Int) async -> Void) async throws {
         var logger = Logger(label: "headrace.http")
-        logger.logLevel = .error
+        logger.logLevel = .critical
         let application = Application(
             router: router.withLock { $0 }, configuration: .init(address: .hostname(host, port: port)),
             onServerRunning: { channel in await running(channel.localAddress?.port ?? 0) }, logger: logger)

@@ -52,7 +52,9 @@ package struct ExactSum: Sendable {
         additions = 0
         guard low <= high else { return }
         var index = low
-        while index < high || (index < ExactSum.digits - 1 && index == high && (words[index] >> 32) != 0 && (words[index] >> 32) != -1) {
+        while index < high
+            || (index < ExactSum.digits - 1 && index == high && (words[index] >> 32) != 0 && (words[index] >> 32) != -1)
+        {
             let carry = words[index] >> 32
             words[index] -= carry << 32
             words[index + 1] += carry

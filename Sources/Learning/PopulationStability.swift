@@ -68,7 +68,8 @@ package struct StabilityReference: Sendable, Equatable {
     }
 
     package init?(json: JSON) {
-        guard let edges = json["edges"]?.array?.compactMap(\.double), let shares = json["shares"]?.array?.compactMap(\.double),
+        guard let edges = json["edges"]?.array?.compactMap(\.double),
+            let shares = json["shares"]?.array?.compactMap(\.double),
             shares.count == edges.count + 2
         else { return nil }
         self.init(edges: edges, shares: shares)

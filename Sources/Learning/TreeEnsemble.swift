@@ -45,14 +45,20 @@ package struct TreeEnsemble: Sendable {
         func missing(_ what: String) -> LearningError {
             LearningError("bad-model", "the model is no binary gbtree of XGBoost 1.7: \(what)", fault: .world)
         }
-        guard let objective = path("learner", "objective", "name").flatMap({ document.string($0) }), objective == "binary:logistic" else {
+        guard let objective = path("learner", "objective", "name").flatMap({ document.string($0) }),
+            objective == "binary:logistic"
+        else {
             throw missing("its objective is not binary:logistic")
         }
         guard path("learner", "gradient_booster", "name").flatMap({ document.string($0) }) == "gbtree" else {
             throw missing("its booster is not gbtree")
         }
-        guard let base = path("learner", "learner_model_param", "base_score").flatMap({ document.string($0) }).flatMap({ Float($0) }),
-            let features = path("learner", "learner_model_param", "num_feature").flatMap({ document.string($0) }).flatMap({ Int($0) }),
+        guard
+            let base = path("learner", "learner_model_param", "base_score").flatMap({ document.string($0) }).flatMap({
+                Float($0)
+            }),
+            let features = path("learner", "learner_model_param", "num_feature").flatMap({ document.string($0) })
+                .flatMap({ Int($0) }),
             let trees = path("learner", "gradient_booster", "model", "trees")
         else { throw missing("parameters are missing") }
         featureCount = features
@@ -75,7 +81,9 @@ package struct TreeEnsemble: Sendable {
         _ tree: Int, _ document: JSONDocument, _ features: Int, into nodes: inout [Node]
     ) throws {
         func numbers<T>(_ key: JSONKey, _ read: (Int) -> T?) throws -> [T] {
-            guard let list = document.member(tree, key) else { throw LearningError("bad-model", "no \(key.text)", fault: .world) }
+            guard let list = document.member(tree, key) else {
+                throw LearningError("bad-model", "no \(key.text)", fault: .world)
+            }
             var result: [T] = []
             try document.forEachElement(list) {
                 guard let value = read($0) else { throw LearningError("bad-model", "bad \(key.text)", fault: .world) }
@@ -91,7 +99,9 @@ package struct TreeEnsemble: Sendable {
         let defaults = try numbers("default_left") { document.int($0) ?? (document.bool($0) == true ? 1 : 0) }
         if let kinds = document.member(tree, "split_type") {
             try document.forEachElement(kinds) {
-                guard document.int($0) == 0 else { throw LearningError("bad-model", "categorical splits are not read", fault: .world) }
+                guard document.int($0) == 0 else {
+                    throw LearningError("bad-model", "categorical splits are not read", fault: .world)
+                }
             }
         }
         let base = Int32(nodes.count)
@@ -104,12 +114,14 @@ package struct TreeEnsemble: Sendable {
                 nodes.append(Node(feature: 0, threshold: conditions[index], left: 0, right: 0))
                 continue
             }
-            guard left[index] > index, left[index] < count, right[index] > index, right[index] < count, indices[index] >= 0,
+            guard left[index] > index, left[index] < count, right[index] > index, right[index] < count,
+                indices[index] >= 0,
                 indices[index] < features
             else { throw LearningError("bad-model", "a tree has a loop or an unknown feature", fault: .world) }
             nodes.append(
                 Node(
-                    feature: UInt32(indices[index]) | (defaults[index] != 0 ? 0x8000_0000 : 0), threshold: conditions[index],
+                    feature: UInt32(indices[index]) | (defaults[index] != 0 ? 0x8000_0000 : 0),
+                    threshold: conditions[index],
                     left: base + Int32(left[index]), right: base + Int32(right[index])))
         }
     }

@@ -51,8 +51,10 @@ package struct LineageGraph: Sendable {
     ) throws -> (position: String, data: JSON)? {
         let place = try database.read { database in
             try Row.fetchOne(
-                database, sql: "SELECT partition, offset FROM lineage_nodes WHERE node = ? AND topic = ?", arguments: [node, topic])
-                .map { (partition: $0[0] as Int, offset: $0[1] as Int64) }
+                database, sql: "SELECT partition, offset FROM lineage_nodes WHERE node = ? AND topic = ?",
+                arguments: [node, topic]
+            )
+            .map { (partition: $0[0] as Int, offset: $0[1] as Int64) }
         }
         guard let place else { return nil }
         return try Self.read(TopicPartition(topic, place.partition), place.offset, log).map {
@@ -78,7 +80,10 @@ package struct LineageGraph: Sendable {
             nodes.append(Node(id: id, kind: kind, position: position, facts: facts, depth: level))
         }
         func missing() -> LineageError {
-            LineageError("unknown-node", "the log holds no '\(id)'; nodes are model:NAME@VERSION, prediction:ID, outcome:ID, question:ID, run:NAME@VERSION")
+            LineageError(
+                "unknown-node",
+                "the log holds no '\(id)'; nodes are model:NAME@VERSION, prediction:ID, outcome:ID, question:ID, run:NAME@VERSION"
+            )
         }
         switch kind {
         case "prediction":
@@ -102,7 +107,9 @@ package struct LineageGraph: Sendable {
             link(id, "run:\(rest)", level, expand)
         case "run": try run(id, rest, level, expand, missing, log, database)
         case "dataset":
-            guard let (position, data) = try event("run:\(rest)", "training.completed", log, database) else { throw missing() }
+            guard let (position, data) = try event("run:\(rest)", "training.completed", log, database) else {
+                throw missing()
+            }
             let dataset = data["dataset"]
             add(position, facts(dataset ?? [:], ["digest", "rows", "from", "cut"]))
             for (partition, range) in JSON.sorted(dataset?["positions"]?.object ?? [:]) {
@@ -118,13 +125,16 @@ package struct LineageGraph: Sendable {
             guard let (position, data) = try event(id, "retraining.triggered", log, database) else { throw missing() }
             add(position, facts(data, ["policy", "at"]))
             for cause in data["causes"]?.array ?? [] {
-                for name in ["position", "deployed"] { if let place = cause[name]?.string { link(id, "event:\(place)", level, expand) } }
+                for name in ["position", "deployed"] {
+                    if let place = cause[name]?.string { link(id, "event:\(place)", level, expand) }
+                }
                 for place in cause["positions"]?.array ?? [] { link(id, "event:\(place.string ?? "")", level, expand) }
             }
         case "definition":
             add(try event(id, "headrace.definitions", log, database)?.position, [])
         case "event":
-            guard let position = Position(rest), let data = try Self.read(TopicPartition(position.topic, position.partition), position.offset, log)
+            guard let position = Position(rest),
+                let data = try Self.read(TopicPartition(position.topic, position.partition), position.offset, log)
             else { throw missing() }
             add(rest, [("data", String(data.text.prefix(120)))])
         default:
@@ -142,7 +152,8 @@ package struct LineageGraph: Sendable {
         nodes.append(
             Node(
                 id: id, kind: "run", position: position,
-                facts: facts(request, ["cut"]) + [("xgboost", completed?["fingerprint"]?["xgboost"]?.string ?? "")], depth: level))
+                facts: facts(request, ["cut"]) + [("xgboost", completed?["fingerprint"]?["xgboost"]?.string ?? "")],
+                depth: level))
         link(id, "dataset:\(rest)", level, expand)
         let model = request["model"]?.string ?? ""
         link(id, "definition:Model/\(model)", level, expand)
@@ -157,20 +168,24 @@ package struct LineageGraph: Sendable {
         _ id: String, _ data: JSON, _ position: String, _ level: Int, _ expand: Bool, _ log: any EventLog
     ) throws {
         if let place = Position(position) {
-            try log.forEachEvent(TopicPartition(place.topic, place.partition), from: place.offset, to: place.offset + 1) { event in
+            try log.forEachEvent(TopicPartition(place.topic, place.partition), from: place.offset, to: place.offset + 1)
+            { event in
                 if let cause = event.header(EventHeader.causation) { link(id, "event:\(cause)", level, expand) }
                 return false
             }
         }
         let asked = data["askedAt"]?.string ?? ""
         for window in data["windows"]?.array ?? [] {
-            guard let parts = window.array, parts.count == 3, let view = parts[0].string, let key = parts[1].string, let span = parts[2].int
+            guard let parts = window.array, parts.count == 3, let view = parts[0].string, let key = parts[1].string,
+                let span = parts[2].int
             else { continue }
             let name = "window:\(view)/\(key)/\(span == 0 ? "newest" : "\(span)s")@\(asked)"
             link(id, name, level, expand)
             if expand {
                 edges.append((name, "definition:FeatureView/\(view)"))
-                if known.insert("definition:FeatureView/\(view)").inserted { queue.append(("definition:FeatureView/\(view)", level + 2)) }
+                if known.insert("definition:FeatureView/\(view)").inserted {
+                    queue.append(("definition:FeatureView/\(view)", level + 2))
+                }
             }
         }
         for (partition, next) in JSON.sorted(data["asOf"]?.object ?? [:]) {
@@ -187,9 +202,12 @@ package struct LineageGraph: Sendable {
             "nodes": .array(
                 nodes.map { node in
                     .object([
-                        "id": .string(node.id), "kind": .string(node.kind), "position": node.position.map { .string($0) } ?? .null,
+                        "id": .string(node.id), "kind": .string(node.kind),
+                        "position": node.position.map { .string($0) } ?? .null,
                         "depth": .int(Int64(node.depth)),
-                        "facts": .object(Dictionary(node.facts.map { ($0.0, JSON.string($0.1)) }, uniquingKeysWith: { first, _ in first })),
+                        "facts": .object(
+                            Dictionary(
+                                node.facts.map { ($0.0, JSON.string($0.1)) }, uniquingKeysWith: { first, _ in first })),
                     ])
                 }),
             "edges": .array(edges.map { .object(["from": .string($0.from), "to": .string($0.to)]) }),

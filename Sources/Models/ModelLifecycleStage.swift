@@ -57,7 +57,9 @@ package final class ModelLifecycleStage: Stage {
 
     package func fire(timer key: String, at time: Instant, _ context: StageContext) throws {
         guard let model = models.first(where: { $0.name == key }) else { return }
-        request(model, causes: [.object(["kind": "first-cut", "after": .string("\(model.firstCutAfter / 86_400_000)d")])], cause: nil, context)
+        request(
+            model, causes: [.object(["kind": "first-cut", "after": .string("\(model.firstCutAfter / 86_400_000)d")])],
+            cause: nil, context)
     }
 
     private func request(_ model: ModelDefinition, causes: JSON, cause: String?, _ context: StageContext) {
@@ -91,7 +93,8 @@ package final class ModelLifecycleStage: Stage {
         records.modify(model, default: ModelRecord()) { $0.outstanding = nil }
         let position = event.position.description
         let common: [String: JSON] = [
-            "model": .string(model), "version": .int(version), "training": .string(position), "request": .string(request),
+            "model": .string(model), "version": .int(version), "training": .string(position),
+            "request": .string(request),
         ]
         if let failure = data["failure"]?.string {
             reject(common, "the training failed: \(failure)", [:], position, context)
@@ -101,7 +104,9 @@ package final class ModelLifecycleStage: Stage {
             throw ModelsError("bad-answer", "a training answer for \(model)@\(version) has no metrics")
         }
         var registered = common
-        for key in ["artifact", "dataset", "metrics", "parameters", "code", "fingerprint"] { registered[key] = data[key] }
+        for key in ["artifact", "dataset", "metrics", "parameters", "code", "fingerprint"] {
+            registered[key] = data[key]
+        }
         let registration = context.emit(
             topic: ModelTopics.registered, type: "model.registered", id: "registered:\(model)@\(version)", key: model,
             data: JSON.object(registered).canonical, causation: position, source: name)
@@ -130,7 +135,8 @@ package final class ModelLifecycleStage: Stage {
         data["reason"] = .string(reason)
         let model = common["model"]?.string ?? ""
         context.emit(
-            topic: ModelTopics.rejected, type: "model.rejected", id: "rejected:\(model)@\(common["version"]?.int ?? 0)", key: model,
+            topic: ModelTopics.rejected, type: "model.rejected", id: "rejected:\(model)@\(common["version"]?.int ?? 0)",
+            key: model,
             data: JSON.object(data).canonical, causation: cause, source: name)
     }
 }

@@ -29,7 +29,8 @@ package final class ModelProjection: Projection {
         guard let model = data["model"]?.string, let version = data["version"]?.int else { return }
         let position = "\(topic)/\(partition)@\(event.offset)"
         try database.execute(
-            sql: "INSERT OR IGNORE INTO models(model, version, state) VALUES(?, ?, 'requested')", arguments: [model, version])
+            sql: "INSERT OR IGNORE INTO models(model, version, state) VALUES(?, ?, 'requested')",
+            arguments: [model, version])
         var columns: [(String, (any DatabaseValueConvertible)?)]
         switch topic {
         case ModelTopics.requested:
@@ -55,7 +56,8 @@ package final class ModelProjection: Projection {
         }
         for (column, value) in columns {
             try database.execute(
-                sql: "UPDATE models SET \(column) = ? WHERE model = ? AND version = ?", arguments: [value, model, version])
+                sql: "UPDATE models SET \(column) = ? WHERE model = ? AND version = ?",
+                arguments: [value, model, version])
         }
     }
 }

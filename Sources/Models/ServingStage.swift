@@ -14,7 +14,9 @@ package final class ServingStage: Stage {
 
     package init(models: [ModelDefinition]) { self.models = models }
 
-    package var inputs: [String] { [ModelTopics.artifacts, "questions.asked", ModelTopics.deployed, ModelTopics.rejected] }
+    package var inputs: [String] {
+        [ModelTopics.artifacts, "questions.asked", ModelTopics.deployed, ModelTopics.rejected]
+    }
     package var stores: [AnyStateStore] { [artifacts] }
 
     package func restored() throws {
@@ -95,7 +97,8 @@ package final class ServingStage: Stage {
         }
         writer.endObject()
         context.emit(
-            topic: ModelTopics.served, type: "prediction.served", id: "\(model.name):\(id)", key: id, data: writer.bytes,
+            topic: ModelTopics.served, type: "prediction.served", id: "\(model.name):\(id)", key: id,
+            data: writer.bytes,
             causation: event.position.description, source: name)
     }
 }

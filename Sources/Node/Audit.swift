@@ -24,7 +24,9 @@ package struct AuditResult: Sendable {
     package let facts: [(String, JSON)]
 
     package var json: JSON {
-        var members: [String: JSON] = ["verdict": .string(verdict.rawValue), "subject": .string(subject), "reason": .string(reason)]
+        var members: [String: JSON] = [
+            "verdict": .string(verdict.rawValue), "subject": .string(subject), "reason": .string(reason),
+        ]
         for (name, value) in facts { members[name] = value }
         return .object(members)
     }
@@ -66,7 +68,8 @@ package struct Audit {
             }
         }
         let runner = try TopologyRunner(
-            topology: topology.topology, derived: WorkspaceTopology.derived, log: log, database: try StateDatabase(path: nil),
+            topology: topology.topology, derived: WorkspaceTopology.derived, log: log,
+            database: try StateDatabase(path: nil),
             sink: sink, ends: ends)
         box.runner = runner
         while !flag.reached, try runner.runSlice() {
@@ -84,11 +87,17 @@ package struct Audit {
                 facts: [("damaged", .array(check.damaged.map { .string($0.description) }))])
         }
         guard let rewritten = check.rewritten.first else { return nil }
-        let ranges = rewritten.ranges.map { JSON.string("\($0.partition)@\($0.offsets.lowerBound)..<\($0.offsets.upperBound)") }
+        let ranges = rewritten.ranges.map {
+            JSON.string("\($0.partition)@\($0.offsets.lowerBound)..<\($0.offsets.upperBound)")
+        }
         return AuditResult(
             verdict: .diverged, subject: subject,
-            reason: "the log was rewritten after the fact: events \(rewritten.sequences.lowerBound)..<\(rewritten.sequences.upperBound) do not match the hash chain",
-            facts: [("position", ranges.first ?? .null), ("rewritten", .array(ranges)), ("file", .string(rewritten.file)), ("byte", .int(rewritten.at))])
+            reason:
+                "the log was rewritten after the fact: events \(rewritten.sequences.lowerBound)..<\(rewritten.sequences.upperBound) do not match the hash chain",
+            facts: [
+                ("position", ranges.first ?? .null), ("rewritten", .array(ranges)), ("file", .string(rewritten.file)),
+                ("byte", .int(rewritten.at)),
+            ])
     }
 
     private func guarded(_ subject: String, _ body: () throws -> AuditResult) throws -> AuditResult {
@@ -97,16 +106,22 @@ package struct Audit {
             if let broken, broken.verdict == .unreplayable { return broken }
             let result = try body()
             guard let broken else { return result }
-            return AuditResult(verdict: .diverged, subject: subject, reason: broken.reason, facts: broken.facts + result.facts.filter { $0.0 == "firstDifference" })
+            return AuditResult(
+                verdict: .diverged, subject: subject, reason: broken.reason,
+                facts: broken.facts + result.facts.filter { $0.0 == "firstDifference" })
         } catch let error as EventLogError where error.code == "rot" {
             return AuditResult(verdict: .unreplayable, subject: subject, reason: error.message, facts: [])
         }
     }
 
-    private func find(_ topic: String, _ matches: (StoredEvent, JSON) -> Bool) throws -> (event: StoredEvent, data: JSON)? {
+    private func find(_ topic: String, _ matches: (StoredEvent, JSON) -> Bool) throws -> (
+        event: StoredEvent, data: JSON
+    )? {
         var found: (StoredEvent, JSON)?
         try log.forEachEvent(TopicPartition(topic, 0)) { event in
-            guard let bytes = event.data, let data = try? JSON(parsing: bytes), matches(event, data) else { return true }
+            guard let bytes = event.data, let data = try? JSON(parsing: bytes), matches(event, data) else {
+                return true
+            }
             found = (event, data)
             return false
         }
@@ -118,7 +133,10 @@ package struct Audit {
         return [
             (
                 "firstDifference",
-                .object(["position": .string(first.position), "time": .string(first.time.description), "id": .string(first.id), "reason": .string(first.reason)])
+                .object([
+                    "position": .string(first.position), "time": .string(first.time.description),
+                    "id": .string(first.id), "reason": .string(first.reason),
+                ])
             )
         ]
     }
@@ -127,8 +145,11 @@ package struct Audit {
     package func model(_ name: String, version: Int64) throws -> AuditResult {
         let subject = "model \(name)@\(version)"
         return try guarded(subject) {
-            guard let request = try find(ModelTopics.requested, { $1["model"]?.string == name && $1["version"]?.int == version }),
-                let completed = try find(ModelTopics.completed, { $1["model"]?.string == name && $1["version"]?.int == version })
+            guard
+                let request = try find(
+                    ModelTopics.requested, { $1["model"]?.string == name && $1["version"]?.int == version }),
+                let completed = try find(
+                    ModelTopics.completed, { $1["model"]?.string == name && $1["version"]?.int == version })
             else { throw NodeError("unknown-model", "the log holds no training of \(name)@\(version)") }
             let (span, _) = try TrainingRun.span(request.data)
             var builder = DatasetBuilder(span: span)
@@ -147,9 +168,12 @@ package struct Audit {
                 }
                 return derived.topic == ModelTopics.requested && derived.event.id == target
             }
-            var facts: [(String, JSON)] = [("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared))] + Self.difference(sink)
+            var facts: [(String, JSON)] =
+                [("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared))] + Self.difference(sink)
             guard reached else {
-                return AuditResult(verdict: .diverged, subject: subject, reason: "the replay does not come to this training", facts: facts)
+                return AuditResult(
+                    verdict: .diverged, subject: subject, reason: "the replay does not come to this training",
+                    facts: facts)
             }
             let dataset = builder.build()
             let recordedDataset = completed.data["dataset"]?["digest"]?.string ?? ""
@@ -162,13 +186,18 @@ package struct Audit {
                 ("recordedFingerprint", completed.data["fingerprint"] ?? .null),
             ]
             if let first = sink.first {
-                return AuditResult(verdict: .diverged, subject: subject, reason: "\(first.position) differs: \(first.reason)", facts: facts)
+                return AuditResult(
+                    verdict: .diverged, subject: subject, reason: "\(first.position) differs: \(first.reason)",
+                    facts: facts)
             }
             guard run.datasetDigest.hex == recordedDataset else {
-                return AuditResult(verdict: .diverged, subject: subject, reason: "the rebuilt dataset is another", facts: facts)
+                return AuditResult(
+                    verdict: .diverged, subject: subject, reason: "the rebuilt dataset is another", facts: facts)
             }
             if run.modelDigest.hex == recordedModel {
-                return AuditResult(verdict: .exact, subject: subject, reason: "dataset and model were rebuilt bit for bit", facts: facts)
+                return AuditResult(
+                    verdict: .exact, subject: subject, reason: "dataset and model were rebuilt bit for bit",
+                    facts: facts)
             }
             return try compareModels(subject, run.model, "artifact:\(name)@\(version)", dataset, completed.data, facts)
         }
@@ -176,10 +205,12 @@ package struct Audit {
 
     /// Other bits: under another fingerprint the scores may still agree within the tolerance.
     private func compareModels(
-        _ subject: String, _ model: [UInt8], _ artifact: String, _ dataset: Dataset, _ completed: JSON, _ facts: [(String, JSON)]
+        _ subject: String, _ model: [UInt8], _ artifact: String, _ dataset: Dataset, _ completed: JSON,
+        _ facts: [(String, JSON)]
     ) throws -> AuditResult {
         guard completed["fingerprint"] != BuildIdentity.fingerprint else {
-            return AuditResult(verdict: .diverged, subject: subject, reason: "the same machine trains another model", facts: facts)
+            return AuditResult(
+                verdict: .diverged, subject: subject, reason: "the same machine trains another model", facts: facts)
         }
         let ours = try TreeEnsemble(xgboost: model)
         let theirs = try TreeEnsemble(xgboost: try TrainingRun.artifact(artifact, log))
@@ -188,7 +219,11 @@ package struct Audit {
             let row = Array(dataset.row(index))
             largest = max(largest, abs(ours.score(row) - theirs.score(row)))
         }
-        let more = facts + [("largestScoreDifference", .double(Double(largest))), ("tolerance", .double(Double(Self.scoreTolerance)))]
+        let more =
+            facts + [
+                ("largestScoreDifference", .double(Double(largest))),
+                ("tolerance", .double(Double(Self.scoreTolerance))),
+            ]
         return AuditResult(
             verdict: largest <= Self.scoreTolerance ? .withinTolerance : .diverged, subject: subject,
             reason: "another machine or library trained it; scores differ by at most \(largest)", facts: more)
@@ -208,22 +243,30 @@ package struct Audit {
                 recomputed = derived.event.data.flatMap { try? JSON(parsing: $0) }
                 return true
             }
-            var facts: [(String, JSON)] = [("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared))] + Self.difference(sink)
+            var facts: [(String, JSON)] =
+                [("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared))] + Self.difference(sink)
             guard reached, let recomputed else {
-                return AuditResult(verdict: .diverged, subject: subject, reason: "the replay does not serve this prediction", facts: facts)
+                return AuditResult(
+                    verdict: .diverged, subject: subject, reason: "the replay does not serve this prediction",
+                    facts: facts)
             }
             facts += [
                 ("model", .string("\(served.data["model"]?.string ?? "")@\(served.data["version"]?.int ?? 0)")),
                 ("score", recomputed["score"] ?? .null), ("recordedScore", served.data["score"] ?? .null),
-                ("vector", recomputed["vector"] ?? .null), ("position", .string("\(ModelTopics.served)/0@\(served.event.offset)")),
+                ("vector", recomputed["vector"] ?? .null),
+                ("position", .string("\(ModelTopics.served)/0@\(served.event.offset)")),
             ]
             guard recomputed == served.data else {
-                return AuditResult(verdict: .diverged, subject: subject, reason: "the recomputed prediction is another", facts: facts)
+                return AuditResult(
+                    verdict: .diverged, subject: subject, reason: "the recomputed prediction is another", facts: facts)
             }
             if let first = sink.first {
-                return AuditResult(verdict: .diverged, subject: subject, reason: "on the way to it, \(first.position) differs: \(first.reason)", facts: facts)
+                return AuditResult(
+                    verdict: .diverged, subject: subject,
+                    reason: "on the way to it, \(first.position) differs: \(first.reason)", facts: facts)
             }
-            return AuditResult(verdict: .exact, subject: subject, reason: "vector and score were recomputed bit for bit", facts: facts)
+            return AuditResult(
+                verdict: .exact, subject: subject, reason: "vector and score were recomputed bit for bit", facts: facts)
         }
     }
 
@@ -233,14 +276,19 @@ package struct Audit {
         return try guarded(subject) {
             let begun = Date()
             let (sink, _, folded) = try replay(limit: limit) { _ in false }
-            let facts: [(String, JSON)] = [
-                ("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared)),
-                ("seconds", .double(Date().timeIntervalSince(begun))),
-            ] + Self.difference(sink)
+            let facts: [(String, JSON)] =
+                [
+                    ("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared)),
+                    ("seconds", .double(Date().timeIntervalSince(begun))),
+                ] + Self.difference(sink)
             if let first = sink.first {
-                return AuditResult(verdict: .diverged, subject: subject, reason: "\(first.position) differs: \(first.reason)", facts: facts)
+                return AuditResult(
+                    verdict: .diverged, subject: subject, reason: "\(first.position) differs: \(first.reason)",
+                    facts: facts)
             }
-            return AuditResult(verdict: .exact, subject: subject, reason: "every derived event and state digest was recomputed bit for bit", facts: facts)
+            return AuditResult(
+                verdict: .exact, subject: subject,
+                reason: "every derived event and state digest was recomputed bit for bit", facts: facts)
         }
     }
 }

@@ -54,7 +54,8 @@ package struct DefinitionRegistry: Sendable {
                 "body": definition.body, "digest": .string(definition.digest.hex), "platform": .bool(platform),
             ])
             return NewEvent(
-                id: "\(definition.key)@\(version)", source: "headrace:/definitions", type: "definition.applied", time: time,
+                id: "\(definition.key)@\(version)", source: "headrace:/definitions", type: "definition.applied",
+                time: time,
                 key: [UInt8](definition.key.utf8), data: data.canonical)
         }
     }

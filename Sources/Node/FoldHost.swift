@@ -106,7 +106,10 @@ package final class FoldHost: Sendable {
                 return false
             }
             if refused || status.failure != nil, refused {
-                continuation.resume(throwing: NodeError("busy", "the fold has \(Self.mailboxLimit) questions waiting or is stopping; try again", fault: .world, retriable: true))
+                continuation.resume(
+                    throwing: NodeError(
+                        "busy", "the fold has \(Self.mailboxLimit) questions waiting or is stopping; try again",
+                        fault: .world, retriable: true))
             }
         }
     }

@@ -1,7 +1,7 @@
 import API
 import Base
-import Catalog
 import CPlatform
+import Catalog
 import EventLog
 import Features
 import Foundation
@@ -18,22 +18,27 @@ extension Node: NodeReading {
         let log = log.statistics
         let folded: JSON = .object([
             "streamTime": .string(fold.now.description), "folded": .int(fold.folded), "emitted": .int(fold.emitted),
-            "late": .int(fold.late), "failures": .int(fold.failures), "checkpoints": .int(fold.checkpoints), "drained": .bool(fold.drained),
+            "late": .int(fold.late), "failures": .int(fold.failures), "checkpoints": .int(fold.checkpoints),
+            "drained": .bool(fold.drained),
         ])
         let connectors = connectors.map { name, status in
             JSON.object([
-                "name": .string(name), "state": .string(status.state), "done": .int(Int64(status.done)), "total": .int(Int64(status.total)),
+                "name": .string(name), "state": .string(status.state), "done": .int(Int64(status.done)),
+                "total": .int(Int64(status.total)),
                 "refused": .int(Int64(status.refused)), "damagedRows": .int(Int64(status.damagedRows)),
                 "through": status.through.map { .string($0.description) } ?? .null,
             ])
         }
         let recovery = self.log.recovery
         return .object([
-            "state": .string(failures.isEmpty ? (isSettled ? "settled" : "working") : "degraded"), "failures": .array(failures.map { .string($0) }),
-            "events": .int(Int64(log.events)), "syncs": .int(Int64(log.syncs)), "bytesWritten": .int(Int64(log.bytesWritten)),
+            "state": .string(failures.isEmpty ? (isSettled ? "settled" : "working") : "degraded"),
+            "failures": .array(failures.map { .string($0) }),
+            "events": .int(Int64(log.events)), "syncs": .int(Int64(log.syncs)),
+            "bytesWritten": .int(Int64(log.bytesWritten)),
             "headHash": .string(log.headHash.hex), "damaged": .array(log.damaged.map { .string($0.description) }),
             "recovered": .object([
-                "truncatedBytes": .int(recovery.truncatedBytes), "damaged": .array(recovery.damaged.map { .string($0.description) }),
+                "truncatedBytes": .int(recovery.truncatedBytes),
+                "damaged": .array(recovery.damaged.map { .string($0.description) }),
                 "rebuiltIndexes": .array(recovery.rebuiltIndexes.map { .string($0) }),
             ]),
             "fold": folded, "connectors": .array(connectors), "peakMemoryBytes": .int(Int64(headrace_peak_memory())),
@@ -45,11 +50,14 @@ extension Node: NodeReading {
         var list: [JSON] = []
         for topic in gateway.allTopics {
             var events: Int64 = 0
-            for partition in 0..<topic.partitions { events += Int64(try log.offsets(TopicPartition(topic.name, partition)).count) }
+            for partition in 0..<topic.partitions {
+                events += Int64(try log.offsets(TopicPartition(topic.name, partition)).count)
+            }
             list.append(
                 .object([
                     "name": .string(topic.name), "partitions": .int(Int64(topic.partitions)), "records": .int(events),
-                    "owner": gateway.isReserved(topic.name) ? "platform" : "workspace", "description": .string(topic.description),
+                    "owner": gateway.isReserved(topic.name) ? "platform" : "workspace",
+                    "description": .string(topic.description),
                 ]))
         }
         return .object(["topics": .array(list)])
@@ -65,7 +73,8 @@ extension Node: NodeReading {
                 members[name] = value.isNaN ? .null : .double(value)
             }
             return .object([
-                "view": .string(view), "key": .string(key), "asOf": .string(runner.now.description), "features": .object(members),
+                "view": .string(view), "key": .string(key), "asOf": .string(runner.now.description),
+                "features": .object(members),
             ])
         }
     }
@@ -73,9 +82,13 @@ extension Node: NodeReading {
     /// The model of a report: by its name, or by a beginning that only one has.
     private func model(_ name: String) throws -> (model: String, question: String) {
         let models = try registry.all(ModelDefinition.kind).map { try ModelDefinition($0.definition) }
-        let found = models.filter { $0.name == name }.isEmpty ? models.filter { $0.name.hasPrefix(name) } : models.filter { $0.name == name }
+        let found =
+            models.filter { $0.name == name }.isEmpty
+            ? models.filter { $0.name.hasPrefix(name) } : models.filter { $0.name == name }
         guard found.count == 1 else {
-            throw NodeError("unknown-report", "'\(name)' names \(found.count) models; there are \(models.map(\.name).joined(separator: ", "))")
+            throw NodeError(
+                "unknown-report",
+                "'\(name)' names \(found.count) models; there are \(models.map(\.name).joined(separator: ", "))")
         }
         return (found[0].name, found[0].question)
     }
@@ -104,7 +117,8 @@ extension Node: NodeReading {
             return try views.read { database in
                 let prepared = try database.makeStatement(sql: statement)
                 guard prepared.isReadonly else {
-                    throw NodeError("read-only", "only statements that read are taken; the tables are folded from the log")
+                    throw NodeError(
+                        "read-only", "only statements that read are taken; the tables are folded from the log")
                 }
                 var rows: [JSON] = []
                 let cursor = try Row.fetchCursor(prepared)
@@ -115,11 +129,13 @@ extension Node: NodeReading {
                     rows.append(.array(row.databaseValues.map(Node.json)))
                 }
                 var position: [String: JSON] = [:]
-                for row in try Row.fetchAll(database, sql: "SELECT name, next FROM projection_positions ORDER BY name") {
+                for row in try Row.fetchAll(database, sql: "SELECT name, next FROM projection_positions ORDER BY name")
+                {
                     position[row[0]] = .int(row[1])
                 }
                 return .object([
-                    "columns": .array(prepared.columnNames.map { .string($0) }), "rows": .array(rows), "asOf": .object(position),
+                    "columns": .array(prepared.columnNames.map { .string($0) }), "rows": .array(rows),
+                    "asOf": .object(position),
                 ])
             }
         } catch let error as DatabaseError {
@@ -162,7 +178,8 @@ extension Node: NodeReading {
     package func definitions() throws -> JSON {
         let list = registry.entries.values.sorted { $0.definition.key < $1.definition.key }.map { entry in
             JSON.object([
-                "kind": .string(entry.definition.kind), "name": .string(entry.definition.name), "version": .int(entry.version),
+                "kind": .string(entry.definition.kind), "name": .string(entry.definition.name),
+                "version": .int(entry.version),
                 "position": .string(entry.position), "owner": entry.platform ? "platform" : "workspace",
             ])
         }
@@ -179,7 +196,7 @@ extension Node: NodeReading {
         guard !list.isEmpty else { throw CatalogError("bad-definition", "'definitions' is an empty list") }
         let changes = try apply(list)
         return .object([
-            "changes": .array(changes.map { .object(["definition": .string($0.0), "change": .string($0.1.rawValue)]) }),
+            "changes": .array(changes.map { .object(["definition": .string($0.0), "change": .string($0.1.rawValue)]) })
         ])
     }
 
@@ -198,22 +215,34 @@ extension Node: NodeReading {
         }
         metric("headrace_log_events_total", "counter", "Events in the log.", [("", Double(log.events))])
         metric("headrace_log_syncs_total", "counter", "fdatasync calls since the start.", [("", Double(log.syncs))])
-        metric("headrace_log_written_bytes_total", "counter", "Bytes written to the log since the start.", [("", Double(log.bytesWritten))])
+        metric(
+            "headrace_log_written_bytes_total", "counter", "Bytes written to the log since the start.",
+            [("", Double(log.bytesWritten))])
         metric("headrace_log_pending_bytes", "gauge", "Bytes waiting for the disk.", [("", Double(log.pendingBytes))])
         metric("headrace_fold_events_total", "counter", "Input events folded.", [("", Double(fold.folded))])
         metric("headrace_fold_emitted_total", "counter", "Events emitted by the fold.", [("", Double(fold.emitted))])
-        metric("headrace_fold_late_total", "counter", "Events behind their partition's progress.", [("", Double(fold.late))])
-        metric("headrace_fold_failures_total", "counter", "Events that a stage could not fold.", [("", Double(fold.failures))])
-        metric("headrace_fold_checkpoints_total", "counter", "Checkpoints since the start.", [("", Double(fold.checkpoints))])
+        metric(
+            "headrace_fold_late_total", "counter", "Events behind their partition's progress.",
+            [("", Double(fold.late))])
+        metric(
+            "headrace_fold_failures_total", "counter", "Events that a stage could not fold.",
+            [("", Double(fold.failures))])
+        metric(
+            "headrace_fold_checkpoints_total", "counter", "Checkpoints since the start.",
+            [("", Double(fold.checkpoints))])
         var records: [(String, Double)] = []
         for topic in gateway.allTopics {
             var count = 0
-            for partition in 0..<topic.partitions { count += try self.log.offsets(TopicPartition(topic.name, partition)).count }
+            for partition in 0..<topic.partitions {
+                count += try self.log.offsets(TopicPartition(topic.name, partition)).count
+            }
             records.append(("{topic=\"\(topic.name)\"}", Double(count)))
         }
         metric("headrace_topic_records", "gauge", "Records by topic.", records)
         metric("headrace_node_healthy", "gauge", "1 when nothing has failed.", [("", failures.isEmpty ? 1 : 0)])
-        metric("process_resident_memory_peak_bytes", "gauge", "High-water mark of resident memory.", [("", Double(headrace_peak_memory()))])
+        metric(
+            "process_resident_memory_peak_bytes", "gauge", "High-water mark of resident memory.",
+            [("", Double(headrace_peak_memory()))])
         return text
     }
 }

@@ -1,11 +1,11 @@
 import Base
+import CPlatform
 import Catalog
 import Connectors
-import CPlatform
 import EventLog
 import Foundation
-import Gateway
 import GRDB
+import Gateway
 import Lineage
 import Models
 import RecordFormat
@@ -76,7 +76,8 @@ package final class Node: Sendable {
     /// Compiles what the log says is in force.
     package func compile() throws -> CompiledWorkspace {
         let entries = registry.entries.values.sorted { $0.definition.key < $1.definition.key }
-        let platform = Set(entries.filter { $0.platform && $0.definition.kind == TopicDefinition.kind }.map(\.definition.name))
+        let platform = Set(
+            entries.filter { $0.platform && $0.definition.kind == TopicDefinition.kind }.map(\.definition.name))
         return try CompiledWorkspace(entries.map(\.definition), platformTopics: platform)
     }
 
@@ -92,7 +93,9 @@ package final class Node: Sendable {
         var merged = current.entries.mapValues(\.definition)
         for definition in definitions {
             if current.entries[definition.key]?.platform == true {
-                throw CatalogError("reserved-name", "\(definition.place): \(definition.key) belongs to the platform; choose another name")
+                throw CatalogError(
+                    "reserved-name",
+                    "\(definition.place): \(definition.key) belongs to the platform; choose another name")
             }
             merged[definition.key] = definition
         }
@@ -104,7 +107,8 @@ package final class Node: Sendable {
         for (definition, change) in zip(definitions, changes.map(\.1)) where change == .change && begun {
             throw CatalogError(
                 "in-force",
-                "\(definition.place): \(definition.key) is in force since \(current.entries[definition.key]?.position ?? "the beginning") and the topology has begun; give a changed definition a new name")
+                "\(definition.place): \(definition.key) is in force since \(current.entries[definition.key]?.position ?? "the beginning") and the topology has begun; give a changed definition a new name"
+            )
         }
         if running.withLock({ $0.started }), changes.contains(where: { $0.1 != .unchanged }) {
             let keys = changes.filter { $0.1 != .unchanged }.map(\.0).joined(separator: ", ")
@@ -127,7 +131,8 @@ package final class Node: Sendable {
             var connector = try ConnectorConfiguration(file: file)
             if let until = configuration.until { connector = connector.with("until", until) }
             guard connector.values["connector.class"] == CSVHistorySource.className else {
-                throw ConnectorsError("unknown-class", "\(file): the only connector class is \(CSVHistorySource.className)")
+                throw ConnectorsError(
+                    "unknown-class", "\(file): the only connector class is \(CSVHistorySource.className)")
             }
             return try CSVHistorySource(connector, log: log, gateway: gateway)
         }
@@ -146,7 +151,8 @@ package final class Node: Sendable {
             state.threads.append(BlockingThread(name: "views") { [self] in viewLoop() })
             state.threads.append(BlockingThread(name: "training") { [self] in effectorLoop() })
             for connector in connectors {
-                state.threads.append(BlockingThread(name: "connector-\(connector.configuration.name)") { connector.run() })
+                state.threads.append(
+                    BlockingThread(name: "connector-\(connector.configuration.name)") { connector.run() })
             }
         }
     }
@@ -155,8 +161,10 @@ package final class Node: Sendable {
     private func markIdle(_ workspace: CompiledWorkspace, fed: Set<String>) throws {
         let inputs = try WorkspaceTopology(workspace).topology.inputs(derived: WorkspaceTopology.derived)
         var events: [(topic: String, partition: Int?, event: NewEvent)] = []
-        for topic in inputs where !fed.contains(topic) && !WorkspaceTopology.answers.union(WorkspaceTopology.attachments).contains(topic) {
-            for partition in 0..<log.partitions(of: topic) where try log.offsets(TopicPartition(topic, partition)).isEmpty {
+        for topic in inputs
+        where !fed.contains(topic) && !WorkspaceTopology.answers.union(WorkspaceTopology.attachments).contains(topic) {
+            for partition in 0..<log.partitions(of: topic)
+            where try log.offsets(TopicPartition(topic, partition)).isEmpty {
                 let event = NewEvent(
                     id: "progress:gateway:\(partition):idle", source: "headrace:/gateway", type: EventType.progress,
                     time: Instant(milliseconds: 0), data: [UInt8]("{\"state\":\"idle\"}".utf8))
@@ -192,7 +200,8 @@ package final class Node: Sendable {
     private func effectorLoop() {
         do {
             let effector = TrainingEffector(
-                log: log, principal: "effector:training", code: BuildIdentity.code, fingerprint: BuildIdentity.fingerprint)
+                log: log, principal: "effector:training", code: BuildIdentity.code,
+                fingerprint: BuildIdentity.fingerprint)
             while !stopping {
                 let seen = log.waitForChange(after: 0, seconds: 0)
                 running.update { $0.effectorBusy = true }
@@ -220,7 +229,8 @@ package final class Node: Sendable {
     /// True when the connectors are through, the fold has nothing left, no training is open and the views have caught up.
     package var isSettled: Bool {
         let (connectors, behind, busy) = running.withLock { ($0.connectors, $0.viewsBehind, $0.effectorBusy) }
-        return connectors.allSatisfy { ["FINISHED", "FAILED", "STOPPED"].contains($0.status.state) } && fold.status.drained && !behind && !busy
+        return connectors.allSatisfy { ["FINISHED", "FAILED", "STOPPED"].contains($0.status.state) }
+            && fold.status.drained && !behind && !busy
     }
 
     /// What went wrong since the start, for the status and the exit code.
@@ -228,7 +238,9 @@ package final class Node: Sendable {
         var list = running.withLock { $0.failures }
         if let failure = fold.status.failure { list.append("the fold stopped: \(failure)") }
         for connector in running.withLock({ $0.connectors }) {
-            if let trace = connector.status.trace { list.append("the connector \(connector.configuration.name) stopped: \(trace)") }
+            if let trace = connector.status.trace {
+                list.append("the connector \(connector.configuration.name) stopped: \(trace)")
+            }
         }
         if let stopped = log.statistics.stopped { list.append("\(stopped)") }
         return list
@@ -241,7 +253,8 @@ package final class Node: Sendable {
     /// Records how a play of history went.
     package func recordRun(seconds: Double, started: Instant) throws {
         let data = JSON.object([
-            "seconds": .double(seconds), "events": .int(Int64(log.statistics.events)), "peakMemoryBytes": .int(Int64(headrace_peak_memory())),
+            "seconds": .double(seconds), "events": .int(Int64(log.statistics.events)),
+            "peakMemoryBytes": .int(Int64(headrace_peak_memory())),
             "started": .string(started.description),
         ])
         _ = try log.append(
@@ -251,7 +264,8 @@ package final class Node: Sendable {
                     (
                         "headrace.runs", 0,
                         NewEvent(
-                            id: "run:\(started)", source: "headrace:/node", type: "run.finished", time: Instant.wallClock(), data: data.canonical)
+                            id: "run:\(started)", source: "headrace:/node", type: "run.finished",
+                            time: Instant.wallClock(), data: data.canonical)
                     )
                 ]))
     }

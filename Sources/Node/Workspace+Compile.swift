@@ -7,14 +7,17 @@ import Supervision
 
 extension CompiledWorkspace {
     static let kinds = [
-        TopicDefinition.kind, FeatureView.kind, Question.kind, ModelDefinition.kind, MonitorDefinition.kind, PolicyDefinition.kind,
+        TopicDefinition.kind, FeatureView.kind, Question.kind, ModelDefinition.kind, MonitorDefinition.kind,
+        PolicyDefinition.kind,
     ]
 
     /// Checks every definition against the others and compiles it; the first mistake is an error that names its place.
     package init(_ definitions: [Definition], platformTopics: Set<String>) throws {
         for definition in definitions where !Self.kinds.contains(definition.kind) {
             throw CatalogError(
-                "unknown-kind", "\(definition.place): there is no kind '\(definition.kind)'; known: \(Self.kinds.joined(separator: ", "))")
+                "unknown-kind",
+                "\(definition.place): there is no kind '\(definition.kind)'; known: \(Self.kinds.joined(separator: ", "))"
+            )
         }
         var topics: [(definition: TopicDefinition, platform: Bool)] = []
         for definition in definitions where definition.kind == TopicDefinition.kind {
@@ -23,7 +26,9 @@ extension CompiledWorkspace {
         let names = Set(topics.map(\.definition.name))
         func topic(_ name: String, _ definition: Definition) throws {
             guard names.contains(name) else {
-                throw CatalogError("unknown-topic", "\(definition.place): \(definition.key) reads the topic '\(name)', which is not declared")
+                throw CatalogError(
+                    "unknown-topic",
+                    "\(definition.place): \(definition.key) reads the topic '\(name)', which is not declared")
             }
         }
         var views: [FeatureView] = []

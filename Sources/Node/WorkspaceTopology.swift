@@ -11,8 +11,10 @@ package struct WorkspaceTopology {
     package static let name = "workspace"
     /// Topics that the stages write themselves.
     package static let derived: Set<String> = [
-        FeatureTopics.asked, DatasetTopics.outcomes, ModelTopics.requested, ModelTopics.registered, ModelTopics.deployed,
-        ModelTopics.rejected, ModelTopics.served, MonitorTopics.performance, MonitorTopics.drift, MonitorTopics.triggered,
+        FeatureTopics.asked, DatasetTopics.outcomes, ModelTopics.requested, ModelTopics.registered,
+        ModelTopics.deployed,
+        ModelTopics.rejected, ModelTopics.served, MonitorTopics.performance, MonitorTopics.drift,
+        MonitorTopics.triggered,
     ]
     package static let answers: Set<String> = [ModelTopics.completed]
     package static let attachments: Set<String> = [ModelTopics.artifacts]
@@ -27,8 +29,10 @@ package struct WorkspaceTopology {
         features = FeatureStage(views: workspace.views, questions: workspace.questions)
         // Effectors' answers come first among the inputs of one instant, the model's bytes before the news of it.
         let stages: [any Stage] = [
-            ServingStage(models: models), ModelLifecycleStage(models: models), features, OutcomeStage(truths: try workspace.truths()),
-            PerformanceStage(monitors: monitors, questions: questions), DriftStage(monitors: monitors, questions: questions),
+            ServingStage(models: models), ModelLifecycleStage(models: models), features,
+            OutcomeStage(truths: try workspace.truths()),
+            PerformanceStage(monitors: monitors, questions: questions),
+            DriftStage(monitors: monitors, questions: questions),
             PolicyStage(policies: try workspace.policies()),
         ]
         topology = Topology(name: Self.name, stages: stages, answers: Self.answers, attachments: Self.attachments)

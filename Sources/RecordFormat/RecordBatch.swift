@@ -17,14 +17,16 @@ package struct RecordBatchHeader: Sendable, Equatable {
 
     package init(_ bytes: UnsafeRawBufferPointer) throws(RecordFormatError) {
         guard bytes.count >= RecordBatchLayout.headerSize else {
-            throw RecordFormatError("bad-batch", "a batch of \(bytes.count) bytes is shorter than its header", fault: .world)
+            throw RecordFormatError(
+                "bad-batch", "a batch of \(bytes.count) bytes is shorter than its header", fault: .world)
         }
         func read<T: FixedWidthInteger>(_ offset: Int, _ type: T.Type) -> T {
             T(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: T.self))
         }
         guard bytes[RecordBatchLayout.magic] == 2 else {
             throw RecordFormatError(
-                "bad-batch", "a batch has format \(bytes[RecordBatchLayout.magic]); only format 2 is known", fault: .world)
+                "bad-batch", "a batch has format \(bytes[RecordBatchLayout.magic]); only format 2 is known",
+                fault: .world)
         }
         baseOffset = read(RecordBatchLayout.baseOffset, Int64.self)
         size = Int(read(RecordBatchLayout.length, Int32.self)) + RecordBatchLayout.lengthOverhead
@@ -74,14 +76,16 @@ package final class RecordBatch: Sendable {
         case RecordBatchLayout.codecLZ4: payload = try LZ4Frame.decompress(body)
         default:
             throw RecordFormatError(
-                "unknown-codec", "a batch uses codec \(header.attributes & RecordBatchLayout.codecMask); none and LZ4 are known",
+                "unknown-codec",
+                "a batch uses codec \(header.attributes & RecordBatchLayout.codecMask); none and LZ4 are known",
                 fault: .world)
         }
         do {
             records = try payload.withRaw { raw throws(BaseError) in try RecordBatch.scan(raw, header) }
         } catch {
             throw RecordFormatError(
-                "bad-records", "the records of the batch at offset \(header.baseOffset) are damaged", cause: error, fault: .world)
+                "bad-records", "the records of the batch at offset \(header.baseOffset) are damaged", cause: error,
+                fault: .world)
         }
     }
 
@@ -113,10 +117,13 @@ package final class RecordBatch: Sendable {
             }
             views.append(
                 RecordView(
-                    offset: header.baseOffset + offsetDelta, timestamp: header.baseTimestamp &+ timeDelta, keyStart: key.0,
+                    offset: header.baseOffset + offsetDelta, timestamp: header.baseTimestamp &+ timeDelta,
+                    keyStart: key.0,
                     keyCount: key.1, valueStart: value.0, valueCount: value.1, headersStart: Int32(reader.offset),
                     headersCount: Int32(headers)))
-            guard end >= reader.offset else { throw BaseError("bad-record", "a record overruns its length", fault: .world) }
+            guard end >= reader.offset else {
+                throw BaseError("bad-record", "a record overruns its length", fault: .world)
+            }
             try reader.skip(end - reader.offset)
         }
         return views
@@ -143,7 +150,8 @@ package struct StoredEvent: Sendable {
         let view = batch.records[index]
         guard view.valueStart >= 0 else { return nil }
         return try batch.payload.withRaw { raw throws(E) in
-            try body(UnsafeRawBufferPointer(rebasing: raw[Int(view.valueStart)..<Int(view.valueStart + view.valueCount)]))
+            try body(
+                UnsafeRawBufferPointer(rebasing: raw[Int(view.valueStart)..<Int(view.valueStart + view.valueCount)]))
         }
     }
 
@@ -192,7 +200,8 @@ package struct StoredEvent: Sendable {
             else { return true }
             equal =
                 value.count == expected.utf8CodeUnitCount
-                && value.elementsEqual(UnsafeBufferPointer(start: expected.utf8Start, count: expected.utf8CodeUnitCount))
+                && value.elementsEqual(
+                    UnsafeBufferPointer(start: expected.utf8Start, count: expected.utf8CodeUnitCount))
             return false
         }
         return equal

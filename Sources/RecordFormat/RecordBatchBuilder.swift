@@ -75,7 +75,8 @@ package struct RecordBatchBuilder: Sendable {
         let valueLength = event.data?.count ?? -1
         let total =
             1 + ByteWriter.varintLength(timeDelta) + ByteWriter.varintLength(Int64(count))
-            + ByteWriter.varintLength(Int64(keyLength)) + max(keyLength, 0) + ByteWriter.varintLength(Int64(valueLength))
+            + ByteWriter.varintLength(Int64(keyLength)) + max(keyLength, 0)
+            + ByteWriter.varintLength(Int64(valueLength))
             + max(valueLength, 0) + ByteWriter.varintLength(Int64(headers)) + headerBytes
         records.append(varint: Int64(total))
         records.append(UInt8(0))

@@ -54,7 +54,8 @@ package final class ComparingSink: DerivedSink {
 
     private func diverge(_ event: DerivedEvent, _ reason: String) {
         guard first == nil else { return }
-        first = Divergence(position: "\(event.topic)/0@\(event.offset)", time: event.event.time, id: event.event.id, reason: reason)
+        first = Divergence(
+            position: "\(event.topic)/0@\(event.offset)", time: event.event.time, id: event.event.id, reason: reason)
     }
 
     private func stored(_ topic: String, _ offset: Int64) throws -> StoredEvent? {

@@ -32,9 +32,13 @@ package final class PartitionRunner {
         var saved: [String: Int64] = [:]
         try queue.write { database in
             try database.execute(
-                sql: "CREATE TABLE IF NOT EXISTS projection_positions(name TEXT PRIMARY KEY, next INTEGER NOT NULL) STRICT")
+                sql:
+                    "CREATE TABLE IF NOT EXISTS projection_positions(name TEXT PRIMARY KEY, next INTEGER NOT NULL) STRICT"
+            )
             for projection in projections { try projection.prepare(database) }
-            for row in try Row.fetchAll(database, sql: "SELECT name, next FROM projection_positions") { saved[row[0]] = row[1] }
+            for row in try Row.fetchAll(database, sql: "SELECT name, next FROM projection_positions") {
+                saved[row[0]] = row[1]
+            }
         }
         for (index, projection) in projections.enumerated() {
             for topic in projection.inputs {
@@ -64,7 +68,8 @@ package final class PartitionRunner {
                         let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
                         guard parsed == true else { continue }
                         try projection.apply(
-                            event, topic: cursor.partition.topic, partition: cursor.partition.partition, document: document,
+                            event, topic: cursor.partition.topic, partition: cursor.partition.partition,
+                            document: document,
                             database)
                         applied += 1
                     }

@@ -52,12 +52,15 @@ package final class StateDatabase: Sendable {
                 while let row = try rows.next() {
                     let name: String = row[0]
                     guard let store = byName[name] else {
-                        throw StreamsError("state-unknown", "the state holds a store '\(name)' that no stage has", fault: .headrace)
+                        throw StreamsError(
+                            "state-unknown", "the state holds a store '\(name)' that no stage has", fault: .headrace)
                     }
                     let value: Data = row[2]
                     try value.withUnsafeBytes { try store.load(key: row[1], value: $0) }
                 }
-                let inputs = try Row.fetchAll(database, sql: "SELECT topic, partition, next, source, through FROM positions").map {
+                let inputs = try Row.fetchAll(
+                    database, sql: "SELECT topic, partition, next, source, through FROM positions"
+                ).map {
                     InputPosition(partition: TopicPartition($0[0], $0[1]), next: $0[2], source: $0[3], through: $0[4])
                 }
                 var meta: [String: String] = [:]
@@ -68,7 +71,8 @@ package final class StateDatabase: Sendable {
             throw error
         } catch {
             throw StreamsError(
-                "state-load", "the state in \(path) cannot be read; delete the file to rebuild it from the log", cause: error,
+                "state-load", "the state in \(path) cannot be read; delete the file to rebuild it from the log",
+                cause: error,
                 fault: .world)
         }
     }
@@ -80,7 +84,9 @@ package final class StateDatabase: Sendable {
         do {
             try queue.write { database in
                 let put = try database.cachedStatement(
-                    sql: "INSERT INTO state(store, key, value) VALUES(?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value")
+                    sql:
+                        "INSERT INTO state(store, key, value) VALUES(?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+                )
                 let drop = try database.cachedStatement(sql: "DELETE FROM state WHERE store = ? AND key = ?")
                 for (store, key, value) in changes {
                     if let value {
@@ -89,7 +95,8 @@ package final class StateDatabase: Sendable {
                         try drop.execute(arguments: [store, key])
                     }
                 }
-                let position = try database.cachedStatement(sql: "INSERT OR REPLACE INTO positions VALUES(?, ?, ?, ?, ?)")
+                let position = try database.cachedStatement(
+                    sql: "INSERT OR REPLACE INTO positions VALUES(?, ?, ?, ?, ?)")
                 for input in inputs {
                     try position.execute(arguments: [
                         input.partition.topic, input.partition.partition, input.next, input.source, input.through,

@@ -52,7 +52,9 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
     }
 
     /// Changes a value in place, making it first where there is none.
-    package func modify<R>(_ key: String, default make: @autoclosure () -> Value, _ body: (inout Value) throws -> R) rethrows -> R {
+    package func modify<R>(_ key: String, default make: @autoclosure () -> Value, _ body: (inout Value) throws -> R)
+        rethrows -> R
+    {
         touch(key)
         return try body(&values[key, default: make()])
     }

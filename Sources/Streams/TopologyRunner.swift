@@ -53,7 +53,8 @@ package final class TopologyRunner {
     private var stopRequested = false
 
     package static let digestTopic = "headrace.digests"
-    package static let deadLetterTopic = "headrace.dead-letters"
+    /// Events that a stage could not fold. The fold is the only writer; what the gateway refuses is elsewhere.
+    package static let deadLetterTopic = "headrace.unfolded"
     package static let lateTopic = "headrace.late"
 
     /// - Parameters:
@@ -74,10 +75,12 @@ package final class TopologyRunner {
         for (rank, topic) in topology.inputs(derived: derived).enumerated() {
             let partitions = log.partitions(of: topic)
             guard partitions > 0 else {
-                throw StreamsError("unknown-topic", "the topology '\(topology.name)' reads '\(topic)', which no definition declares")
+                throw StreamsError(
+                    "unknown-topic", "the topology '\(topology.name)' reads '\(topic)', which no definition declares")
             }
             let role: InputCursor.Role =
-                topology.answers.contains(topic) ? .answer : (topology.attachments.contains(topic) ? .attachment : .source)
+                topology.answers.contains(topic)
+                ? .answer : (topology.attachments.contains(topic) ? .attachment : .source)
             for partition in 0..<partitions {
                 let place = TopicPartition(topic, partition)
                 var cursor = InputCursor(partition: place, rank: rank, role: role)
@@ -146,7 +149,9 @@ package final class TopologyRunner {
     private func step() throws -> Bool {
         var choice = choose()
         // What came with an answer became visible with it, so one more look finds it.
-        while choice.best < 0 || inputs[choice.best].headTime > choice.bound || inputs[choice.best].role == .answer, try refill() {
+        while choice.best < 0 || inputs[choice.best].headTime > choice.bound || inputs[choice.best].role == .answer,
+            try refill()
+        {
             choice = choose()
         }
         let best = choice.best
@@ -206,7 +211,9 @@ package final class TopologyRunner {
     private func fold(_ index: Int) throws {
         let event = inputs[index].head()
         let partition = inputs[index].partition
-        let late = event.time <= inputs[index].completeThrough && inputs[index].source != .unstarted && inputs[index].role == .source
+        let late =
+            event.time <= inputs[index].completeThrough && inputs[index].source != .unstarted
+            && inputs[index].role == .source
         try cutIfDue(before: event.time)
         inputs[index].advance()
         inputs[index].absorbProgress(progressDocument)
@@ -214,7 +221,9 @@ package final class TopologyRunner {
         folded += 1
         if late {
             lateEvents += 1
-            emitSide(TopologyRunner.lateTopic, "stream.late", event, partition, "the partition was complete through \(inputs[index].completeThrough)")
+            emitSide(
+                TopologyRunner.lateTopic, "stream.late", event, partition,
+                "the partition was complete through \(inputs[index].completeThrough)")
             try deliver()
             return
         }
@@ -234,7 +243,8 @@ package final class TopologyRunner {
         if inputs[index].role == .answer, let request = seen.causation {
             _ = context.holds.remove(request)
         }
-        try visit(stages, seen, { self.emitSide(TopologyRunner.deadLetterTopic, "stream.failed", event, partition, $0) })
+        try visit(
+            stages, seen, { self.emitSide(TopologyRunner.deadLetterTopic, "stream.failed", event, partition, $0) })
         try deliver()
     }
 
@@ -260,12 +270,16 @@ package final class TopologyRunner {
             if let stages = subscribers[derived.topic], let data = derived.event.data {
                 try derivedDocument.parse(data)
                 let seen = StreamEvent(
-                    topic: derived.topic, time: derived.event.time, document: derivedDocument, stored: nil, partition: 0,
+                    topic: derived.topic, time: derived.event.time, document: derivedDocument, stored: nil,
+                    partition: 0,
                     derived: derived.event, derivedOffset: derived.offset)
                 try visit(stages, seen) { reason in
                     self.context.emit(
-                        topic: TopologyRunner.deadLetterTopic, type: "stream.failed", id: "failed:\(derived.topic):\(derived.event.id)",
-                        data: JSON.object(["topic": .string(derived.topic), "id": .string(derived.event.id), "reason": .string(reason)]).canonical,
+                        topic: TopologyRunner.deadLetterTopic, type: "stream.failed",
+                        id: "failed:\(derived.topic):\(derived.event.id)",
+                        data: JSON.object([
+                            "topic": .string(derived.topic), "id": .string(derived.event.id), "reason": .string(reason),
+                        ]).canonical,
                         source: self.topology.name)
                 }
             }
@@ -276,7 +290,9 @@ package final class TopologyRunner {
         context.emitted.removeAll(keepingCapacity: true)
     }
 
-    private func emitSide(_ topic: String, _ type: String, _ event: StoredEvent, _ partition: TopicPartition, _ reason: String) {
+    private func emitSide(
+        _ topic: String, _ type: String, _ event: StoredEvent, _ partition: TopicPartition, _ reason: String
+    ) {
         let position = "\(partition)@\(event.offset)"
         let raw = event.data.map { String(decoding: $0, as: UTF8.self) } ?? ""
         context.emit(
@@ -323,7 +339,9 @@ package final class TopologyRunner {
     package func checkpoint() throws {
         try sink.flush()
         var changes: [(store: String, key: String, value: [UInt8]?)] = []
-        for store in stores { for change in store.takeChanges() { changes.append((store.name, change.key, change.value)) } }
+        for store in stores {
+            for change in store.takeChanges() { changes.append((store.name, change.key, change.value)) }
+        }
         let positions = inputs.map { input in
             let source: Int =
                 switch input.source {
@@ -333,7 +351,8 @@ package final class TopologyRunner {
                 case .finished: 3
                 }
             return StateDatabase.InputPosition(
-                partition: input.partition, next: input.next, source: source, through: input.completeThrough.milliseconds)
+                partition: input.partition, next: input.next, source: source,
+                through: input.completeThrough.milliseconds)
         }
         var meta = [
             "cut": String(lastCut), "now": String(context.now.milliseconds), "count": String(folded),

@@ -74,7 +74,9 @@ package final class DriftStage: Stage {
         for monitor in monitors where questions[monitor.model] == question && states[monitor.name] != nil {
             states.modify(monitor.name, default: DriftState()) { state in
                 state.width = Int(document.nodes[vector].count)
-                document.forEachElement(vector) { node in state.rows.append(document.double(node).map { Float($0) } ?? .nan) }
+                document.forEachElement(vector) { node in
+                    state.rows.append(document.double(node).map { Float($0) } ?? .nan)
+                }
             }
         }
     }
@@ -111,7 +113,9 @@ package final class DriftStage: Stage {
             for column in 0..<state.width {
                 let reference = state.references[column]
                 var counts = [Int](repeating: 0, count: reference.binCount)
-                for row in 0..<rows { counts[StabilityReference.bin(state.rows[row * state.width + column], reference.edges)] += 1 }
+                for row in 0..<rows {
+                    counts[StabilityReference.bin(state.rows[row * state.width + column], reference.edges)] += 1
+                }
                 let name = column < monitor.featureNames.count ? monitor.featureNames[column] : String(column)
                 let index = reference.index(counts: counts)
                 features.append(
@@ -125,7 +129,8 @@ package final class DriftStage: Stage {
             context.emit(
                 topic: MonitorTopics.drift, type: "drift.day", id: "drift:\(key):\(day)", key: key,
                 data: JSON.object([
-                    "monitor": .string(key), "model": .string(monitor.model), "version": .int(state.version), "day": .string(day),
+                    "monitor": .string(key), "model": .string(monitor.model), "version": .int(state.version),
+                    "day": .string(day),
                     "questions": .int(Int64(rows)), "features": .array(features), "above": .array(above),
                     "convention": "deciles-missing-1e-4",
                 ]).canonical, causation: state.deployed, source: name)

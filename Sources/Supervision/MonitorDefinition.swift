@@ -28,7 +28,9 @@ package struct MonitorDefinition: Sendable {
         name = try reader.string("name")
         model = try reader.string("model")
         _ = try reader.optionalString("description")
-        guard var performance = try reader.reader("performance") else { throw reader.failure("'performance' is missing") }
+        guard var performance = try reader.reader("performance") else {
+            throw reader.failure("'performance' is missing")
+        }
         let span = try performance.span("over")
         try performance.finish()
         guard var drift = try reader.reader("drift") else { throw reader.failure("'drift' is missing") }

@@ -36,14 +36,17 @@ package final class MonitorProjection: Projection {
         let position = "\(topic)/\(partition)@\(event.offset)"
         switch (topic, event.type) {
         case (MonitorTopics.performance, "performance.day"):
-            try database.cachedStatement(sql: "INSERT OR REPLACE INTO performance_days VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-                .execute(arguments: [
-                    data["monitor"]?.string, data["day"]?.string, data["model"]?.string, data["revision"]?.int,
-                    data["questions"]?.int, data["predictions"]?.int, data["labels"]?.int, data["coverage"]?.double,
-                    data["auc"]?.double, data["logLoss"]?.double, position,
-                ])
+            try database.cachedStatement(
+                sql: "INSERT OR REPLACE INTO performance_days VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            )
+            .execute(arguments: [
+                data["monitor"]?.string, data["day"]?.string, data["model"]?.string, data["revision"]?.int,
+                data["questions"]?.int, data["predictions"]?.int, data["labels"]?.int, data["coverage"]?.double,
+                data["auc"]?.double, data["logLoss"]?.double, position,
+            ])
         case (MonitorTopics.drift, _):
-            let put = try database.cachedStatement(sql: "INSERT OR REPLACE INTO drift_days VALUES(?, ?, ?, ?, ?, ?, ?, ?)")
+            let put = try database.cachedStatement(
+                sql: "INSERT OR REPLACE INTO drift_days VALUES(?, ?, ?, ?, ?, ?, ?, ?)")
             for feature in data["features"]?.array ?? [] {
                 try put.execute(arguments: [
                     data["monitor"]?.string, data["day"]?.string, feature["feature"]?.string, data["model"]?.string,
@@ -53,7 +56,9 @@ package final class MonitorProjection: Projection {
         case (MonitorTopics.triggered, _):
             try database.execute(
                 sql: "INSERT OR REPLACE INTO retrains VALUES(?, ?, ?, ?, ?)",
-                arguments: [data["model"]?.string, data["at"]?.string, data["policy"]?.string, data["causes"]?.text, position])
+                arguments: [
+                    data["model"]?.string, data["at"]?.string, data["policy"]?.string, data["causes"]?.text, position,
+                ])
         default: break
         }
     }

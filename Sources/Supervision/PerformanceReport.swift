@@ -7,7 +7,9 @@ package enum PerformanceReport {
     package static func make(_ database: Database, model: String, question: String) throws -> JSON {
         var retrains: [String: [JSON]] = [:]
         for row in try Row.fetchAll(
-            database, sql: "SELECT requested_at, request_position, causes, version, state FROM models WHERE model = ? ORDER BY version",
+            database,
+            sql:
+                "SELECT requested_at, request_position, causes, version, state FROM models WHERE model = ? ORDER BY version",
             arguments: [model])
         {
             guard let at: String = row[0] else { continue }
@@ -21,7 +23,8 @@ package enum PerformanceReport {
         var months: [JSON] = []
         var means: (own: [Double], first: [Double]) = ([], [])
         let names = try String.fetchAll(
-            database, sql: "SELECT DISTINCT report_month FROM predictions WHERE question = ? ORDER BY report_month", arguments: [question])
+            database, sql: "SELECT DISTINCT report_month FROM predictions WHERE question = ? ORDER BY report_month",
+            arguments: [question])
         for month in names {
             let (json, own, first) = try self.month(database, month, model, question, retrains[month] ?? [])
             months.append(json)
@@ -34,7 +37,8 @@ package enum PerformanceReport {
             values.isEmpty ? .null : .double(values.reduce(0, +) / Double(values.count))
         }
         return .object([
-            "model": .string(model), "months": .array(months), "meanAUC": mean(means.own), "firstModelMeanAUC": mean(means.first),
+            "model": .string(model), "months": .array(months), "meanAUC": mean(means.own),
+            "firstModelMeanAUC": mean(means.first),
         ])
     }
 
@@ -48,7 +52,8 @@ package enum PerformanceReport {
         var versions: Set<Int64> = []
         let rows = try Row.fetchCursor(
             database,
-            sql: "SELECT score, first_score, label, version FROM predictions WHERE question = ? AND report_month = ? AND (model = ? OR model IS NULL)",
+            sql:
+                "SELECT score, first_score, label, version FROM predictions WHERE question = ? AND report_month = ? AND (model = ? OR model IS NULL)",
             arguments: [question, month, model])
         while let row = try rows.next() {
             questions += 1
@@ -64,7 +69,8 @@ package enum PerformanceReport {
         let json = JSON.object([
             "month": .string(month), "questions": .int(questions),
             "coverage": .double(questions > 0 ? Double(labels.count) / Double(questions) : 0),
-            "auc": auc.map { .double($0) } ?? .null, "logLoss": Metrics.logLoss(scores, labels).map { .double($0) } ?? .null,
+            "auc": auc.map { .double($0) } ?? .null,
+            "logLoss": Metrics.logLoss(scores, labels).map { .double($0) } ?? .null,
             "firstModelAUC": first.map { .double($0) } ?? .null,
             "models": .array(versions.sorted().map { .string("\(model)@\($0)") }), "retrains": .array(retrains),
         ])

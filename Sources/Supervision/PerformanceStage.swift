@@ -140,10 +140,12 @@ package final class PerformanceStage: Stage {
         guard let state = days[key] else { return }
         let judged = state.judged
         context.emit(
-            topic: MonitorTopics.performance, type: "performance.day", id: "performance:\(monitor.name):\(day):\(revision)",
+            topic: MonitorTopics.performance, type: "performance.day",
+            id: "performance:\(monitor.name):\(day):\(revision)",
             key: monitor.name,
             data: JSON.object([
-                "monitor": .string(monitor.name), "model": .string(monitor.model), "day": .string(day), "revision": .int(revision),
+                "monitor": .string(monitor.name), "model": .string(monitor.model), "day": .string(day),
+                "revision": .int(revision),
                 "questions": .int(state.questions), "predictions": .int(Int64(state.ids.count)),
                 "labels": .int(Int64(judged.labels.count)),
                 "coverage": .double(state.questions > 0 ? Double(judged.labels.count) / Double(state.questions) : 0),

@@ -103,7 +103,9 @@ package final class PolicyStage: Stage {
         context.setTimer(at: Instant(day: time.day + 1), key: key)
         guard state.lastRequest == .min || time.milliseconds - state.lastRequest >= policy.cooldown else { return }
         var causes: [JSON] = []
-        if let drop = policy.aucDrop, state.windowLabels >= Int64(policy.minimumLabels), state.windowAUC < state.referenceAUC - drop {
+        if let drop = policy.aucDrop, state.windowLabels >= Int64(policy.minimumLabels),
+            state.windowAUC < state.referenceAUC - drop
+        {
             causes.append(
                 .object([
                     "kind": "auc", "auc": .double(state.windowAUC), "reference": .double(state.referenceAUC),
@@ -124,7 +126,8 @@ package final class PolicyStage: Stage {
         }
         guard !causes.isEmpty else { return }
         context.emit(
-            topic: MonitorTopics.triggered, type: "retraining.triggered", id: "retrain:\(policy.name):\(time.date)", key: policy.model,
+            topic: MonitorTopics.triggered, type: "retraining.triggered", id: "retrain:\(policy.name):\(time.date)",
+            key: policy.model,
             data: JSON.object([
                 "policy": .string(policy.name), "model": .string(policy.model), "at": .string(time.description),
                 "causes": .array(causes),

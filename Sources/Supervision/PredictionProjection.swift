@@ -27,12 +27,15 @@ package final class PredictionProjection: Projection {
     ) throws {
         func text(_ key: JSONKey) -> String? { document.member(0, key).flatMap { document.string($0) } }
         func number(_ key: JSONKey) -> Double? { document.member(0, key).flatMap { document.double($0) } }
-        guard let question = text("question"), let id = text("id"), let askedAt = text("askedAt").flatMap({ Instant($0) }) else { return }
+        guard let question = text("question"), let id = text("id"),
+            let askedAt = text("askedAt").flatMap({ Instant($0) })
+        else { return }
         let month = String((text("reportAt") ?? "").prefix(7))
         switch topic {
         case "questions.asked":
             try database.cachedStatement(
-                sql: "INSERT INTO predictions(question, id, asked_at, report_month) VALUES(?, ?, ?, ?) ON CONFLICT DO NOTHING"
+                sql:
+                    "INSERT INTO predictions(question, id, asked_at, report_month) VALUES(?, ?, ?, ?) ON CONFLICT DO NOTHING"
             ).execute(arguments: [question, id, askedAt.milliseconds, month])
         case "predictions.served":
             try database.cachedStatement(
@@ -42,7 +45,8 @@ package final class PredictionProjection: Projection {
                     version = excluded.version, score = excluded.score, first_score = excluded.first_score
                     """
             ).execute(arguments: [
-                question, id, askedAt.milliseconds, month, text("model"), number("version").map { Int64($0) }, number("score"),
+                question, id, askedAt.milliseconds, month, text("model"), number("version").map { Int64($0) },
+                number("score"),
                 number("firstScore"),
             ])
         default:

@@ -53,7 +53,9 @@ package final class TrainingEffector {
             let answerAt = request["answerAt"]?.string.flatMap({ Instant($0) })
         else { throw TrainingError("bad-request", "the training request at \(position) is damaged", fault: .headrace) }
         var events: [(topic: String, partition: Int?, event: NewEvent)] = []
-        func event(_ topic: String, _ id: String, _ type: String, _ content: String, _ data: [UInt8], _ causation: String?) {
+        func event(
+            _ topic: String, _ id: String, _ type: String, _ content: String, _ data: [UInt8], _ causation: String?
+        ) {
             let event = NewEvent(
                 id: id, source: "headrace:/effectors/training", type: type, time: answerAt, key: [UInt8](model.utf8),
                 contentType: content, data: data, causation: causation, correlation: id)
@@ -67,13 +69,18 @@ package final class TrainingEffector {
             data["model"] = .string(model)
             data["version"] = .int(version)
             data["artifact"] = .object([
-                "id": .string(artifact), "digest": .string(trained.modelDigest.hex), "bytes": .int(Int64(trained.model.count)),
+                "id": .string(artifact), "digest": .string(trained.modelDigest.hex),
+                "bytes": .int(Int64(trained.model.count)),
             ])
             data["code"] = .string(code)
             data["fingerprint"] = fingerprint
-            event(ModelTopics.completed, "completed:\(id)", "training.completed", "application/json", JSON.object(data).canonical, id)
+            event(
+                ModelTopics.completed, "completed:\(id)", "training.completed", "application/json",
+                JSON.object(data).canonical, id)
         } catch let error as TrainingError {
-            let data = JSON.object(["model": .string(model), "version": .int(version), "failure": .string(error.message)])
+            let data = JSON.object([
+                "model": .string(model), "version": .int(version), "failure": .string(error.message),
+            ])
             event(ModelTopics.completed, "completed:\(id)", "training.failed", "application/json", data.canonical, id)
         }
         _ = try log.append(LogAppend(principal: principal, events: events))
@@ -123,14 +130,17 @@ package struct TrainingRun {
     ) throws -> TrainingRun {
         let (_, evaluateFrom) = try span(request)
         let split = dataset.split(at: evaluateFrom)
-        guard !split.from.isEmpty else { throw TrainingError("no-rows", "no row with truth lies in the evaluation days") }
+        guard !split.from.isEmpty else {
+            throw TrainingError("no-rows", "no row with truth lies in the evaluation days")
+        }
         let model = try XGBoostTrainer.train(dataset, rows: split.before, parameters: request["parameters"] ?? [:])
         let labels = Array(dataset.labels[split.from])
         func scores(_ bytes: [UInt8]) throws -> [Float] {
             let ensemble = try TreeEnsemble(xgboost: bytes)
             return dataset.values.withUnsafeBufferPointer { values in
                 split.from.map {
-                    ensemble.score(UnsafeBufferPointer(rebasing: values[$0 * dataset.features..<($0 + 1) * dataset.features]))
+                    ensemble.score(
+                        UnsafeBufferPointer(rebasing: values[$0 * dataset.features..<($0 + 1) * dataset.features]))
                 }
             }
         }
@@ -138,8 +148,12 @@ package struct TrainingRun {
         guard let auc = Metrics.auc(own, labels) else {
             throw TrainingError("one-class", "the evaluation days hold only one class")
         }
-        var metrics: [String: JSON] = ["auc": .double(auc), "logLoss": Metrics.logLoss(own, labels).map { .double($0) } ?? .null]
-        if let incumbent { metrics["incumbentAUC"] = Metrics.auc(try scores(incumbent), labels).map { .double($0) } ?? .null }
+        var metrics: [String: JSON] = [
+            "auc": .double(auc), "logLoss": Metrics.logLoss(own, labels).map { .double($0) } ?? .null,
+        ]
+        if let incumbent {
+            metrics["incumbentAUC"] = Metrics.auc(try scores(incumbent), labels).map { .double($0) } ?? .null
+        }
         var ranges: [String: JSON] = [:]
         for (partition, range) in positions {
             ranges[partition.description] = .array([.int(range.lowerBound), .int(range.upperBound)])
@@ -147,7 +161,8 @@ package struct TrainingRun {
         let digest = dataset.digest
         let json: [String: JSON] = [
             "dataset": .object([
-                "digest": .string(digest.hex), "rows": .int(Int64(dataset.count)), "trainingRows": .int(Int64(split.before.count)),
+                "digest": .string(digest.hex), "rows": .int(Int64(dataset.count)),
+                "trainingRows": .int(Int64(split.before.count)),
                 "evaluationRows": .int(Int64(split.from.count)), "positions": .object(ranges),
                 "from": request["from"] ?? .null, "cut": request["cut"] ?? .null,
             ]),

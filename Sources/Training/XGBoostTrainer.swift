@@ -12,7 +12,8 @@ package enum XGBoostTrainer {
     /// Parameters a request may set, with their defaults.
     private static let defaults: [(String, String)] = [
         ("objective", "binary:logistic"), ("tree_method", "hist"), ("max_depth", "6"), ("eta", "0.1"), ("seed", "42"),
-        ("nthread", "2"), ("base_score", "0.5"), ("min_child_weight", "1"), ("subsample", "1"), ("colsample_bytree", "1"),
+        ("nthread", "2"), ("base_score", "0.5"), ("min_child_weight", "1"), ("subsample", "1"),
+        ("colsample_bytree", "1"),
         ("lambda", "1"), ("alpha", "0"), ("gamma", "0"), ("max_bin", "256"),
     ]
     static let maximumRounds = 10_000
@@ -28,23 +29,33 @@ package enum XGBoostTrainer {
 
     private static func check(_ result: Int32, _ what: String) throws(TrainingError) {
         guard result == 0 else {
-            throw TrainingError("xgboost", "libxgboost failed to \(what): \(String(cString: XGBGetLastError()))", fault: .world)
+            throw TrainingError(
+                "xgboost", "libxgboost failed to \(what): \(String(cString: XGBGetLastError()))", fault: .world)
         }
     }
 
     /// The model as libxgboost's JSON.
     package static func train(_ data: Dataset, rows: Range<Int>, parameters: JSON) throws(TrainingError) -> [UInt8] {
-        guard !rows.isEmpty else { throw TrainingError("no-rows", "there is no row to train on before the evaluation days") }
-        guard let given = parameters.object else { throw TrainingError("bad-parameters", "the parameters are no mapping") }
+        guard !rows.isEmpty else {
+            throw TrainingError("no-rows", "there is no row to train on before the evaluation days")
+        }
+        guard let given = parameters.object else {
+            throw TrainingError("bad-parameters", "the parameters are no mapping")
+        }
         let rounds = given["rounds"]?.int ?? 100
         guard (1...Int64(maximumRounds)).contains(rounds) else {
             throw TrainingError("bad-parameters", "'rounds' must lie in 1...\(maximumRounds)")
         }
         let known = Set(defaults.map(\.0) + ["rounds"])
         if let stranger = given.keys.sorted().first(where: { !known.contains($0) }) {
-            throw TrainingError("bad-parameters", "the trainer has no parameter '\(stranger)'; it has \(known.sorted().joined(separator: ", "))")
+            throw TrainingError(
+                "bad-parameters",
+                "the trainer has no parameter '\(stranger)'; it has \(known.sorted().joined(separator: ", "))")
         }
-        let (matrix, labels) = (Array(data.values[rows.lowerBound * data.features..<rows.upperBound * data.features]), rows.map { data.labels[$0] ? Float(1) : 0 })
+        let (matrix, labels) = (
+            Array(data.values[rows.lowerBound * data.features..<rows.upperBound * data.features]),
+            rows.map { data.labels[$0] ? Float(1) : 0 }
+        )
         var handle: DMatrixHandle?
         let created = matrix.withUnsafeBufferPointer {
             XGDMatrixCreateFromMat($0.baseAddress, bst_ulong(rows.count), bst_ulong(data.features), .nan, &handle)
@@ -66,7 +77,9 @@ package enum XGBoostTrainer {
                 }
             try check(XGBoosterSetParam(booster, name, value), "take \(name)=\(value)")
         }
-        for round in 0..<Int32(rounds) { try check(XGBoosterUpdateOneIter(booster, round, handle), "boost round \(round)") }
+        for round in 0..<Int32(rounds) {
+            try check(XGBoosterUpdateOneIter(booster, round, handle), "boost round \(round)")
+        }
         var length: bst_ulong = 0
         var bytes: UnsafePointer<CChar>?
         try check(XGBoosterSaveModelToBuffer(booster, "{\"format\":\"json\"}", &length, &bytes), "write the model")
@@ -75,11 +88,15 @@ package enum XGBoostTrainer {
     }
 
     /// Scores of rows by the library itself: the reference that the tree walker is tested against.
-    package static func predict(_ model: [UInt8], rows: [Float], width: Int, threads: Int = 1) throws(TrainingError) -> [Float] {
+    package static func predict(_ model: [UInt8], rows: [Float], width: Int, threads: Int = 1) throws(TrainingError)
+        -> [Float]
+    {
         var booster: BoosterHandle?
         try check(XGBoosterCreate(nil, 0, &booster), "make a booster")
         defer { XGBoosterFree(booster) }
-        try check(model.withUnsafeBytes { XGBoosterLoadModelFromBuffer(booster, $0.baseAddress, bst_ulong($0.count)) }, "load the model")
+        try check(
+            model.withUnsafeBytes { XGBoosterLoadModelFromBuffer(booster, $0.baseAddress, bst_ulong($0.count)) },
+            "load the model")
         try check(XGBoosterSetParam(booster, "nthread", String(threads)), "set the threads")
         var handle: DMatrixHandle?
         let count = rows.count / width
@@ -88,7 +105,8 @@ package enum XGBoostTrainer {
         }
         try check(created, "read the rows")
         defer { XGDMatrixFree(handle) }
-        let configuration = "{\"type\":0,\"training\":false,\"iteration_begin\":0,\"iteration_end\":0,\"strict_shape\":false}"
+        let configuration =
+            "{\"type\":0,\"training\":false,\"iteration_begin\":0,\"iteration_end\":0,\"strict_shape\":false}"
         var shape: UnsafePointer<bst_ulong>?
         var dimensions: bst_ulong = 0
         var result: UnsafePointer<Float>?

@@ -21,10 +21,15 @@ struct Apply: AsyncParsableCommand {
             let body = JSON.object([
                 "definitions": .array(
                     definitions.map {
-                        .object(["kind": .string($0.kind), "name": .string($0.name), "body": $0.body, "place": .string($0.place)])
+                        .object([
+                            "kind": .string($0.kind), "name": .string($0.name), "body": $0.body,
+                            "place": .string($0.place),
+                        ])
                     })
             ])
-            let answer = try await connection.ask("POST", "/v1/definitions", body: body.canonical) { node in try node.apply(body) }
+            let answer = try await connection.ask("POST", "/v1/definitions", body: body.canonical) { node in
+                try node.apply(body)
+            }
             if common.json { return Terminal.print(answer) }
             Terminal.table(
                 ["definition", "change"],
@@ -56,7 +61,8 @@ struct Tail: AsyncParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Print the events of a topic and follow it.")
     @OptionGroup var common: Common
     @Argument(help: "The topic.") var topic: String
-    @Option(name: .long, help: "An offset, partition:offset pairs, or end; the beginning when absent.") var from: String?
+    @Option(name: .long, help: "An offset, partition:offset pairs, or end; the beginning when absent.") var from:
+        String?
     @Option(name: .long, help: "Stop after so many events.") var limit: Int?
     @Flag(name: .long, inversion: .prefixedNo, help: "Wait for more at the end.") var follow = true
 
@@ -82,7 +88,9 @@ struct Tail: AsyncParsableCommand {
                         print(event.text)
                     } else {
                         let data = event["data"]?.text ?? "–"
-                        print("\(event["position"]?.string ?? "")  \(event["time"]?.string ?? "")  \(event["type"]?.string ?? "")  \(data.prefix(200))")
+                        print(
+                            "\(event["position"]?.string ?? "")  \(event["time"]?.string ?? "")  \(event["type"]?.string ?? "")  \(data.prefix(200))"
+                        )
                     }
                 }
                 if events.isEmpty {
@@ -96,7 +104,9 @@ struct Tail: AsyncParsableCommand {
 
 struct Publish: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Publish events: a JSON document as data, or CloudEvents (one, or an array) read from a file or standard input.")
+        abstract:
+            "Publish events: a JSON document as data, or CloudEvents (one, or an array) read from a file or standard input."
+    )
     @OptionGroup var common: Common
     @Argument(help: "The topic.") var topic: String
     @Option(name: .long, help: "The event's data as JSON; its id is then --id.") var data: String?
@@ -110,24 +120,35 @@ struct Publish: AsyncParsableCommand {
         try await reporting {
             var body: JSON
             if let data {
-                guard let id else { throw NodeError("bad-use", "--data needs --id: an event has an id, so that it counts once") }
-                guard let parsed = try? JSON(parsing: [UInt8](data.utf8)) else { throw NodeError("bad-json", "--data is not JSON") }
+                guard let id else {
+                    throw NodeError("bad-use", "--data needs --id: an event has an id, so that it counts once")
+                }
+                guard let parsed = try? JSON(parsing: [UInt8](data.utf8)) else {
+                    throw NodeError("bad-json", "--data is not JSON")
+                }
                 var members: [String: JSON] = [
-                    "specversion": "1.0", "id": .string(id), "source": "headrace:/cli", "type": .string(type), "data": parsed,
+                    "specversion": "1.0", "id": .string(id), "source": "headrace:/cli", "type": .string(type),
+                    "data": parsed,
                 ]
                 if let key { members["partitionkey"] = .string(key) }
                 if let time { members["time"] = .string(time) }
                 body = .array([.object(members)])
             } else {
                 let path = file ?? "-"
-                let bytes = path == "-" ? FileHandle.standardInput.readDataToEndOfFile() : FileManager.default.contents(atPath: path) ?? Data()
-                guard let parsed = try? JSON(parsing: [UInt8](bytes)) else { throw NodeError("bad-json", "'\(path)' holds no JSON") }
+                let bytes =
+                    path == "-"
+                    ? FileHandle.standardInput.readDataToEndOfFile()
+                    : FileManager.default.contents(atPath: path) ?? Data()
+                guard let parsed = try? JSON(parsing: [UInt8](bytes)) else {
+                    throw NodeError("bad-json", "'\(path)' holds no JSON")
+                }
                 body = parsed.array == nil ? .array([parsed]) : parsed
             }
             let connection = try common.connection()
             defer { connection.close() }
             let answer = try await connection.ask(
-                "POST", "/v1/events?topic=\(Connection.escape(topic))", body: body.canonical, contentType: "application/cloudevents-batch+json"
+                "POST", "/v1/events?topic=\(Connection.escape(topic))", body: body.canonical,
+                contentType: "application/cloudevents-batch+json"
             ) { node in
                 try await Routes(node: node, log: node.log, gateway: node.gateway, clock: { Instant.wallClock() })
                     .publishBatch(body, topic: topic)
@@ -138,17 +159,24 @@ struct Publish: AsyncParsableCommand {
                 Terminal.table(
                     ["id", "status", "position or reason"],
                     (answer["events"]?.array ?? []).map {
-                        [$0["id"]?.string ?? "", $0["status"]?.string ?? "", $0["position"]?.string ?? $0["message"]?.string ?? ""]
+                        [
+                            $0["id"]?.string ?? "", $0["status"]?.string ?? "",
+                            $0["position"]?.string ?? $0["message"]?.string ?? "",
+                        ]
                     })
             }
-            if (answer["events"]?.array ?? []).contains(where: { $0["status"]?.string == "refused" }) { throw ExitCode(2) }
+            if (answer["events"]?.array ?? []).contains(where: { $0["status"]?.string == "refused" }) {
+                throw ExitCode(2)
+            }
         }
     }
 }
 
 struct Replay: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Fold history again in shadow state, effects off, and compare every derived event and state digest with the log.")
+        abstract:
+            "Fold history again in shadow state, effects off, and compare every derived event and state digest with the log."
+    )
     @OptionGroup var common: Common
     @Option(name: .long, help: "Replay up to this RFC 3339 time.") var to: String?
 
@@ -156,7 +184,9 @@ struct Replay: AsyncParsableCommand {
         try await reporting {
             let connection = try common.connection()
             defer { connection.close() }
-            let answer = try await connection.ask("POST", "/v1/replay" + (to.map { "?to=" + Connection.escape($0) } ?? ""), body: []) { node in
+            let answer = try await connection.ask(
+                "POST", "/v1/replay" + (to.map { "?to=" + Connection.escape($0) } ?? ""), body: []
+            ) { node in
                 try node.replay(to: to)
             }
             try finish(answer, common.json)
@@ -176,7 +206,8 @@ private func finish(_ answer: JSON, _ json: Bool) throws {
 }
 
 struct Report: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Month by month: performance, models, retrainings and their causes.")
+    static let configuration = CommandConfiguration(
+        abstract: "Month by month: performance, models, retrainings and their causes.")
     @OptionGroup var common: Common
     @Argument(help: "A model's name or its beginning.") var name: String
 
@@ -184,7 +215,9 @@ struct Report: AsyncParsableCommand {
         try await reporting {
             let connection = try common.connection()
             defer { connection.close() }
-            let answer = try await connection.ask("GET", "/v1/report/\(Connection.escape(name))") { node in try node.report(name) }
+            let answer = try await connection.ask("GET", "/v1/report/\(Connection.escape(name))") { node in
+                try node.report(name)
+            }
             common.json ? Terminal.print(answer) : Terminal.report(answer)
         }
     }
@@ -192,7 +225,9 @@ struct Report: AsyncParsableCommand {
 
 struct Lineage: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "What something came from, up to the input events: model:NAME@VERSION, prediction:ID, outcome:ID, question:ID.")
+        abstract:
+            "What something came from, up to the input events: model:NAME@VERSION, prediction:ID, outcome:ID, question:ID."
+    )
     @OptionGroup var common: Common
     @Argument(help: "The node.") var node: String
     @Option(name: .long, help: "Steps upstream; all when absent.") var depth: Int?
@@ -228,7 +263,8 @@ struct Audit: AsyncParsableCommand {
 
 struct SQL: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "sql", abstract: "Read the projection tables: predictions, models, performance_days, drift_days, retrains.")
+        commandName: "sql",
+        abstract: "Read the projection tables: predictions, models, performance_days, drift_days, retrains.")
     @OptionGroup var common: Common
     @Argument(help: "A select statement.") var statement: String
 
@@ -236,7 +272,9 @@ struct SQL: AsyncParsableCommand {
         try await reporting {
             let connection = try common.connection()
             defer { connection.close() }
-            let answer = try await connection.ask("POST", "/v1/sql", body: [UInt8](statement.utf8), contentType: "application/sql") { node in
+            let answer = try await connection.ask(
+                "POST", "/v1/sql", body: [UInt8](statement.utf8), contentType: "application/sql"
+            ) { node in
                 try node.sql(statement)
             }
             if common.json { return Terminal.print(answer) }
@@ -244,7 +282,10 @@ struct SQL: AsyncParsableCommand {
                 (answer["columns"]?.array ?? []).compactMap(\.string),
                 (answer["rows"]?.array ?? []).map { ($0.array ?? []).map(Terminal.cell) })
             let positions = JSON.sorted(answer["asOf"]?.object ?? [:]).filter { ($0.value.int ?? 0) > 0 }
-            print("as of " + positions.map { "\($0.key.split(separator: "|").last ?? "")@\($0.value.text)" }.joined(separator: " "))
+            print(
+                "as of "
+                    + positions.map { "\($0.key.split(separator: "|").last ?? "")@\($0.value.text)" }.joined(
+                        separator: " "))
         }
     }
 }

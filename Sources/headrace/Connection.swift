@@ -14,14 +14,17 @@ final class Connection {
 
     init(dataDirectory: String) throws {
         let configuration = NodeConfiguration(dataDirectory: dataDirectory, platformTopics: home() + "/Topics")
-        if let data = FileManager.default.contents(atPath: configuration.addressFile), let json = try? JSON(parsing: [UInt8](data)),
+        if let data = FileManager.default.contents(atPath: configuration.addressFile),
+            let json = try? JSON(parsing: [UInt8](data)),
             let address = json["address"]?.string, let pid = json["pid"]?.int, kill(pid_t(pid), 0) == 0
         {
             way = .remote(address)
             return
         }
         guard FileManager.default.fileExists(atPath: configuration.logDirectory) else {
-            throw NodeError("unknown-data", "there is no node and no log in '\(dataDirectory)'; start one with ./start or headrace start")
+            throw NodeError(
+                "unknown-data",
+                "there is no node and no log in '\(dataDirectory)'; start one with ./start or headrace start")
         }
         way = .local(try Node(configuration))
     }
@@ -39,7 +42,10 @@ final class Connection {
     private static let patience = 3600.0
 
     /// Asks over HTTP where a node runs, and calls `direct` where none does.
-    func ask(_ method: String, _ path: String, body: [UInt8]? = nil, contentType: String = "application/json", direct: (Node) async throws -> JSON) async throws -> JSON {
+    func ask(
+        _ method: String, _ path: String, body: [UInt8]? = nil, contentType: String = "application/json",
+        direct: (Node) async throws -> JSON
+    ) async throws -> JSON {
         switch way {
         case .local(let node): return try await direct(node)
         case .remote(let address):
@@ -49,14 +55,17 @@ final class Connection {
             }
             guard status < 300 else {
                 throw NodeError(
-                    json["error"]?["code"]?.string ?? "refused", json["error"]?["message"]?.string ?? "the node answered \(status)",
+                    json["error"]?["code"]?.string ?? "refused",
+                    json["error"]?["message"]?.string ?? "the node answered \(status)",
                     fault: status >= 500 ? .world : .caller)
             }
             return json
         }
     }
 
-    private static func send(_ url: String, _ method: String, _ body: [UInt8]?, _ contentType: String) async throws -> (Int, [UInt8]) {
+    private static func send(_ url: String, _ method: String, _ body: [UInt8]?, _ contentType: String) async throws -> (
+        Int, [UInt8]
+    ) {
         guard let url = URL(string: url) else { throw NodeError("bad-address", "'\(url)' is no address") }
         var request = URLRequest(url: url, timeoutInterval: patience)
         request.httpMethod = method
@@ -68,7 +77,9 @@ final class Connection {
             let (data, response) = try await URLSession.shared.data(for: request)
             return ((response as? HTTPURLResponse)?.statusCode ?? 0, [UInt8](data))
         } catch {
-            throw NodeError("unreachable", "the node at \(url.absoluteString) does not answer", cause: error, fault: .world, retriable: true)
+            throw NodeError(
+                "unreachable", "the node at \(url.absoluteString) does not answer", cause: error, fault: .world,
+                retriable: true)
         }
     }
 

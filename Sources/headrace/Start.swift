@@ -51,7 +51,9 @@ struct Start: AsyncParsableCommand {
     private func announce(_ node: Node) {
         let recovery = node.log.recovery
         func say(_ text: String) { FileHandle.standardError.write(Data((text + "\n").utf8)) }
-        if recovery.truncatedBytes > 0 { say("the log's torn tail of \(recovery.truncatedBytes) bytes was cut off (\(recovery.truncatedFile ?? ""))") }
+        if recovery.truncatedBytes > 0 {
+            say("the log's torn tail of \(recovery.truncatedBytes) bytes was cut off (\(recovery.truncatedFile ?? ""))")
+        }
         for range in recovery.damaged { say("the log is damaged: \(range); the rest is readable") }
         for index in recovery.rebuiltIndexes { say("rebuilt the index \(index)") }
     }
@@ -75,10 +77,14 @@ struct Start: AsyncParsableCommand {
             break
         }
         guard let port else {
-            throw NodeError("port-taken", "cannot listen on \(settings.host):\(settings.port); choose another --port", fault: .world)
+            throw NodeError(
+                "port-taken", "cannot listen on \(settings.host):\(settings.port); choose another --port", fault: .world
+            )
         }
         let address = "http://\(settings.host):\(port)"
-        let json = JSON.object(["address": .string(address), "pid": .int(Int64(ProcessInfo.processInfo.processIdentifier))])
+        let json = JSON.object([
+            "address": .string(address), "pid": .int(Int64(ProcessInfo.processInfo.processIdentifier)),
+        ])
         try Data(json.canonical).write(to: URL(filePath: settings.addressFile))
         FileHandle.standardError.write(Data("console and API at \(address)\n".utf8))
         return task
@@ -95,7 +101,8 @@ struct Start: AsyncParsableCommand {
         guard node.failures.isEmpty, !stop.withLock({ $0 }) else { return }
         let seconds = Date().timeIntervalSince(begun)
         if node.log.statistics.events > before + 100 {
-            try node.recordRun(seconds: seconds, started: Instant(milliseconds: Int64(begun.timeIntervalSince1970 * 1000)))
+            try node.recordRun(
+                seconds: seconds, started: Instant(milliseconds: Int64(begun.timeIntervalSince1970 * 1000)))
         } else {
             print("nothing new: the log already holds \(node.log.statistics.events) events")
         }
@@ -122,7 +129,8 @@ final class ProgressBar {
         let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: 30 - filled)
         let rate = Double(node.log.statistics.events) / max(seconds, 0.001)
         let text = String(
-            format: "%@ %3.0f%%  %@  %8.0f events/s  %.0f s", bar, share * 100, fold.now == .distantPast ? "reading…  " : fold.now.date, rate, seconds)
+            format: "%@ %3.0f%%  %@  %8.0f events/s  %.0f s", bar, share * 100,
+            fold.now == .distantPast ? "reading…  " : fold.now.date, rate, seconds)
         FileHandle.standardError.write(Data((interactive ? "\r\(text)\u{1B}[K" : text + "\n").utf8))
     }
 

@@ -14,7 +14,10 @@ enum Terminal {
         var widths = columns.map(\.count)
         for row in rows { for (index, cell) in row.enumerated() { widths[index] = max(widths[index], cell.count) } }
         let numeric = columns.indices.map { column in
-            rows.allSatisfy { $0[column].isEmpty || $0[column] == "–" || Double($0[column].replacingOccurrences(of: "%", with: "")) != nil }
+            rows.allSatisfy {
+                $0[column].isEmpty || $0[column] == "–"
+                    || Double($0[column].replacingOccurrences(of: "%", with: "")) != nil
+            }
         }
         func line(_ cells: [String]) -> String {
             cells.enumerated().map { index, cell in
@@ -50,18 +53,23 @@ enum Terminal {
         for month in json["months"]?.array ?? [] {
             let retrains = (month["retrains"]?.array ?? []).map { retrain in
                 let kinds = (retrain["causes"]?.array ?? []).compactMap { $0["kind"]?.string }.joined(separator: "+")
-                return "\(retrain["at"]?.string?.prefix(10) ?? "") \(kinds) → \(retrain["version"]?.int ?? 0) \(retrain["result"]?.string ?? "")"
+                return
+                    "\(retrain["at"]?.string?.prefix(10) ?? "") \(kinds) → \(retrain["version"]?.int ?? 0) \(retrain["result"]?.string ?? "")"
             }
-            let versions = (month["models"]?.array ?? []).compactMap { $0.string?.split(separator: "@").last.map(String.init) }
+            let versions = (month["models"]?.array ?? []).compactMap {
+                $0.string?.split(separator: "@").last.map(String.init)
+            }
             rows.append([
-                month["month"]?.string ?? "", String(month["questions"]?.int ?? 0), number(month["auc"], 4), number(month["firstModelAUC"], 4),
+                month["month"]?.string ?? "", String(month["questions"]?.int ?? 0), number(month["auc"], 4),
+                number(month["firstModelAUC"], 4),
                 number(month["logLoss"], 4), String(format: "%.1f%%", (month["coverage"]?.double ?? 0) * 100),
                 versions.isEmpty ? "–" : versions.joined(separator: " "), retrains.joined(separator: "; "),
             ])
         }
         table(["month", "questions", "AUC", "first model", "log loss", "coverage", "versions", "retrains"], rows)
         Swift.print(
-            "\nmean AUC February to December: \(number(json["meanAUC"], 4)) (the first model alone: \(number(json["firstModelMeanAUC"], 4)))")
+            "\nmean AUC February to December: \(number(json["meanAUC"], 4)) (the first model alone: \(number(json["firstModelMeanAUC"], 4)))"
+        )
         let seconds = json["seconds"]?.double ?? 0
         let events = json["events"]?.double ?? 0
         if seconds > 0 {
@@ -75,7 +83,8 @@ enum Terminal {
     static func lineage(_ json: JSON) {
         for node in json["nodes"]?.array ?? [] {
             let indent = String(repeating: "  ", count: Int(node["depth"]?.int ?? 0))
-            let facts = JSON.sorted(node["facts"]?.object ?? [:]).map { "\($0.key)=\(cell($0.value).prefix(72))" }.joined(separator: " ")
+            let facts = JSON.sorted(node["facts"]?.object ?? [:]).map { "\($0.key)=\(cell($0.value).prefix(72))" }
+                .joined(separator: " ")
             let position = node["position"]?.string.map { " (\($0))" } ?? ""
             Swift.print("\(indent)\(node["id"]?.string ?? "")\(position)\(facts.isEmpty ? "" : "  \(facts)")")
         }

@@ -32,7 +32,10 @@ import Testing
     }
 
     static func randomJSON(_ random: inout SeededRandom, _ depth: Int) -> [UInt8] {
-        let pieces = ["\"a\\n\\u00e9\\ud83d\\ude00b\"", "\"ü€😀\"", "-0.0", "1e5", "12345678901234567890", "0.1", "1.7976931348623157e308", "-1", "true", "null", "\"\"", "3.141592653589793", "5e-324", "123456.789e-3"]
+        let pieces = [
+            "\"a\\n\\u00e9\\ud83d\\ude00b\"", "\"ü€😀\"", "-0.0", "1e5", "12345678901234567890", "0.1",
+            "1.7976931348623157e308", "-1", "true", "null", "\"\"", "3.141592653589793", "5e-324", "123456.789e-3",
+        ]
         switch Int.random(in: 0..<(depth > 3 ? 6 : 10), using: &random) {
         case 0..<4: return [UInt8](pieces[Int.random(in: 0..<pieces.count, using: &random)].utf8)
         case 4..<6: return [UInt8]("\(Double.random(in: -1e6...1e6, using: &random))".utf8)
@@ -71,7 +74,8 @@ import Testing
         case .bool(let value): return (theirs as? Bool) == value
         case .int(let value): return (theirs as? NSNumber)?.doubleValue == Double(value)
         // Foundation goes by way of Decimal for long numbers and is off by an ulp; exactness is tested below.
-        case .double(let value): return (theirs as? NSNumber).map { abs($0.doubleValue - value) <= abs(value) * 1e-15 } ?? false
+        case .double(let value):
+            return (theirs as? NSNumber).map { abs($0.doubleValue - value) <= abs(value) * 1e-15 } ?? false
         case .string(let value): return (theirs as? String) == value
         case .array(let items):
             guard let list = theirs as? [Any], list.count == items.count else { return false }
@@ -118,15 +122,21 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        ("2013-01-01T10:15:00Z", 1_357_035_300_000), ("1969-12-31T23:59:59.999Z", -1), ("2000-02-29T00:00:00+01:00", 951_778_800_000),
-        ("0001-01-01T00:00:00Z", -62_135_596_800_000),
-    ] as [(String, Int64)]) func instantsAreRFC3339(text: String, milliseconds: Int64) {
+    @Test(
+        arguments: [
+            ("2013-01-01T10:15:00Z", 1_357_035_300_000), ("1969-12-31T23:59:59.999Z", -1),
+            ("2000-02-29T00:00:00+01:00", 951_778_800_000),
+            ("0001-01-01T00:00:00Z", -62_135_596_800_000),
+        ] as [(String, Int64)]) func instantsAreRFC3339(text: String, milliseconds: Int64)
+    {
         #expect(Instant(text)?.milliseconds == milliseconds)
         #expect(Instant(Instant(milliseconds: milliseconds).description)?.milliseconds == milliseconds)
     }
 
-    @Test(arguments: ["2013-02-29T00:00:00Z", "2013-01-01 10:15", "2013-13-01T00:00:00Z", "2013-01-01T25:00:00Z", "x", "2013-01-01T00:00:00"])
+    @Test(arguments: [
+        "2013-02-29T00:00:00Z", "2013-01-01 10:15", "2013-13-01T00:00:00Z", "2013-01-01T25:00:00Z", "x",
+        "2013-01-01T00:00:00",
+    ])
     func badInstantsAreRefused(text: String) { #expect(Instant(text) == nil) }
 
     @Test(arguments: ["America/New_York", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe", "UTC", "+05:30"])
@@ -141,8 +151,11 @@ import Testing
         }
     }
 
-    @Test(arguments: [("90s", 90_000), ("1h30m", 5_400_000), ("30d", 2_592_000_000), ("250ms", 250)] as [(String, Int64)])
+    @Test(
+        arguments: [("90s", 90_000), ("1h30m", 5_400_000), ("30d", 2_592_000_000), ("250ms", 250)] as [(String, Int64)])
     func spansAreRead(text: String, milliseconds: Int64) { #expect(parseSpan(text) == milliseconds) }
 
-    @Test(arguments: ["", "3", "h", "3w", "-1h", "99999999999999999999d"]) func badSpansAreRefused(text: String) { #expect(parseSpan(text) == nil) }
+    @Test(arguments: ["", "3", "h", "3w", "-1h", "99999999999999999999d"]) func badSpansAreRefused(text: String) {
+        #expect(parseSpan(text) == nil)
+    }
 }

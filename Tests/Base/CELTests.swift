@@ -2,7 +2,8 @@ import Base
 import Testing
 
 @Suite struct CELTests {
-    static let data = #"{"delay": 12, "tail": null, "origin": "JFK", "at": "2013-07-04T16:30:00Z", "list": [1, 2, 3], "deep": {"x": {"y": true}}}"#
+    static let data =
+        #"{"delay": 12, "tail": null, "origin": "JFK", "at": "2013-07-04T16:30:00Z", "list": [1, 2, 3], "deep": {"x": {"y": true}}}"#
 
     static func evaluate(_ source: String) throws -> CELValue {
         var context = CELContext(document: try JSONDocument(data))
@@ -11,22 +12,37 @@ import Testing
 
     /// Expression and the expression for what it must equal.
     @Test(arguments: [
-        ("1 + 2 * 3", "7"), ("(1 + 2) * 3", "9"), ("-7 / 2", "-3"), ("-7 % 3", "-1"), ("7u / 2u", "3u"), ("1.0 / 4.0", "0.25"),
-        ("data.delay > 10.0 ? 'late' : 'fine'", "'late'"), ("data.delay", "12"), ("data.tail == null", "true"), ("data.deep.x.y", "true"),
-        ("has(data.tail)", "true"), ("has(data.nope)", "false"), ("data.nope == 1 || true", "true"), ("false && data.nope == 1", "false"),
-        ("true || data.nope == 1", "true"), ("'JFK' in ['EWR', 'JFK']", "true"), ("data.list.map(x, x * 2.0)", "[2.0, 4.0, 6.0]"),
-        ("data.list.filter(x, x > 1.0)", "[2.0, 3.0]"), ("data.list.all(x, x > 0.0)", "true"), ("data.list.exists(x, x == 3.0)", "true"),
-        ("data.list.exists_one(x, x > 2.0)", "true"), ("size('héllo')", "5"), ("size(data.list)", "3"), ("data.list[1]", "2"),
-        ("{'a': 1, 'b': 2}['b']", "2"), ("'a' + 'b'", "'ab'"), ("[1] + [2]", "[1, 2]"), ("b'abc' == bytes('abc')", "true"),
-        ("'hello'.startsWith('he') && 'hello'.endsWith('lo') && 'hello'.contains('ell')", "true"), ("'a1'.matches('^[a-z][0-9]$')", "true"),
-        ("timestamp(data.at).getHours('America/New_York')", "12"), ("timestamp(data.at).getDayOfWeek('America/New_York')", "4"),
-        ("timestamp(data.at).getFullYear()", "2013"), ("timestamp(data.at).getMonth()", "6"), ("timestamp(data.at).getDate()", "4"),
+        ("1 + 2 * 3", "7"), ("(1 + 2) * 3", "9"), ("-7 / 2", "-3"), ("-7 % 3", "-1"), ("7u / 2u", "3u"),
+        ("1.0 / 4.0", "0.25"),
+        ("data.delay > 10.0 ? 'late' : 'fine'", "'late'"), ("data.delay", "12"), ("data.tail == null", "true"),
+        ("data.deep.x.y", "true"),
+        ("has(data.tail)", "true"), ("has(data.nope)", "false"), ("data.nope == 1 || true", "true"),
+        ("false && data.nope == 1", "false"),
+        ("true || data.nope == 1", "true"), ("'JFK' in ['EWR', 'JFK']", "true"),
+        ("data.list.map(x, x * 2.0)", "[2.0, 4.0, 6.0]"),
+        ("data.list.filter(x, x > 1.0)", "[2.0, 3.0]"), ("data.list.all(x, x > 0.0)", "true"),
+        ("data.list.exists(x, x == 3.0)", "true"),
+        ("data.list.exists_one(x, x > 2.0)", "true"), ("size('héllo')", "5"), ("size(data.list)", "3"),
+        ("data.list[1]", "2"),
+        ("{'a': 1, 'b': 2}['b']", "2"), ("'a' + 'b'", "'ab'"), ("[1] + [2]", "[1, 2]"),
+        ("b'abc' == bytes('abc')", "true"),
+        ("'hello'.startsWith('he') && 'hello'.endsWith('lo') && 'hello'.contains('ell')", "true"),
+        ("'a1'.matches('^[a-z][0-9]$')", "true"),
+        ("timestamp(data.at).getHours('America/New_York')", "12"),
+        ("timestamp(data.at).getDayOfWeek('America/New_York')", "4"),
+        ("timestamp(data.at).getFullYear()", "2013"), ("timestamp(data.at).getMonth()", "6"),
+        ("timestamp(data.at).getDate()", "4"),
         ("timestamp(data.at).getDayOfMonth()", "3"), ("timestamp(data.at).getDayOfYear()", "184"),
-        ("timestamp(data.at) - duration('1h')", "timestamp('2013-07-04T15:30:00Z')"), ("duration('1h30m') == duration('5400s')", "true"),
-        ("timestamp(data.at) - timestamp('2013-07-04T00:00:00Z')", "duration('16h30m')"), ("duration('1.5h').getMinutes()", "90"),
-        ("int('42') + int(3.9) + int(2u)", "47"), ("double('1.5')", "1.5"), ("string(12)", "'12'"), ("string(1.5)", "'1.5'"),
-        ("1 == 1.0", "true"), ("1u == 1", "true"), ("9007199254740993 == 9007199254740992.0", "false"), ("dyn(1) != dyn('1')", "true"),
-        ("0x1F", "31"), ("'\\u00e9\\x41\\101'", "'éAA'"), ("r'\\n'", "'\\\\n'"), ("'''a\nb'''", "'a\\nb'"), ("1 < 2 && 'a' < 'b' && 1.5 >= 1", "true"),
+        ("timestamp(data.at) - duration('1h')", "timestamp('2013-07-04T15:30:00Z')"),
+        ("duration('1h30m') == duration('5400s')", "true"),
+        ("timestamp(data.at) - timestamp('2013-07-04T00:00:00Z')", "duration('16h30m')"),
+        ("duration('1.5h').getMinutes()", "90"),
+        ("int('42') + int(3.9) + int(2u)", "47"), ("double('1.5')", "1.5"), ("string(12)", "'12'"),
+        ("string(1.5)", "'1.5'"),
+        ("1 == 1.0", "true"), ("1u == 1", "true"), ("9007199254740993 == 9007199254740992.0", "false"),
+        ("dyn(1) != dyn('1')", "true"),
+        ("0x1F", "31"), ("'\\u00e9\\x41\\101'", "'éAA'"), ("r'\\n'", "'\\\\n'"), ("'''a\nb'''", "'a\\nb'"),
+        ("1 < 2 && 'a' < 'b' && 1.5 >= 1", "true"),
         ("-9223372036854775808", "-9223372036854775807 - 1"), ("!false", "true"), ("// note\n1", "1"),
     ]) func gives(source: String, expected: String) throws {
         let value = try Self.evaluate(source)
@@ -35,14 +51,19 @@ import Testing
     }
 
     @Test(arguments: [
-        ("1 / 0", "divide-by-zero"), ("9223372036854775807 + 1", "overflow"), ("data.nope", "no-such-key"), ("1 + 1.0", "bad-type"),
-        ("[1][3]", "bad-index"), ("timestamp('yesterday')", "bad-value"), ("'a'.matches('(')", "bad-regex"), ("1 ? 2 : 3", "bad-type"),
+        ("1 / 0", "divide-by-zero"), ("9223372036854775807 + 1", "overflow"), ("data.nope", "no-such-key"),
+        ("1 + 1.0", "bad-type"),
+        ("[1][3]", "bad-index"), ("timestamp('yesterday')", "bad-value"), ("'a'.matches('(')", "bad-regex"),
+        ("1 ? 2 : 3", "bad-type"),
         ("data.nope == 1 || false", "no-such-key"), ("timestamp(data.at).getHours('Mars/Base')", "unknown-time-zone"),
     ]) func fails(source: String, code: String) {
         #expect(errorCode { _ = try Self.evaluate(source) } == code)
     }
 
-    @Test(arguments: ["", "1 +", "(1", "data.", "a b", "1 ++ 2", "'open", "unknown + 1", "nofunc(1)", "has(1)", "[1, 2", String(repeating: "(", count: 200)])
+    @Test(arguments: [
+        "", "1 +", "(1", "data.", "a b", "1 ++ 2", "'open", "unknown + 1", "nofunc(1)", "has(1)", "[1, 2",
+        String(repeating: "(", count: 200),
+    ])
     func isRefusedWhenCompiled(source: String) {
         #expect(errorCode { _ = try CELProgram(source) } != nil)
     }

@@ -7,20 +7,25 @@ import Testing
     /// The required tests of the JSON-Schema-Test-Suite, keyword by keyword; groups that use an unsupported keyword must be
     /// refused, everything else must agree.
     @Test func schemasPassTheSuite() throws {
-        guard let root = conformanceDirectory.map({ $0 + "/json-schema/tests/draft2020-12" }), FileManager.default.fileExists(atPath: root) else {
+        guard let root = conformanceDirectory.map({ $0 + "/json-schema/tests/draft2020-12" }),
+            FileManager.default.fileExists(atPath: root)
+        else {
             print("➜ skipped: JSON Schema conformance needs HEADRACE_CONFORMANCE")
             return
         }
         var checked = 0
         var refused: [String: Int] = [:]
         for name in try FileManager.default.contentsOfDirectory(atPath: root).sorted() where name.hasSuffix(".json") {
-            let groups = try JSON(parsing: [UInt8](try #require(FileManager.default.contents(atPath: root + "/" + name)))).array ?? []
+            let groups =
+                try JSON(parsing: [UInt8](try #require(FileManager.default.contents(atPath: root + "/" + name)))).array
+                ?? []
             for group in groups {
                 let schema: JSONSchema
                 do {
                     schema = try JSONSchema(try #require(group["schema"]))
                 } catch let error as CatalogError {
-                    #expect(error.code == "unsupported-keyword", "\(name): \(group["description"]?.string ?? ""): \(error)")
+                    #expect(
+                        error.code == "unsupported-keyword", "\(name): \(group["description"]?.string ?? ""): \(error)")
                     refused[name, default: 0] += 1
                     continue
                 }
@@ -31,28 +36,43 @@ import Testing
                     checked += 1
                     #expect(
                         (violation == nil) == test["valid"]?.bool,
-                        "\(name): \(group["description"]?.string ?? ""): \(test["description"]?.string ?? ""): \(violation?.description ?? "valid")")
+                        "\(name): \(group["description"]?.string ?? ""): \(test["description"]?.string ?? ""): \(violation?.description ?? "valid")"
+                    )
                 }
             }
         }
-        print("➜ JSON Schema: \(checked) checks, groups refused for a keyword: \(refused.values.reduce(0, +)) in \(refused.keys.sorted().joined(separator: " "))")
+        print(
+            "➜ JSON Schema: \(checked) checks, groups refused for a keyword: \(refused.values.reduce(0, +)) in \(refused.keys.sorted().joined(separator: " "))"
+        )
         #expect(checked > 900)
         // Keywords that are supported may have no refused group of their own.
-        for name in ["type", "enum", "const", "required", "properties", "items", "prefixItems", "minimum", "maximum", "minLength", "maxLength", "pattern", "multipleOf", "uniqueItems", "contains", "not", "allOf", "anyOf", "oneOf", "if-then-else", "additionalProperties", "patternProperties", "propertyNames", "dependentRequired", "dependentSchemas", "minContains", "maxContains", "minItems", "maxItems", "minProperties", "maxProperties", "exclusiveMinimum", "exclusiveMaximum", "boolean_schema"] {
+        for name in [
+            "type", "enum", "const", "required", "properties", "items", "prefixItems", "minimum", "maximum",
+            "minLength", "maxLength", "pattern", "multipleOf", "uniqueItems", "contains", "not", "allOf", "anyOf",
+            "oneOf", "if-then-else", "additionalProperties", "patternProperties", "propertyNames", "dependentRequired",
+            "dependentSchemas", "minContains", "maxContains", "minItems", "maxItems", "minProperties", "maxProperties",
+            "exclusiveMinimum", "exclusiveMaximum", "boolean_schema",
+        ] {
             #expect((refused[name + ".json"] ?? 0) <= 2, "\(name)")
         }
     }
 
     @Test func violationsNameTheirPlace() throws {
-        let schema = try JSONSchema(try JSON(parsing: [UInt8](#"{"type":"object","properties":{"a":{"type":"array","items":{"type":"number","minimum":3}}}}"#.utf8)))
+        let schema = try JSONSchema(
+            try JSON(
+                parsing: [UInt8](
+                    #"{"type":"object","properties":{"a":{"type":"array","items":{"type":"number","minimum":3}}}}"#.utf8
+                )))
         let violation = schema.check(try JSONDocument(#"{"a":[5,4,1]}"#))
         #expect(violation?.path == "/a/2" && violation?.message == "must be at least 3.0")
     }
 
     @Test(arguments: [
-        ("kind: Topic\nname: t\npartitons: 2", "unknown keys partitons"), ("kind: Topic\nname: t\npartitions: many", "must be a whole number"),
+        ("kind: Topic\nname: t\npartitons: 2", "unknown keys partitons"),
+        ("kind: Topic\nname: t\npartitions: many", "must be a whole number"),
         ("name: t", "t.yaml:1: 'kind' or 'name' is missing"),
-        ("kind: Topic\nname: t\nschema: {type: strin}", "names no type"), ("kind: Topic\nname: t\nschema: {unevaluatedItems: false}", "'unevaluatedItems' is not supported"),
+        ("kind: Topic\nname: t\nschema: {type: strin}", "names no type"),
+        ("kind: Topic\nname: t\nschema: {unevaluatedItems: false}", "'unevaluatedItems' is not supported"),
     ]) func mistakesAreNamed(text: String, expected: String) {
         var message = ""
         do {

@@ -11,7 +11,8 @@ import Testing
     /// a second run does nothing twice.
     @Test func damagedRowsAreReportedAndTheRestIsPlayed() throws {
         let scratch = try ScratchDirectory()
-        let csv = "at,name,value\r\n2013-01-02T00:00:00Z,b,2\n2013-01-01T00:00:00Z,\"a,\"\"x\"\"\",1\n2013-01-03T00:00:00Z,c\n2013-01-04T00:00:00Z,d,NA\nyesterday,e,5\n2013-01-05T00:00:00Z,f,-6\n2013-01-06T00:00:00Z,g,"
+        let csv =
+            "at,name,value\r\n2013-01-02T00:00:00Z,b,2\n2013-01-01T00:00:00Z,\"a,\"\"x\"\"\",1\n2013-01-03T00:00:00Z,c\n2013-01-04T00:00:00Z,d,NA\nyesterday,e,5\n2013-01-05T00:00:00Z,f,-6\n2013-01-06T00:00:00Z,g,"
         try Data(csv.utf8).write(to: URL(filePath: scratch.path + "/t.csv"))
         let config = """
             {"name":"t","config":{"connector.class":"CsvHistorySource","directory":"\(scratch.path)","missing":"NA","tables":"t","tables.t.file":"t.csv",
@@ -21,11 +22,16 @@ import Testing
         let log = try EmbeddedLog.open(scratch.path + "/log")
         let gateway = Gateway(log: log, clock: { Instant(milliseconds: 2_000_000_000_000) })
         func declare(_ text: String) throws {
-            for definition in try Workspace.parse(text, file: "t") { try gateway.declare(try TopicDefinition(definition), reserved: false) }
+            for definition in try Workspace.parse(text, file: "t") {
+                try gateway.declare(try TopicDefinition(definition), reserved: false)
+            }
         }
-        try declare("kind: Topic\nname: t\npartitions: 2\nschema: {properties: {value: {type: [number, \"null\"], minimum: 0}}}\n---\nkind: Topic\nname: headrace.dead-letters\n---\nkind: Topic\nname: connect.offsets")
+        try declare(
+            "kind: Topic\nname: t\npartitions: 2\nschema: {properties: {value: {type: [number, \"null\"], minimum: 0}}}\n---\nkind: Topic\nname: headrace.dead-letters\n---\nkind: Topic\nname: connect.offsets"
+        )
         for attempt in 0..<2 {
-            let source = try CSVHistorySource(try ConnectorConfiguration([UInt8](config.utf8), place: "t.json"), log: log, gateway: gateway)
+            let source = try CSVHistorySource(
+                try ConnectorConfiguration([UInt8](config.utf8), place: "t.json"), log: log, gateway: gateway)
             source.run()
             let status = source.status
             #expect(status.state == "FINISHED", "\(status.trace ?? "")")
@@ -34,7 +40,11 @@ import Testing
             var progress = 0
             for partition in 0..<2 {
                 try log.forEachEvent(TopicPartition("t", partition)) { event in
-                    if event.isProgress { progress += 1 } else { names.append("\(event.time.date.suffix(2))\(event.id)") }
+                    if event.isProgress {
+                        progress += 1
+                    } else {
+                        names.append("\(event.time.date.suffix(2))\(event.id)")
+                    }
                     return true
                 }
             }
@@ -47,7 +57,10 @@ import Testing
             }
             #expect(reasons.sorted() == ["bad-row", "bad-row", "bad-row", "schema-violation"])
         }
-        let changed = try CSVHistorySource(try ConnectorConfiguration([UInt8](config.replacingOccurrences(of: "'value': value", with: "'value': value, 'more': 1").utf8), place: "t.json"), log: log, gateway: gateway)
+        let changed = try CSVHistorySource(
+            try ConnectorConfiguration(
+                [UInt8](config.replacingOccurrences(of: "'value': value", with: "'value': value, 'more': 1").utf8),
+                place: "t.json"), log: log, gateway: gateway)
         changed.run()
         #expect(changed.status.state == "FAILED" && changed.status.trace?.contains("history-changed") == true)
         log.close()

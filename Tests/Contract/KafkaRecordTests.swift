@@ -5,7 +5,8 @@ import Testing
 
 @Suite struct KafkaRecordTests {
     /// What we write is what a Kafka client reads: kafka-python decodes our batches, LZ4 and headers included.
-    @Test(.enabled(if: python != nil, "./test makes the Python environment"), arguments: 0..<4) func clientsReadOurBatches(seed: Int) throws {
+    @Test(.enabled(if: python != nil, "./test makes the Python environment"), arguments: 0..<4)
+    func clientsReadOurBatches(seed: Int) throws {
         var random = SeededRandom(seed: UInt64(seed) &+ 40)
         var events: [NewEvent] = []
         for number in 0..<[1, 3, 80, 400][seed] {
@@ -13,7 +14,9 @@ import Testing
             let key: [UInt8]? = number % 3 == 0 ? nil : [UInt8]("k\(number)".utf8)
             let data: [UInt8]? = number % 7 == 0 ? nil : [UInt8]("{\"ü\":\(number)}".utf8)
             let causation: String? = number % 2 == 0 ? "c" : nil
-            events.append(NewEvent(id: "e\(number)", source: "s", type: "t", time: time, key: key, data: data, causation: causation))
+            events.append(
+                NewEvent(
+                    id: "e\(number)", source: "s", type: "t", time: time, key: key, data: data, causation: causation))
         }
         var builder = RecordBatchBuilder()
         for event in events { builder.append(event) }
@@ -21,7 +24,8 @@ import Testing
         RecordBatchLayout.stamp(&bytes, baseOffset: 77)
         let scratch = try ScratchDirectory()
         try Data(bytes).write(to: URL(filePath: scratch.path + "/batch"))
-        let result = try run(python!, [projectDirectory + "/Tests/Contract/Python/read_batch.py", scratch.path + "/batch"])
+        let result = try run(
+            python!, [projectDirectory + "/Tests/Contract/Python/read_batch.py", scratch.path + "/batch"])
         var lines: [JSON] = []
         for line in result.output.split(separator: "\n") { lines.append(try JSON(parsing: [UInt8](line.utf8))) }
         try #require(lines.count == events.count, "\(result.errors)")

@@ -14,21 +14,29 @@ final class FlightsNode: @unchecked Sendable {
     let process = Process()
     let data: String
 
-    init(data: String, until: String? = nil, connector: String? = "Connectors/flights.json", exit: Bool = true, checkpoint: Double = 2) throws {
+    init(
+        data: String, until: String? = nil, connector: String? = "Connectors/flights.json", exit: Bool = true,
+        checkpoint: Double = 2
+    ) throws {
         self.data = data
         process.executableURL = URL(filePath: headrace)
-        var arguments = ["start", "--data", data, "--workspace", "Examples/flights", "--port", "0", "--checkpoint", "\(checkpoint)"]
+        var arguments = [
+            "start", "--data", data, "--workspace", "Examples/flights", "--port", "0", "--checkpoint", "\(checkpoint)",
+        ]
         if let connector { arguments += ["--connector", connector] }
         if let until { arguments += ["--until", until] }
         if exit { arguments.append("--exit") }
         process.arguments = arguments
         process.currentDirectoryURL = URL(filePath: projectDirectory)
-        process.environment = ProcessInfo.processInfo.environment.merging(["HEADRACE_FLIGHTS": flightsDirectory ?? ""]) { $1 }
+        process.environment = ProcessInfo.processInfo.environment.merging(["HEADRACE_FLIGHTS": flightsDirectory ?? ""])
+        { $1 }
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = FileHandle.nullDevice
         try FileManager.default.createDirectory(atPath: data, withIntermediateDirectories: true)
         let errors = data + "/stderr"
-        if !FileManager.default.fileExists(atPath: errors) { _ = FileManager.default.createFile(atPath: errors, contents: nil) }
+        if !FileManager.default.fileExists(atPath: errors) {
+            _ = FileManager.default.createFile(atPath: errors, contents: nil)
+        }
         let handle = try #require(FileHandle(forWritingAtPath: errors))
         try handle.seekToEnd()
         process.standardError = handle
@@ -36,12 +44,15 @@ final class FlightsNode: @unchecked Sendable {
         try process.run()
     }
 
-    var errors: String { String(decoding: FileManager.default.contents(atPath: data + "/stderr") ?? Data(), as: UTF8.self) }
+    var errors: String {
+        String(decoding: FileManager.default.contents(atPath: data + "/stderr") ?? Data(), as: UTF8.self)
+    }
 
     /// Waits until the node says where it listens.
     func address() throws -> String {
         for _ in 0..<600 {
-            if let bytes = FileManager.default.contents(atPath: data + "/node.json"), let json = try? JSON(parsing: [UInt8](bytes)),
+            if let bytes = FileManager.default.contents(atPath: data + "/node.json"),
+                let json = try? JSON(parsing: [UInt8](bytes)),
                 let address = json["address"]?.string
             {
                 return address
@@ -70,7 +81,9 @@ struct HTTPAnswer {
     var text: String { String(decoding: body, as: UTF8.self) }
 }
 
-func http(_ method: String, _ url: String, headers: [String: String] = [:], body: [UInt8]? = nil) async throws -> HTTPAnswer {
+func http(_ method: String, _ url: String, headers: [String: String] = [:], body: [UInt8]? = nil) async throws
+    -> HTTPAnswer
+{
     var request = URLRequest(url: try #require(URL(string: url)), timeoutInterval: 120)
     request.httpMethod = method
     for (name, value) in headers { request.setValue(value, forHTTPHeaderField: name) }
@@ -86,7 +99,12 @@ func fingerprint(_ data: String) throws -> [String: String] {
     options.readOnly = true
     let log = try EmbeddedLog.open(data + "/log", options: options)
     var result: [String: String] = [:]
-    for topic in ["flights.scheduled", "flights.departed", "flights.arrived", "flights.cancelled", "weather.observed", "planes", "questions.asked", "outcomes.observed", "training.requested", "models.registered", "models.deployed", "models.rejected", "models.artifacts", "predictions.served", "monitors.performance", "monitors.drift", "retraining.triggered", "headrace.digests", "headrace.dead-letters"] {
+    for topic in [
+        "flights.scheduled", "flights.departed", "flights.arrived", "flights.cancelled", "weather.observed", "planes",
+        "questions.asked", "outcomes.observed", "training.requested", "models.registered", "models.deployed",
+        "models.rejected", "models.artifacts", "predictions.served", "monitors.performance", "monitors.drift",
+        "retraining.triggered", "headrace.digests", "headrace.dead-letters", "headrace.unfolded", "headrace.late",
+    ] {
         for partition in 0..<2 {
             var stream = DigestStream()
             var count = 0

@@ -17,7 +17,9 @@ final class FirstDays: Sendable {
         scratch = try ScratchDirectory()
         let node = try FlightsNode(data: scratch.path + "/data", until: Self.until)
         node.process.waitUntilExit()
-        guard node.process.terminationStatus == 0 else { throw EventLogError("test", "the play failed: \(node.errors)") }
+        guard node.process.terminationStatus == 0 else {
+            throw EventLogError("test", "the play failed: \(node.errors)")
+        }
         print = try fingerprint(scratch.path + "/data")
     }
 
@@ -37,7 +39,12 @@ final class FirstDays: Sendable {
     @Test(.enabled(if: python != nil, "./test makes the Python environment")) func januaryEqualsPandas() throws {
         let days = try first()
         let oracle = days.scratch.path + "/oracle.csv"
-        let made = try run(python!, [projectDirectory + "/Tests/EndToEnd/Oracle/features_oracle.py", flightsDirectory!, oracle, "--from", "2013-01-01", "--to", "2013-02-01"])
+        let made = try run(
+            python!,
+            [
+                projectDirectory + "/Tests/EndToEnd/Oracle/features_oracle.py", flightsDirectory!, oracle, "--from",
+                "2013-01-01", "--to", "2013-02-01",
+            ])
         try #require(made.status == 0, "\(made.errors)")
         var options = EmbeddedLog.Options()
         options.readOnly = true
@@ -48,9 +55,14 @@ final class FirstDays: Sendable {
             lines += String(decoding: event.data ?? [], as: UTF8.self) + "\n"
             return true
         }
-        let compared = try run(python!, [projectDirectory + "/Tests/EndToEnd/Oracle/compare_features.py", oracle], input: lines)
+        let compared = try run(
+            python!, [projectDirectory + "/Tests/EndToEnd/Oracle/compare_features.py", oracle], input: lines)
         let answer = try JSON(parsing: [UInt8](compared.output.utf8))
-        #expect(answer == ["compared": 26_931, "different": 0, "missing": 0, "bijective": true] || (answer["different"]?.int == 0 && answer["missing"]?.int == 0 && answer["bijective"]?.bool == true && (answer["compared"]?.int ?? 0) > 26_000), "\(compared.output) \(compared.errors)")
+        #expect(
+            answer == ["compared": 26_931, "different": 0, "missing": 0, "bijective": true]
+                || (answer["different"]?.int == 0 && answer["missing"]?.int == 0 && answer["bijective"]?.bool == true
+                    && (answer["compared"]?.int ?? 0) > 26_000),
+            "\(compared.output) \(compared.errors)")
     }
 
     /// Twenty kills at seeded moments in four runs, two of each run while a model trains or is deployed; every run ends in
@@ -61,7 +73,8 @@ final class FirstDays: Sendable {
         var random = SeededRandom(seed: UInt64(seed) &+ 100)
         var inTraining = 0
         for kill in 0..<5 {
-            let node = try FlightsNode(data: scratch.path, until: FirstDays.until, checkpoint: Double.random(in: 0.05...1, using: &random))
+            let node = try FlightsNode(
+                data: scratch.path, until: FirstDays.until, checkpoint: Double.random(in: 0.05...1, using: &random))
             if kill == 1 || kill == 3 {
                 if try await waitForTraining(node) { inTraining += 1 }
                 try await Task.sleep(for: .milliseconds(Int.random(in: 0...600, using: &random)))
@@ -75,7 +88,9 @@ final class FirstDays: Sendable {
         last.process.waitUntilExit()
         try #require(last.process.terminationStatus == 0, "\(last.errors)")
         let ended = try fingerprint(scratch.path)
-        for (topic, expected) in days.print.sorted(by: { $0.key < $1.key }) { #expect(ended[topic] == expected, "\(topic)") }
+        for (topic, expected) in days.print.sorted(by: { $0.key < $1.key }) {
+            #expect(ended[topic] == expected, "\(topic)")
+        }
         #expect(ended.count == days.print.count)
     }
 
@@ -85,7 +100,9 @@ final class FirstDays: Sendable {
         while node.process.isRunning {
             guard let answer = try? await http("GET", address + "/v1/topics") else { return false }
             var records: [String: Int64] = [:]
-            for topic in answer.json["topics"]?.array ?? [] { records[topic["name"]?.string ?? ""] = topic["records"]?.int ?? 0 }
+            for topic in answer.json["topics"]?.array ?? [] {
+                records[topic["name"]?.string ?? ""] = topic["records"]?.int ?? 0
+            }
             if (records["training.requested"] ?? 0) > (records["models.registered"] ?? 0) { return true }
             try await Task.sleep(for: .milliseconds(10))
         }
@@ -100,11 +117,20 @@ final class FirstDays: Sendable {
         }
         let model = try audit(days.data, "model", "flights-delay@2")
         #expect(model.status == 0 && model.json["verdict"] == "EXACT")
-        #expect(model.json["modelDigest"] == model.json["recordedModelDigest"] && model.json["datasetDigest"] == model.json["recordedDatasetDigest"])
-        let page = try JSON(parsing: [UInt8](try run(headrace, ["tail", "predictions.served", "--from", "700", "--limit", "1", "--json", "--data", days.data]).output.utf8))
+        #expect(
+            model.json["modelDigest"] == model.json["recordedModelDigest"]
+                && model.json["datasetDigest"] == model.json["recordedDatasetDigest"])
+        let page = try JSON(
+            parsing: [UInt8](
+                try run(
+                    headrace,
+                    ["tail", "predictions.served", "--from", "700", "--limit", "1", "--json", "--data", days.data]
+                ).output.utf8))
         let id = try #require(page["data"]?["id"]?.string)
         let prediction = try audit(days.data, "prediction", id)
-        #expect(prediction.status == 0 && prediction.json["verdict"] == "EXACT" && prediction.json["score"] == prediction.json["recordedScore"])
+        #expect(
+            prediction.status == 0 && prediction.json["verdict"] == "EXACT"
+                && prediction.json["score"] == prediction.json["recordedScore"])
         let replay = try run(headrace, ["replay", "--data", days.data, "--json"])
         #expect(replay.status == 0 && replay.output.contains("EXACT"), "\(replay.output)")
 
@@ -134,25 +160,38 @@ final class FirstDays: Sendable {
         var start = 0
         while start < bytes.count {
             let frame = try bytes[start...].withUnsafeBytes { try LogFrame.decode($0) }
-            guard start > bytes.count / 3, let index = frame.batches.firstIndex(where: { $0.partition.topic == "flights.departed" }) else {
+            guard start > bytes.count / 3,
+                let index = frame.batches.firstIndex(where: { $0.partition.topic == "flights.departed" })
+            else {
                 start += frame.size
                 continue
             }
-            var batches: [(partition: TopicPartition, baseOffset: Int64, count: Int, bytes: [UInt8])] = frame.batches.map {
-                ($0.partition, $0.baseOffset, $0.count, Array(bytes[start + $0.start..<start + $0.start + $0.size]))
-            }
+            var batches: [(partition: TopicPartition, baseOffset: Int64, count: Int, bytes: [UInt8])] = frame.batches
+                .map {
+                    ($0.partition, $0.baseOffset, $0.count, Array(bytes[start + $0.start..<start + $0.start + $0.size]))
+                }
             let batch = try batches[index].bytes.withUnsafeBytes { try RecordBatch($0) }
             var builder = RecordBatchBuilder()
             for record in batch.records.indices {
                 let event = StoredEvent(batch: batch, index: record)
                 var data = String(decoding: event.data ?? [], as: UTF8.self)
-                if record == 0 { data = data.replacingOccurrences(of: "\"dep_delay\":", with: "\"dep_delay\":9") .replacingOccurrences(of: ":9-", with: ":9") }
-                builder.append(NewEvent(id: event.id, source: event.header("ce_source") ?? "", type: event.type, time: event.time, key: event.key, data: [UInt8](data.utf8)))
+                if record == 0 {
+                    data = data.replacingOccurrences(of: "\"dep_delay\":", with: "\"dep_delay\":9")
+                        .replacingOccurrences(of: ":9-", with: ":9")
+                }
+                builder.append(
+                    NewEvent(
+                        id: event.id, source: event.header("ce_source") ?? "", type: event.type, time: event.time,
+                        key: event.key, data: [UInt8](data.utf8)))
             }
             batches[index].bytes = builder.finish()
             RecordBatchLayout.stamp(&batches[index].bytes, baseOffset: batches[index].baseOffset)
-            var forged = LogFrame.encode(firstSequence: frame.firstSequence, principal: frame.principal, keyID: frame.keyID, batches: batches, interleave: frame.interleave)
-            _ = LogFrame.seal(&forged, previousHash: frame.previousHash, recordedTime: frame.recordedTime, durableThrough: frame.durableThrough)
+            var forged = LogFrame.encode(
+                firstSequence: frame.firstSequence, principal: frame.principal, keyID: frame.keyID, batches: batches,
+                interleave: frame.interleave)
+            _ = LogFrame.seal(
+                &forged, previousHash: frame.previousHash, recordedTime: frame.recordedTime,
+                durableThrough: frame.durableThrough)
             try Data(bytes[..<start] + forged + bytes[(start + frame.size)...]).write(to: URL(filePath: path))
             // The index is derived; whoever forges would drop it.
             try FileManager.default.removeItem(atPath: String(path.dropLast(4)) + ".index")
@@ -163,10 +202,14 @@ final class FirstDays: Sendable {
 
     @Test func commandsAnswerWithoutANode() throws {
         let days = try first()
-        func cli(_ arguments: String...) throws -> (status: Int32, output: String, errors: String) { try run(headrace, arguments + ["--data", days.data]) }
+        func cli(_ arguments: String...) throws -> (status: Int32, output: String, errors: String) {
+            try run(headrace, arguments + ["--data", days.data])
+        }
         let report = try JSON(parsing: [UInt8](try cli("report", "flights", "--json").output.utf8))
         #expect(report["months"]?.array?.count == 2 && report["months"]?.array?[1]["auc"]?.double ?? 0 > 0.6)
-        #expect((report["events"]?.int ?? 0) > 200_000 && report["seconds"]?.double ?? 0 > 0 && report["peakMemoryBytes"]?.int ?? 0 > 0)
+        #expect(
+            (report["events"]?.int ?? 0) > 200_000 && report["seconds"]?.double ?? 0 > 0
+                && report["peakMemoryBytes"]?.int ?? 0 > 0)
         let graph = try JSON(parsing: [UInt8](try cli("lineage", "model:flights-delay@1", "--json").output.utf8))
         let kinds = Set((graph["nodes"]?.array ?? []).compactMap { $0["kind"]?.string })
         #expect(kinds.isSuperset(of: ["model", "run", "dataset", "range", "definition"]))
@@ -181,7 +224,12 @@ final class FirstDays: Sendable {
         #expect(try cli("topics").output.contains("predictions.served"))
         #expect(try cli("apply", "Examples/flights").output.contains("unchanged"))
         #expect(try run(headrace, ["status", "--data", "/nonexistent"]).status == 3)
-        let again = try run(headrace, ["start", "--data", days.data, "--workspace", "Examples/flights", "--connector", "Connectors/flights.json", "--until", FirstDays.until, "--port", "0", "--exit"], environment: ["HEADRACE_FLIGHTS": flightsDirectory!])
+        let again = try run(
+            headrace,
+            [
+                "start", "--data", days.data, "--workspace", "Examples/flights", "--connector",
+                "Connectors/flights.json", "--until", FirstDays.until, "--port", "0", "--exit",
+            ], environment: ["HEADRACE_FLIGHTS": flightsDirectory!])
         #expect(again.status == 0 && again.output.contains("nothing new"), "\(again.output) \(again.errors)")
         #expect(try fingerprint(days.data) == days.print)
     }

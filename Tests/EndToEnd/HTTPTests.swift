@@ -12,41 +12,66 @@ import Testing
         try await body(try node.address(), node)
     }
 
-    private static func departed(_ id: String, _ delay: String = "12", _ time: String = "2013-06-01T12:00:00Z") -> String {
+    private static func departed(_ id: String, _ delay: String = "12", _ time: String = "2013-06-01T12:00:00Z")
+        -> String
+    {
         #"{"specversion":"1.0","id":"\#(id)","source":"test","type":"flight.departed","time":"\#(time)","partitionkey":"\#(id)","data":{"id":"\#(id)","carrier":"UA","tailnum":"N1","origin":"JFK","dest":"LAX","dep_delay":\#(delay)}}"#
     }
 
     @Test func badInputIsRefusedPreciselyAndNothingElseIsLost() async throws {
         try await withNode { address, _ in
-            func post(_ topic: String, _ body: String, _ type: String = "application/cloudevents+json", headers: [String: String] = [:]) async throws -> HTTPAnswer {
-                try await http("POST", "\(address)/v1/events?topic=\(topic)", headers: headers.merging(["Content-Type": type]) { $1 }, body: [UInt8](body.utf8))
+            func post(
+                _ topic: String, _ body: String, _ type: String = "application/cloudevents+json",
+                headers: [String: String] = [:]
+            ) async throws -> HTTPAnswer {
+                try await http(
+                    "POST", "\(address)/v1/events?topic=\(topic)",
+                    headers: headers.merging(["Content-Type": type]) { $1 }, body: [UInt8](body.utf8))
             }
             let far = Instant(milliseconds: Instant.wallClock().milliseconds + 3_600_000).description
             let cases: [(String, String, Int, String)] = [
-                ("flights.departed", "{not json", 400, "bad-json"), ("nowhere", Self.departed("x"), 404, "unknown-topic"),
-                ("flights.departed", Self.departed("v", "\"late\""), 422, "schema-violation"), ("flights.departed", Self.departed("f", "1", far), 422, "future-timestamp"),
-                ("predictions.served", Self.departed("r"), 403, "reserved-topic"), ("flights.departed", "{\"specversion\":\"1.0\"}", 400, "bad-event"),
+                ("flights.departed", "{not json", 400, "bad-json"),
+                ("nowhere", Self.departed("x"), 404, "unknown-topic"),
+                ("flights.departed", Self.departed("v", "\"late\""), 422, "schema-violation"),
+                ("flights.departed", Self.departed("f", "1", far), 422, "future-timestamp"),
+                ("predictions.served", Self.departed("r"), 403, "reserved-topic"),
+                ("flights.departed", "{\"specversion\":\"1.0\"}", 400, "bad-event"),
                 ("flights.departed", Self.departed(String(repeating: "i", count: 300)), 422, "bad-id"),
             ]
             for (topic, body, status, code) in cases {
                 let answer = try await post(topic, body)
-                #expect(answer.status == status && answer.json["error"]?["code"]?.string == code, "\(answer.status) \(answer.text)")
+                #expect(
+                    answer.status == status && answer.json["error"]?["code"]?.string == code,
+                    "\(answer.status) \(answer.text)")
             }
-            let large = try await http("POST", "\(address)/v1/events?topic=flights.departed", headers: ["Content-Type": "application/json"], body: Array(repeating: 0x20, count: Limits.requestBody + 1))
+            let large = try await http(
+                "POST", "\(address)/v1/events?topic=flights.departed", headers: ["Content-Type": "application/json"],
+                body: Array(repeating: 0x20, count: Limits.requestBody + 1))
             #expect(large.status == 413)
             // A batch: what is good is taken, what is bad is named, twice the same id is one event.
-            let batch = try await post("flights.departed", "[\(Self.departed("a")),\(Self.departed("b", "null")),\(Self.departed("a")),\(Self.departed("c"))]", "application/cloudevents-batch+json")
+            let batch = try await post(
+                "flights.departed",
+                "[\(Self.departed("a")),\(Self.departed("b", "null")),\(Self.departed("a")),\(Self.departed("c"))]",
+                "application/cloudevents-batch+json")
             #expect(batch.status == 207)
             let outcomes = (batch.json["events"]?.array ?? []).map { $0["status"]?.string ?? "" }
             #expect(outcomes == ["accepted", "refused", "duplicate", "accepted"])
             #expect(batch.json["events"]?.array?[0]["position"] == batch.json["events"]?.array?[2]["position"])
             // Binary mode.
-            let binary = try await post("flights.departed", #"{"id":"d","carrier":"UA","origin":"JFK","dest":"LAX","dep_delay":3}"#, "application/json", headers: ["ce-specversion": "1.0", "ce-id": "d", "ce-source": "test", "ce-type": "flight.departed", "ce-time": "2013-06-01T12:30:00Z"])
+            let binary = try await post(
+                "flights.departed", #"{"id":"d","carrier":"UA","origin":"JFK","dest":"LAX","dep_delay":3}"#,
+                "application/json",
+                headers: [
+                    "ce-specversion": "1.0", "ce-id": "d", "ce-source": "test", "ce-type": "flight.departed",
+                    "ce-time": "2013-06-01T12:30:00Z",
+                ])
             #expect(binary.status == 200 && binary.json["events"]?.array?.first?["durability"] == "synced")
             // What was refused stands in the dead letters with its bytes and the reason.
             let dead = try await http("GET", "\(address)/v1/topics/headrace.dead-letters/events?limit=100")
             let codes = (dead.json["events"]?.array ?? []).compactMap { $0["data"]?["code"]?.string }
-            #expect(codes.contains("schema-violation") && codes.contains("future-timestamp") && codes.contains("unknown-topic"))
+            #expect(
+                codes.contains("schema-violation") && codes.contains("future-timestamp")
+                    && codes.contains("unknown-topic"))
             let raws = (dead.json["events"]?.array ?? []).compactMap { $0["data"]?["raw"]?.string }
             #expect(raws.contains { $0.contains("\"late\"") })
             let stored = try await http("GET", "\(address)/v1/topics/flights.departed/events?limit=100")
@@ -57,12 +82,20 @@ import Testing
                 features = try await http("GET", "\(address)/v1/features/origin_departures/JFK").json
                 try await Task.sleep(for: .milliseconds(50))
             }
-            #expect(features["features"]?["departures_3h"]?.int == 3 && features["features"]?["dep_delay_mean_3h"]?.double == 9)
-            for (path, status) in [("/v1/features/nope/JFK", 404), ("/v1/features/aircraft/none", 404), ("/v1/topics/nope/events", 404), ("/v1/topics/flights.departed/events?limit=0", 400), ("/v1/topics/flights.departed/events?from=x", 400), ("/health/live", 200), ("/health/ready", 200), ("/nowhere", 404)] {
+            #expect(
+                features["features"]?["departures_3h"]?.int == 3
+                    && features["features"]?["dep_delay_mean_3h"]?.double == 9)
+            for (path, status) in [
+                ("/v1/features/nope/JFK", 404), ("/v1/features/aircraft/none", 404), ("/v1/topics/nope/events", 404),
+                ("/v1/topics/flights.departed/events?limit=0", 400), ("/v1/topics/flights.departed/events?from=x", 400),
+                ("/health/live", 200), ("/health/ready", 200), ("/nowhere", 404),
+            ] {
                 #expect(try await http("GET", address + path).status == status, "\(path)")
             }
             let metrics = try await http("GET", address + "/metrics").text
-            #expect(metrics.contains("headrace_topic_records{topic=\"flights.departed\"}") && metrics.contains("# TYPE headrace_log_events_total counter"))
+            #expect(
+                metrics.contains("headrace_topic_records{topic=\"flights.departed\"}")
+                    && metrics.contains("# TYPE headrace_log_events_total counter"))
         }
     }
 
@@ -72,7 +105,9 @@ import Testing
             func publish(_ range: Range<Int>) async throws {
                 for number in range {
                     let body = "[\(Self.departed("s\(number)"))]"
-                    let answer = try await http("POST", "\(address)/v1/events?topic=flights.departed", headers: ["Content-Type": "application/cloudevents-batch+json"], body: [UInt8](body.utf8))
+                    let answer = try await http(
+                        "POST", "\(address)/v1/events?topic=flights.departed",
+                        headers: ["Content-Type": "application/cloudevents-batch+json"], body: [UInt8](body.utf8))
                     #expect(answer.status == 200)
                 }
             }
@@ -80,7 +115,9 @@ import Testing
                 var arguments = ["-sN", "--max-time", "2", "\(address)/v1/topics/flights.departed/stream"]
                 if let resume { arguments += ["-H", "Last-Event-ID: \(resume)"] }
                 let text = try run("/usr/bin/curl", arguments).output
-                let ids = text.split(separator: "\n").filter { $0.hasPrefix("data: ") }.compactMap { try? JSON(parsing: [UInt8]($0.dropFirst(6).utf8))["id"]?.string }
+                let ids = text.split(separator: "\n").filter { $0.hasPrefix("data: ") }.compactMap {
+                    try? JSON(parsing: [UInt8]($0.dropFirst(6).utf8))["id"]?.string
+                }
                 return (ids, text.split(separator: "\n").last { $0.hasPrefix("id: ") }.map { String($0.dropFirst(4)) })
             }
             try await publish(0..<20)
@@ -93,19 +130,30 @@ import Testing
     }
 
     /// The console in a real browser: it loads, draws and shows no error.
-    @Test(.enabled(if: FileManager.default.fileExists(atPath: "/usr/bin/chromium"), "chromium is not installed")) func consoleRunsInABrowser() async throws {
+    @Test(.enabled(if: FileManager.default.fileExists(atPath: "/usr/bin/chromium"), "chromium is not installed"))
+    func consoleRunsInABrowser() async throws {
         try await withNode { address, node in
             let body = "[\(Self.departed("c1"))]"
-            _ = try await http("POST", "\(address)/v1/events?topic=flights.departed", headers: ["Content-Type": "application/cloudevents-batch+json"], body: [UInt8](body.utf8))
+            _ = try await http(
+                "POST", "\(address)/v1/events?topic=flights.departed",
+                headers: ["Content-Type": "application/cloudevents-batch+json"], body: [UInt8](body.utf8))
             let page = try await http("GET", address + "/")
             #expect(page.status == 200 && page.text.contains("flights.departed"))
             let chart = try await http("GET", address + "/chart.js")
             #expect(chart.status == 200 && chart.body.count > 100_000)
             for theme in ["", "--blink-settings=preferredColorScheme=0"] {
-                let result = try run("/usr/bin/chromium", ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--user-data-dir=\(node.data)/chromium", "--enable-logging=stderr", "--v=0", theme, "--dump-dom", address + "/"].filter { !$0.isEmpty })
+                let result = try run(
+                    "/usr/bin/chromium",
+                    [
+                        "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000",
+                        "--user-data-dir=\(node.data)/chromium", "--enable-logging=stderr", "--v=0", theme,
+                        "--dump-dom", address + "/",
+                    ].filter { !$0.isEmpty })
                 #expect(result.output.contains("data-loaded=\"yes\""), "\(result.errors.suffix(400))")
                 #expect(result.output.contains("live, as of"))
-                #expect(!result.errors.contains("Uncaught") && !result.errors.contains("CONSOLE:") || !result.errors.contains("Error"), "\(result.errors.suffix(800))")
+                #expect(
+                    !result.errors.contains("Uncaught") && !result.errors.contains("CONSOLE:")
+                        || !result.errors.contains("Error"), "\(result.errors.suffix(800))")
             }
         }
     }

@@ -1,6 +1,6 @@
 import Base
-@preconcurrency import Foundation
 import EventLog
+@preconcurrency import Foundation
 import RecordFormat
 import Testing
 
@@ -17,7 +17,9 @@ import Testing
     }
 
     static func event(_ id: String, _ time: Int64 = 0, size: Int = 100) -> NewEvent {
-        NewEvent(id: id, source: "test", type: "t", time: Instant(milliseconds: time), key: [UInt8](id.utf8), data: [UInt8]("{\"n\":\"\(id)\(String(repeating: "x", count: size))\"}".utf8))
+        NewEvent(
+            id: id, source: "test", type: "t", time: Instant(milliseconds: time), key: [UInt8](id.utf8),
+            data: [UInt8]("{\"n\":\"\(id)\(String(repeating: "x", count: size))\"}".utf8))
     }
 
     static func contents(_ log: EmbeddedLog) throws -> [String: [String]] {
@@ -53,17 +55,27 @@ import Testing
             case 1:
                 // What was never acknowledged may be cut anywhere; here it is garbage behind the end.
                 log.close()
-                let segment = try #require(try FileManager.default.contentsOfDirectory(atPath: scratch.path).filter { $0.hasSuffix(".wal") }.max())
+                let segment = try #require(
+                    try FileManager.default.contentsOfDirectory(atPath: scratch.path).filter { $0.hasSuffix(".wal") }
+                        .max())
                 let handle = try #require(FileHandle(forWritingAtPath: scratch.path + "/" + segment))
                 try handle.seekToEnd()
-                try handle.write(contentsOf: Data((0..<Int.random(in: 1...200, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }))
+                try handle.write(
+                    contentsOf: Data(
+                        (0..<Int.random(in: 1...200, using: &random)).map { _ in
+                            UInt8.random(in: 0...255, using: &random)
+                        }))
                 try handle.close()
                 log = try Self.open(scratch.path)
                 #expect(log.recovery.truncatedBytes > 0 && log.recovery.damaged.isEmpty)
             case 2:
-                let segments = try FileManager.default.contentsOfDirectory(atPath: scratch.path).filter { $0.hasSuffix(".index") }
+                let segments = try FileManager.default.contentsOfDirectory(atPath: scratch.path).filter {
+                    $0.hasSuffix(".index")
+                }
                 log.close()
-                if let victim = segments.randomElement(using: &random) { try FileManager.default.removeItem(atPath: scratch.path + "/" + victim) }
+                if let victim = segments.randomElement(using: &random) {
+                    try FileManager.default.removeItem(atPath: scratch.path + "/" + victim)
+                }
                 log = try Self.open(scratch.path)
             default:
                 var events: [(topic: String, partition: Int?, event: NewEvent)] = []
@@ -71,7 +83,11 @@ import Testing
                     let repeated = made > 0 && Int.random(in: 0..<5, using: &random) == 0
                     let id = "e\(repeated ? Int.random(in: 0..<made, using: &random) : made)"
                     if !repeated { made += 1 }
-                    events.append((Int(id.dropFirst())! % 2 == 0 ? "a" : "b", nil, Self.event(id, size: Int.random(in: 0..<300, using: &random))))
+                    events.append(
+                        (
+                            Int(id.dropFirst())! % 2 == 0 ? "a" : "b", nil,
+                            Self.event(id, size: Int.random(in: 0..<300, using: &random))
+                        ))
                 }
                 let receipt = try log.append(LogAppend(principal: "p", events: events))
                 for (offered, answer) in zip(events, receipt.events) {
@@ -81,7 +97,8 @@ import Testing
                         #expect(known == answer.position.description)
                     } else {
                         places[key] = answer.position.description
-                        model["\(answer.position.topic)/\(answer.position.partition)", default: []].append(offered.event.id)
+                        model["\(answer.position.topic)/\(answer.position.partition)", default: []].append(
+                            offered.event.id)
                     }
                 }
             }
@@ -96,7 +113,8 @@ import Testing
         let scratch = try ScratchDirectory()
         var log = try Self.open(scratch.path, segmentSize: 1 << 30)
         for group in 0..<10 {
-            _ = try log.append(LogAppend(principal: "p", events: (0..<50).map { ("a", nil, Self.event("e\(group)-\($0)")) }))
+            _ = try log.append(
+                LogAppend(principal: "p", events: (0..<50).map { ("a", nil, Self.event("e\(group)-\($0)")) }))
         }
         log.close()
         let path = Self.path(scratch.path)
@@ -115,12 +133,15 @@ import Testing
             #expect(log.recovery.truncatedBytes == 0)
             var readable = 0
             for start in stride(from: Int64(0), to: 500, by: 50) {
-                let found = errorCode { readable += try log.read(TopicPartition("a", 0), from: start, maxBytes: 1).first?.records.count ?? 0 }
+                let found = errorCode {
+                    readable += try log.read(TopicPartition("a", 0), from: start, maxBytes: 1).first?.records.count ?? 0
+                }
                 #expect((found == nil) != lost.contains(UInt64(start)))
                 #expect(found == nil || found == "rot")
             }
             #expect(readable == 450)
-            let receipt = try log.append(LogAppend(principal: "p", events: [("a", nil, Self.event("after-\(keepsIndex)"))]))
+            let receipt = try log.append(
+                LogAppend(principal: "p", events: [("a", nil, Self.event("after-\(keepsIndex)"))]))
             #expect(receipt.events[0].position.offset == (keepsIndex ? 500 : 501))
             log.close()
         }
@@ -129,7 +150,9 @@ import Testing
     @Test func damageOfTheLastFrameIsRotAndNoTornTail() throws {
         let scratch = try ScratchDirectory()
         var log = try Self.open(scratch.path)
-        for number in 0..<3 { _ = try log.append(LogAppend(principal: "p", events: [("a", nil, Self.event("e\(number)"))])) }
+        for number in 0..<3 {
+            _ = try log.append(LogAppend(principal: "p", events: [("a", nil, Self.event("e\(number)"))]))
+        }
         log.close()
         let path = Self.path(scratch.path)
         try FileManager.default.removeItem(atPath: Self.indexPath(path))
@@ -148,7 +171,9 @@ import Testing
     @Test func rewritingHistoryIsFound() throws {
         let scratch = try ScratchDirectory()
         var log = try Self.open(scratch.path)
-        for number in 0..<5 { _ = try log.append(LogAppend(principal: "p", events: [("a", nil, Self.event("e\(number)", size: 5))])) }
+        for number in 0..<5 {
+            _ = try log.append(LogAppend(principal: "p", events: [("a", nil, Self.event("e\(number)", size: 5))]))
+        }
         log.close()
         try rewrite(Self.path(scratch.path), frame: 2) { text in text.replacingOccurrences(of: "e2", with: "e9") }
         log = try Self.open(scratch.path)
@@ -161,7 +186,9 @@ import Testing
     @Test func refusalsAreTyped() throws {
         let scratch = try ScratchDirectory()
         let log = try Self.open(scratch.path)
-        func append(_ topic: String, _ event: NewEvent, partition: Int? = nil) throws { _ = try log.append(LogAppend(principal: "p", events: [(topic, partition, event)])) }
+        func append(_ topic: String, _ event: NewEvent, partition: Int? = nil) throws {
+            _ = try log.append(LogAppend(principal: "p", events: [(topic, partition, event)]))
+        }
         #expect(errorCode { try append("nope", Self.event("x")) } == "unknown-topic")
         #expect(errorCode { try append("b", Self.event("x"), partition: 3) } == "unknown-partition")
         #expect(errorCode { try append("a", Self.event("")) } == "bad-id")
@@ -183,7 +210,8 @@ import Testing
                     var mine: [(String, Position)] = []
                     for number in 0..<40 {
                         let id = "p\(producer)-\(number)"
-                        let answer = try await log.appendAndWait(LogAppend(principal: "p", events: [("b", nil, Self.event(id))]))
+                        let answer = try await log.appendAndWait(
+                            LogAppend(principal: "p", events: [("b", nil, Self.event(id))]))
                         mine.append((id, answer.events[0].position))
                     }
                     return mine
@@ -213,9 +241,12 @@ import Testing
         var code: String?
         while code == nil, acknowledged < 1000 {
             // Random bytes, so that LZ4 does not make room.
-            let noise = (0..<20_000).map { _ in UInt8.random(in: 0x20...0x7E, using: &random) }.filter { $0 != 0x22 && $0 != 0x5C }
+            let noise = (0..<20_000).map { _ in UInt8.random(in: 0x20...0x7E, using: &random) }.filter {
+                $0 != 0x22 && $0 != 0x5C
+            }
             let data = [UInt8]("{\"n\":\"".utf8) + noise + [UInt8]("\"}".utf8)
-            let event = NewEvent(id: "e\(acknowledged)", source: "t", type: "t", time: Instant(milliseconds: 0), data: data)
+            let event = NewEvent(
+                id: "e\(acknowledged)", source: "t", type: "t", time: Instant(milliseconds: 0), data: data)
             code = errorCode { _ = try log.append(LogAppend(principal: "p", events: [("a", nil, event)])) }
             if code == nil { acknowledged += 1 }
         }
@@ -243,7 +274,9 @@ func rewrite(_ path: String, frame number: Int, _ change: (String) -> String) th
     var content = Array(bytes[range])
     let body = String(decoding: content[RecordBatchLayout.headerSize...], as: Unicode.ASCII.self)
     let changed = change(body)
-    guard changed != body, changed.utf8.count == body.utf8.count else { throw EventLogError("test", "the change must keep the length") }
+    guard changed != body, changed.utf8.count == body.utf8.count else {
+        throw EventLogError("test", "the change must keep the length")
+    }
     var place = RecordBatchLayout.headerSize
     for (old, new) in zip(body.utf8, changed.utf8) {
         if old != new { content[place] = new }

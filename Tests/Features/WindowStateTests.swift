@@ -30,7 +30,9 @@ import Testing
         for _ in 0..<400 {
             now += [0, 0, 250, 1000, 1000, 7000][Int.random(in: 0..<6, using: &random)]
             if Bool.random(using: &random) {
-                let x = Int.random(in: 0..<6, using: &random) == 0 ? Double.nan : Double(Int.random(in: -50...50, using: &random)) / 8
+                let x =
+                    Int.random(in: 0..<6, using: &random) == 0
+                    ? Double.nan : Double(Int.random(in: -50...50, using: &random)) / 8
                 state.add(time: now, row: [x], view: view)
                 events.append((now, x))
             }
@@ -54,7 +56,9 @@ import Testing
             let since: Double = events.last.map { Double(now - $0.time) / 1000 } ?? .nan
             var expected: [Double] = [Double(window(10_000).count), sum, mean]
             expected += [three.min() ?? .nan, ten.max() ?? .nan, events.last?.x ?? .nan, since]
-            for (ours, theirs) in zip(got, expected) { #expect(ours == theirs || (ours.isNaN && theirs.isNaN), "\(got) \(expected)") }
+            for (ours, theirs) in zip(got, expected) {
+                #expect(ours == theirs || (ours.isNaN && theirs.isNaN), "\(got) \(expected)")
+            }
         }
     }
 }

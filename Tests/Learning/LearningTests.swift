@@ -14,7 +14,9 @@ import Testing
             for _ in 0..<Int.random(in: 1...60, using: &random) {
                 let spread = [3, 60, 300, 1020][seed % 4]
                 let exponent = Int.random(in: -spread...min(spread, 900), using: &random)
-                let value = Double(sign: Bool.random(using: &random) ? .plus : .minus, exponent: exponent, significand: Double.random(in: 1..<2, using: &random))
+                let value = Double(
+                    sign: Bool.random(using: &random) ? .plus : .minus, exponent: exponent,
+                    significand: Double.random(in: 1..<2, using: &random))
                 values.append(value)
                 if Int.random(in: 0..<4, using: &random) == 0 { values.append(-value) }
             }
@@ -30,11 +32,14 @@ import Testing
             sums.append(sum.value)
             lines.append(values.map { "\($0)" }.joined(separator: " "))
         }
-        let code = "import sys,math,struct\nfor l in sys.stdin: print(struct.unpack('>Q',struct.pack('>d',math.fsum(map(float,l.split()))))[0])"
+        let code =
+            "import sys,math,struct\nfor l in sys.stdin: print(struct.unpack('>Q',struct.pack('>d',math.fsum(map(float,l.split()))))[0])"
         let reference = try run("/usr/bin/env", ["python3", "-c", code], input: lines.joined(separator: "\n"))
         let expected = reference.output.split(separator: "\n").compactMap { UInt64($0) }
         try #require(expected.count == sums.count, "\(reference.errors)")
-        for (ours, theirs) in zip(sums, expected) { #expect(ours == Double(bitPattern: theirs), "\(ours) \(Double(bitPattern: theirs))") }
+        for (ours, theirs) in zip(sums, expected) {
+            #expect(ours == Double(bitPattern: theirs), "\(ours) \(Double(bitPattern: theirs))")
+        }
     }
 
     @Test func emptyingASumLeavesNothing() {
@@ -64,7 +69,9 @@ import Testing
         // scikit-learn: log_loss([0,0,1,1],[.1,.4,.35,.8]) and roc_auc_score of the same; numpy.quantile.
         #expect(abs((Metrics.logLoss([0.1, 0.4, 0.35, 0.8], [false, false, true, true]) ?? 0) - 0.47228795) < 1e-6)
         #expect(Metrics.auc([0.1, 0.4, 0.35, 0.8], [false, false, true, true]) == 0.75)
-        #expect(Metrics.quantile([1, 2, 3, 4], 0.99) == 3.9699999999999998 || abs((Metrics.quantile([1, 2, 3, 4], 0.99) ?? 0) - 3.97) < 1e-12)
+        #expect(
+            Metrics.quantile([1, 2, 3, 4], 0.99) == 3.9699999999999998
+                || abs((Metrics.quantile([1, 2, 3, 4], 0.99) ?? 0) - 3.97) < 1e-12)
         #expect(Metrics.quantile([], 0.5) == nil && Metrics.quantile([7], 0.99) == 7)
     }
 

@@ -59,7 +59,9 @@ private final class TraceStage: Stage {
                     (0..<Int.random(in: 0...40, using: &random)).map { _ in
                         time += Int64.random(in: 0...4, using: &random)
                         number += 1
-                        return Item(topic: topic, partition: partition, time: time, id: "\("abc".randomElement(using: &random)!)\(number)")
+                        return Item(
+                            topic: topic, partition: partition, time: time,
+                            id: "\("abc".randomElement(using: &random)!)\(number)")
                     })
             }
         }
@@ -71,14 +73,18 @@ private final class TraceStage: Stage {
     static func oracle(_ partitions: [[Item]]) -> [String] {
         var all: [(time: Int64, lane: Int, offset: Int, item: Item, position: String)] = []
         for (lane, items) in partitions.enumerated() {
-            for (offset, item) in items.enumerated() { all.append((item.time, lane, offset, item, "\(item.topic)/\(item.partition)@\(offset)")) }
+            for (offset, item) in items.enumerated() {
+                all.append((item.time, lane, offset, item, "\(item.topic)/\(item.partition)@\(offset)"))
+            }
         }
         all.sort { ($0.time, $0.lane, $0.offset) < ($1.time, $1.lane, $1.offset) }
         var lines: [String] = []
         var counts: [String: Int] = [:]
         var timers: [(time: Int64, key: String)] = []
         func fire(before time: Int64) {
-            for timer in timers.filter({ $0.time < time }).sorted(by: { ($0.time, $0.key) < ($1.time, $1.key) }) { lines.append("timer \(timer.key) \(timer.time)") }
+            for timer in timers.filter({ $0.time < time }).sorted(by: { ($0.time, $0.key) < ($1.time, $1.key) }) {
+                lines.append("timer \(timer.key) \(timer.time)")
+            }
             timers.removeAll { $0.time < time }
         }
         for entry in all {
@@ -103,11 +109,14 @@ private final class TraceStage: Stage {
             let scratch = try ScratchDirectory()
             let log = try EmbeddedLog.open(scratch.path + "/log")
             for topic in ["left", "right"] { try log.declare(TopicLayout(name: topic, partitions: 2)) }
-            for topic in ["out", TopologyRunner.digestTopic, TopologyRunner.deadLetterTopic, TopologyRunner.lateTopic] { try log.declare(TopicLayout(name: topic, partitions: 1)) }
+            for topic in ["out", TopologyRunner.digestTopic, TopologyRunner.deadLetterTopic, TopologyRunner.lateTopic] {
+                try log.declare(TopicLayout(name: topic, partitions: 1))
+            }
             let collector = Collector()
             func runner() throws -> TopologyRunner {
                 try TopologyRunner(
-                    topology: Topology(name: "t", stages: [TraceStage()], answers: [], attachments: []), derived: ["out"], log: log,
+                    topology: Topology(name: "t", stages: [TraceStage()], answers: [], attachments: []),
+                    derived: ["out"], log: log,
                     database: try StateDatabase(path: scratch.path + "/state"), sink: collector)
             }
             var live = try runner()
@@ -117,10 +126,18 @@ private final class TraceStage: Stage {
             while written.contains(false) {
                 let lane = Int.random(in: 0..<4, using: &random)
                 guard !written[lane] else { continue }
-                let count = min(variant == 0 ? 100 : Int.random(in: 0...7, using: &random), partitions[lane].count - next[lane])
+                let count = min(
+                    variant == 0 ? 100 : Int.random(in: 0...7, using: &random), partitions[lane].count - next[lane])
                 let topic = lane < 2 ? "left" : "right"
-                var events: [(topic: String, partition: Int?, event: NewEvent)] = partitions[lane][next[lane]..<next[lane] + count].map { item in
-                    (topic, lane % 2, NewEvent(id: item.id, source: "s", type: "t", time: Instant(milliseconds: item.time), data: [UInt8]("{}".utf8)))
+                var events: [(topic: String, partition: Int?, event: NewEvent)] = partitions[lane][
+                    next[lane]..<next[lane] + count
+                ].map { item in
+                    (
+                        topic, lane % 2,
+                        NewEvent(
+                            id: item.id, source: "s", type: "t", time: Instant(milliseconds: item.time),
+                            data: [UInt8]("{}".utf8))
+                    )
                 }
                 next[lane] += count
                 written[lane] = next[lane] == partitions[lane].count
@@ -128,7 +145,14 @@ private final class TraceStage: Stage {
                 // Offsets of the oracle count events only, so progress comes at the end or not at all.
                 if written[lane] {
                     let data = "{\"through\":\"\(Instant(milliseconds: through))\",\"state\":\"finished\"}"
-                    events.append((topic, lane % 2, NewEvent(id: "progress-\(lane)", source: "s", type: EventType.progress, time: Instant(milliseconds: min(through, partitions[lane].last?.time ?? 0)), data: [UInt8](data.utf8))))
+                    events.append(
+                        (
+                            topic, lane % 2,
+                            NewEvent(
+                                id: "progress-\(lane)", source: "s", type: EventType.progress,
+                                time: Instant(milliseconds: min(through, partitions[lane].last?.time ?? 0)),
+                                data: [UInt8](data.utf8))
+                        ))
                 }
                 if !events.isEmpty { _ = try log.append(LogAppend(principal: "p", events: events)) }
                 if variant == 0 { continue }
@@ -159,7 +183,9 @@ private final class TraceStage: Stage {
         let scratch = try ScratchDirectory()
         let log = try EmbeddedLog.open(scratch.path + "/log")
         for topic in ["left", "right"] { try log.declare(TopicLayout(name: topic, partitions: 1)) }
-        for topic in ["out", TopologyRunner.lateTopic, TopologyRunner.deadLetterTopic, TopologyRunner.digestTopic] { try log.declare(TopicLayout(name: topic, partitions: 1)) }
+        for topic in ["out", TopologyRunner.lateTopic, TopologyRunner.deadLetterTopic, TopologyRunner.digestTopic] {
+            try log.declare(TopicLayout(name: topic, partitions: 1))
+        }
         func event(_ id: String, _ time: Int64, _ data: String = "{}", _ type: String = "t") -> NewEvent {
             NewEvent(id: id, source: "s", type: type, time: Instant(milliseconds: time), data: [UInt8](data.utf8))
         }
@@ -169,13 +195,16 @@ private final class TraceStage: Stage {
             LogAppend(
                 principal: "p",
                 events: [
-                    ("left", 0, event("a1", 500)), ("left", 0, event("p1", 1000, progress, EventType.progress)), ("left", 0, event("a2", 900)),
-                    ("left", 0, event("a3", 1500, "not json")), ("left", 0, event("p2", 5000, finished, EventType.progress)),
+                    ("left", 0, event("a1", 500)), ("left", 0, event("p1", 1000, progress, EventType.progress)),
+                    ("left", 0, event("a2", 900)),
+                    ("left", 0, event("a3", 1500, "not json")),
+                    ("left", 0, event("p2", 5000, finished, EventType.progress)),
                     ("right", 0, event("p3", 0, finished, EventType.progress)),
                 ]))
         let sink = LogSink(log: log, principal: "fold")
         let runner = try TopologyRunner(
-            topology: Topology(name: "t", stages: [TraceStage()], answers: [], attachments: []), derived: ["out"], log: log,
+            topology: Topology(name: "t", stages: [TraceStage()], answers: [], attachments: []), derived: ["out"],
+            log: log,
             database: try StateDatabase(path: nil), sink: sink)
         while try runner.runSlice() {}
         try runner.flush()

@@ -3,7 +3,8 @@ import Foundation
 import Testing
 
 /// The project's folder, found from this file.
-let projectDirectory = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
+let projectDirectory = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent().path
 
 /// A folder of its own for one test, removed when the value goes.
 final class ScratchDirectory: Sendable {
@@ -19,7 +20,9 @@ final class ScratchDirectory: Sendable {
 
 /// Runs a program to its end.
 @discardableResult
-func run(_ program: String, _ arguments: [String], input: String? = nil, environment: [String: String] = [:]) throws -> (status: Int32, output: String, errors: String) {
+func run(_ program: String, _ arguments: [String], input: String? = nil, environment: [String: String] = [:]) throws
+    -> (status: Int32, output: String, errors: String)
+{
     let scratch = try ScratchDirectory()
     let process = Process()
     process.executableURL = URL(filePath: program)
@@ -42,7 +45,9 @@ func run(_ program: String, _ arguments: [String], input: String? = nil, environ
     }
     try process.run()
     process.waitUntilExit()
-    func text(_ name: String) -> String { String(decoding: FileManager.default.contents(atPath: scratch.path + "/" + name) ?? Data(), as: UTF8.self) }
+    func text(_ name: String) -> String {
+        String(decoding: FileManager.default.contents(atPath: scratch.path + "/" + name) ?? Data(), as: UTF8.self)
+    }
     return (process.terminationStatus, text("out"), text("err"))
 }
 

@@ -15,9 +15,11 @@ import Training
         for row in 0..<rows {
             let values = (0..<width).map { column -> String in
                 if Int.random(in: 0..<8, using: &random) == 0 { return "null" }
-                return column % 3 == 0 ? "\(Int.random(in: -5...40, using: &random))" : "\(Float.random(in: -10...10, using: &random))"
+                return column % 3 == 0
+                    ? "\(Int.random(in: -5...40, using: &random))" : "\(Float.random(in: -10...10, using: &random))"
             }
-            try document.parse([UInt8]("{\"question\":\"q\",\"id\":\"r\(row)\",\"vector\":[\(values.joined(separator: ","))]}".utf8))
+            try document.parse(
+                [UInt8]("{\"question\":\"q\",\"id\":\"r\(row)\",\"vector\":[\(values.joined(separator: ","))]}".utf8))
             try builder.addQuestion(document, time: Instant(milliseconds: Int64(row) * 60_000))
             let positive = (Double(values[0]) ?? 3) + Double.random(in: -10...10, using: &random) > 15
             try document.parse([UInt8]("{\"question\":\"q\",\"id\":\"r\(row)\",\"label\":\(positive)}".utf8))
@@ -50,7 +52,8 @@ import Training
                 default: rows[index] = value
                 }
             }
-            let reference = try XGBoostTrainer.predict(model, rows: rows.map { $0.isInfinite ? ($0 > 0 ? 3e38 : -3e38) : $0 }, width: width, threads: 2)
+            let reference = try XGBoostTrainer.predict(
+                model, rows: rows.map { $0.isInfinite ? ($0 > 0 ? 3e38 : -3e38) : $0 }, width: width, threads: 2)
             rows = rows.map { $0.isInfinite ? ($0 > 0 ? 3e38 : -3e38) : $0 }
             rows.withUnsafeBufferPointer { buffer in
                 for row in reference.indices {
@@ -73,8 +76,12 @@ import Training
     @Test func badRequestsAreNamed() throws {
         let data = try Self.dataset(50, 3, 1)
         #expect(errorCode { _ = try XGBoostTrainer.train(data, rows: 0..<0, parameters: [:]) } == "no-rows")
-        #expect(errorCode { _ = try XGBoostTrainer.train(data, rows: 0..<50, parameters: ["roundz": 3]) } == "bad-parameters")
-        #expect(errorCode { _ = try XGBoostTrainer.train(data, rows: 0..<50, parameters: ["max_depth": "deep"]) } == "xgboost")
+        #expect(
+            errorCode { _ = try XGBoostTrainer.train(data, rows: 0..<50, parameters: ["roundz": 3]) }
+                == "bad-parameters")
+        #expect(
+            errorCode { _ = try XGBoostTrainer.train(data, rows: 0..<50, parameters: ["max_depth": "deep"]) }
+                == "xgboost")
         #expect(errorCode { _ = try TreeEnsemble(xgboost: [UInt8]("{}".utf8)) } == "bad-model")
     }
 }

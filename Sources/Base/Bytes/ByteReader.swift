@@ -13,7 +13,8 @@ package struct ByteReader {
     @inlinable
     package func require(_ count: Int) throws(BaseError) {
         guard count >= 0, remaining >= count else {
-            throw BaseError("short-read", "needed \(count) bytes at offset \(offset), only \(remaining) are left", fault: .world)
+            throw BaseError(
+                "short-read", "needed \(count) bytes at offset \(offset), only \(remaining) are left", fault: .world)
         }
     }
 

@@ -138,7 +138,9 @@ enum CELFunction: String, Sendable {
         if negative || rest.first == "+" { rest = rest.dropFirst() }
         guard !rest.isEmpty else { return nil }
         var total = 0.0
-        let units: [(String, Double)] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("us", 0.001), ("ns", 0.000001)]
+        let units: [(String, Double)] = [
+            ("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("us", 0.001), ("ns", 0.000001),
+        ]
         while !rest.isEmpty {
             let digits = rest.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
             guard let value = Double(digits) else { return nil }

@@ -114,7 +114,8 @@ struct CELParser {
         guard ["all", "exists", "exists_one", "map", "filter"].contains(name), arguments.count >= 2 else {
             return .call(name, target, arguments)
         }
-        guard case .identifier(let variable) = arguments[0], arguments.count == 2 || (name == "map" && arguments.count == 3)
+        guard case .identifier(let variable) = arguments[0],
+            arguments.count == 2 || (name == "map" && arguments.count == 3)
         else { throw failure("'\(name)' takes a variable and an expression") }
         return .loop(name, target, variable, Array(arguments.dropFirst()))
     }
@@ -143,7 +144,8 @@ struct CELParser {
             return .literal(.uint(value))
         case .double: return .literal(.double(Double(token.text) ?? .nan))
         case .string: return .literal(.string(token.text))
-        case .bytes: return .literal(.bytes([UInt8](token.text.unicodeScalars.map { UInt8(truncatingIfNeeded: $0.value) })))
+        case .bytes:
+            return .literal(.bytes([UInt8](token.text.unicodeScalars.map { UInt8(truncatingIfNeeded: $0.value) })))
         case .name:
             switch token.text {
             case "true": return .literal(.bool(true))

@@ -176,7 +176,8 @@ struct CELCompiler {
             default:
                 guard let function = CELFunction.find(name, arguments.count, method: target != nil) else {
                     throw BaseError(
-                        "unknown-function", "there is no function '\(name)' with \(arguments.count) arguments in: \(source)")
+                        "unknown-function",
+                        "there is no function '\(name)' with \(arguments.count) arguments in: \(source)")
                 }
                 // A constant call (a duration, say) is worked out once.
                 if arguments.allSatisfy(\.isLiteral) {

@@ -32,7 +32,9 @@ private struct CELScanner {
     init(_ source: String) { text = Array(source.unicodeScalars) }
 
     func failure(_ what: String) -> BaseError {
-        BaseError("bad-expression", "\(what) at character \(index + 1) of the expression: \(String(String.UnicodeScalarView(text)))")
+        BaseError(
+            "bad-expression",
+            "\(what) at character \(index + 1) of the expression: \(String(String.UnicodeScalarView(text)))")
     }
 
     func peek(_ ahead: Int = 0) -> Unicode.Scalar? { index + ahead < text.count ? text[index + ahead] : nil }
@@ -66,7 +68,8 @@ private struct CELScanner {
             while CELScanner.isLetter(peek()) || CELScanner.isDigit(peek()) { index += 1 }
             return CELToken(kind: .name, text: String(String.UnicodeScalarView(text[start..<index])))
         }
-        for symbol in ["==", "!=", "<=", ">=", "&&", "||"] where symbol.unicodeScalars.elementsEqual(text[index..<min(index + 2, text.count)]) {
+        for symbol in ["==", "!=", "<=", ">=", "&&", "||"]
+        where symbol.unicodeScalars.elementsEqual(text[index..<min(index + 2, text.count)]) {
             index += 2
             return CELToken(kind: .symbol, text: symbol)
         }

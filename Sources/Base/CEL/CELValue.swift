@@ -92,8 +92,8 @@ package enum CELValue: Sendable {
     package init(_ document: JSONDocument, _ node: Int) {
         switch document.kind(node) {
         case .null: self = .null
-        case .true_: self = .bool(true)
-        case .false_: self = .bool(false)
+        case .trueValue: self = .bool(true)
+        case .falseValue: self = .bool(false)
         case .number: self = .double(document.double(node) ?? .nan)
         case .string: self = .string(document.string(node) ?? "")
         case .array:

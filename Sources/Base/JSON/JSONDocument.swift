@@ -2,7 +2,7 @@
 /// texts, so parsing a record allocates nothing once its arrays have grown. Nodes are named by their index; 0 is the
 /// root. Grammar: RFC 8259, strictly.
 package final class JSONDocument {
-    package enum Kind: UInt8 { case null, false_, true_, number, string, object, array }
+    package enum Kind: UInt8 { case null, falseValue, trueValue, number, string, object, array }
 
     package struct Node {
         package let kind: Kind
@@ -34,7 +34,8 @@ package final class JSONDocument {
     /// Replaces the document by the given text.
     package func parse(_ text: UnsafeRawBufferPointer) throws(BaseError) {
         guard text.count <= Limits.requestBody else {
-            throw BaseError("json-too-large", "a JSON text may have \(Limits.requestBody) bytes, this one has \(text.count)")
+            throw BaseError(
+                "json-too-large", "a JSON text may have \(Limits.requestBody) bytes, this one has \(text.count)")
         }
         bytes.removeAll(keepingCapacity: true)
         bytes.append(contentsOf: text)
@@ -125,8 +126,8 @@ package final class JSONDocument {
 
     package func bool(_ node: Int) -> Bool? {
         switch nodes[node].kind {
-        case .true_: true
-        case .false_: false
+        case .trueValue: true
+        case .falseValue: false
         default: nil
         }
     }
@@ -142,8 +143,8 @@ package final class JSONDocument {
     package func value(_ node: Int = 0) throws(BaseError) -> JSON {
         switch nodes[node].kind {
         case .null: return .null
-        case .false_: return .bool(false)
-        case .true_: return .bool(true)
+        case .falseValue: return .bool(false)
+        case .trueValue: return .bool(true)
         case .string: return .string(string(node) ?? "")
         case .number:
             if let integer = int(node) { return .int(integer) }
@@ -162,7 +163,8 @@ package final class JSONDocument {
             for _ in 0..<Int(nodes[node].count) {
                 let key = string(index) ?? ""
                 guard members[key] == nil else {
-                    throw BaseError("json-duplicate-key", "the key '\(key)' stands twice in one JSON object; keep one of them")
+                    throw BaseError(
+                        "json-duplicate-key", "the key '\(key)' stands twice in one JSON object; keep one of them")
                 }
                 members[key] = try value(index + 1)
                 index = Int(nodes[index + 1].next)

@@ -33,8 +33,8 @@ struct JSONParser {
         case 0x7B: try object(into: &tape)
         case 0x5B: try array(into: &tape)
         case 0x22: try string(into: &tape)
-        case 0x74: try word("true", .true_, into: &tape)
-        case 0x66: try word("false", .false_, into: &tape)
+        case 0x74: try word("true", .trueValue, into: &tape)
+        case 0x66: try word("false", .falseValue, into: &tape)
         case 0x6E: try word("null", .null, into: &tape)
         default: try number(into: &tape)
         }
@@ -197,7 +197,9 @@ struct JSONParser {
                 guard offset < text.count, text[offset] == 0x22 else { throw failure("a key is missing in an object") }
                 try string(into: &tape)
                 skipSpace()
-                guard offset < text.count, text[offset] == 0x3A else { throw failure("a colon is missing in an object") }
+                guard offset < text.count, text[offset] == 0x3A else {
+                    throw failure("a colon is missing in an object")
+                }
                 offset += 1
                 skipSpace()
                 try value(into: &tape)

@@ -117,7 +117,8 @@ package struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible 
         }
         guard let year = number(0, 4), let month = number(5, 2), let day = number(8, 2), let hour = number(11, 2),
             let minute = number(14, 2), let second = number(17, 2), bytes[4] == 0x2D, bytes[7] == 0x2D,
-            bytes[10] | 0x20 == 0x74 || bytes[10] == 0x20, bytes[13] == 0x3A, bytes[16] == 0x3A, (1...12).contains(month),
+            bytes[10] | 0x20 == 0x74 || bytes[10] == 0x20, bytes[13] == 0x3A, bytes[16] == 0x3A,
+            (1...12).contains(month),
             day >= 1, day <= Instant.monthLength(year, month), hour < 24, minute < 60, second < 61
         else { return nil }
         var index = 19

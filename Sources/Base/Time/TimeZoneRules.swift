@@ -38,19 +38,24 @@ package struct TimeZoneRules: Sendable {
         if let fixed = fixedOffset(name) {
             return TimeZoneRules(transitions: [], offsets: [], initial: fixed, footer: nil)
         }
-        guard name.utf8.allSatisfy({ ($0 | 0x20 >= 0x61 && $0 | 0x20 <= 0x7A) || ($0 >= 0x30 && $0 <= 0x39) || "/_+-".utf8.contains($0) }),
+        guard
+            name.utf8.allSatisfy({
+                ($0 | 0x20 >= 0x61 && $0 | 0x20 <= 0x7A) || ($0 >= 0x30 && $0 <= 0x39) || "/_+-".utf8.contains($0)
+            }),
             !name.hasPrefix("/"), let data = FileManager.default.contents(atPath: "/usr/share/zoneinfo/" + name)
         else {
             throw BaseError(
                 "unknown-time-zone",
-                "there is no time zone '\(name)' under /usr/share/zoneinfo; use an IANA name, and install tzdata if it is absent")
+                "there is no time zone '\(name)' under /usr/share/zoneinfo; use an IANA name, and install tzdata if it is absent"
+            )
         }
         return try [UInt8](data).withRaw { raw throws(BaseError) in try parse(raw, name: name) }
     }
 
     private static func fixedOffset(_ name: String) -> Int? {
         let bytes = [UInt8](name.utf8)
-        guard bytes.count == 6, bytes[0] == 0x2B || bytes[0] == 0x2D, bytes[3] == 0x3A, let hours = Int(name.dropFirst().prefix(2)),
+        guard bytes.count == 6, bytes[0] == 0x2B || bytes[0] == 0x2D, bytes[3] == 0x3A,
+            let hours = Int(name.dropFirst().prefix(2)),
             let minutes = Int(name.suffix(2)), hours < 24, minutes < 60
         else { return nil }
         return (hours * 3600 + minutes * 60) * (bytes[0] == 0x2D ? -1 : 1)
@@ -88,7 +93,8 @@ package struct TimeZoneRules: Sendable {
         try reader.skip(counts[5] + counts[2] * 12 + counts[1] + counts[0])
         let tail = String(decoding: try reader.slice(reader.remaining), as: UTF8.self)
         guard let initial = types.first, kinds.allSatisfy({ $0 < types.count }) else {
-            throw BaseError("bad-time-zone", "/usr/share/zoneinfo/\(name) names a type it does not define", fault: .world)
+            throw BaseError(
+                "bad-time-zone", "/usr/share/zoneinfo/\(name) names a type it does not define", fault: .world)
         }
         let footer = PosixRule(tail.trimmingCharacters(in: .newlines))
         return TimeZoneRules(transitions: times, offsets: kinds.map { types[$0] }, initial: initial, footer: footer)

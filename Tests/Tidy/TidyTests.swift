@@ -1,0 +1,112 @@
+import Foundation
+import Testing
+
+/// House rules that a machine can check. Limits are ratchets: they may only go down.
+@Suite struct TidyTests {
+    /// What each target may import of ours and of others (docs/architecture.md).
+    static let allowed: [String: Set<String>] = {
+        let below: Set<String> = ["Foundation", "Synchronization"]
+        let stream: Set<String> = ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "Learning", "GRDB"]
+        let capabilities: Set<String> = ["Features", "Datasets", "Models", "Supervision", "Lineage"]
+        var table: [String: Set<String>] = [
+            "Base": ["Crypto"], "RecordFormat": ["Base", "CPlatform", "CLZ4"],
+            "EventLog": ["Base", "CPlatform", "RecordFormat"],
+            "Catalog": ["Base", "Yams"], "Gateway": ["Base", "RecordFormat", "EventLog", "Catalog"],
+            "Streams": ["Base", "RecordFormat", "EventLog", "Catalog", "GRDB"], "Learning": ["Base"],
+            "Training": stream.union(["Datasets", "Models", "CXGBoost"]),
+            "Connectors": ["Base", "RecordFormat", "EventLog", "Catalog", "Gateway"],
+            "HTTP": ["Base", "Hummingbird", "HTTPTypes", "Logging", "NIOCore"],
+            "API": ["Base", "RecordFormat", "HTTP", "EventLog", "Catalog", "Gateway"],
+            "headrace": [
+                "Base", "RecordFormat", "EventLog", "Catalog", "Gateway", "HTTP", "API", "Node", "ArgumentParser",
+                "FoundationNetworking",
+            ],
+        ]
+        for name in capabilities { table[name] = stream }
+        table["Node"] = stream.union(capabilities).union([
+            "CPlatform", "Gateway", "Training", "Connectors", "HTTP", "API",
+        ])
+        return table.mapValues { $0.union(below) }
+    }()
+
+    /// Lines of a file, and of a function; the second limit has the few that are still above 70.
+    static let fileLimit = 480
+    static let functionLimit = 70
+
+    static func sources() throws -> [(target: String, path: String, text: String)] {
+        let root = projectDirectory + "/Sources"
+        let names = try #require(FileManager.default.enumerator(atPath: root)?.compactMap { $0 as? String })
+        return try names.filter { $0.hasSuffix(".swift") }.sorted().map { name in
+            (String(name.prefix { $0 != "/" }), name, try String(contentsOfFile: root + "/" + name, encoding: .utf8))
+        }
+    }
+
+    @Test func importsFollowTheDirection() throws {
+        for (target, path, text) in try Self.sources() {
+            let allowed = try #require(Self.allowed[target], "the target \(target) is not in the table")
+            for line in text.split(separator: "\n") {
+                let words = line.split(separator: " ").filter { !$0.hasPrefix("@") && $0 != "package" }
+                guard words.first == "import", words.count == 2 else { continue }
+                #expect(allowed.contains(String(words[1])), "\(path) imports \(words[1])")
+            }
+        }
+    }
+
+    @Test func filesAndFunctionsStayShort() throws {
+        for (_, path, text) in try Self.sources() {
+            let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+            #expect(lines.count <= Self.fileLimit, "\(path) has \(lines.count) lines")
+            var start: (line: Int, indent: Int)?
+            for (number, line) in lines.enumerated() {
+                let indent = line.prefix { $0 == " " }.count
+                let trimmed = line.drop { $0 == " " }
+                if start == nil, trimmed.contains("func ") || trimmed.hasPrefix("init(") || trimmed.contains(" init("),
+                    line.hasSuffix("{")
+                {
+                    start = (number, indent)
+                } else if let begun = start, indent == begun.indent, trimmed.hasPrefix("}") {
+                    #expect(
+                        number - begun.line <= Self.functionLimit,
+                        "\(path):\(begun.line + 1) has \(number - begun.line) lines")
+                    start = nil
+                }
+            }
+        }
+    }
+
+    @Test func bannedCallsStayOut() throws {
+        let everywhere = ["try!", "fatalError(", " as!", "NSLog(", "Thread.sleep(forTimeInterval: 0)"]
+        // Folds get no clock and no randomness.
+        let folds: Set<String> = ["Streams", "Features", "Datasets", "Models", "Supervision", "Lineage", "Learning"]
+        let inFolds = [
+            "Date()", "wallClock()", "SystemRandomNumberGenerator", ".randomElement()", ".shuffled()", "UUID()",
+            "Hasher()", "hashValue",
+        ]
+        for (target, path, text) in try Self.sources() {
+            for (number, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+                let code = line.drop { $0 == " " }
+                guard !code.hasPrefix("//") else { continue }
+                for call in everywhere + (folds.contains(target) ? inFolds : []) {
+                    #expect(!code.contains(call), "\(path):\(number + 1) uses \(call)")
+                }
+                if code.contains("@unchecked Sendable") {
+                    let before = text.split(separator: "\n", omittingEmptySubsequences: false)[
+                        max(0, number - 4)...number
+                    ].joined()
+                    #expect(
+                        before.contains("lock") || before.contains("condition"), "\(path):\(number + 1) names no lock")
+                }
+            }
+        }
+    }
+
+    @Test func theReadmeIsShortAndNamesWhatIsThere() throws {
+        let readme = try String(contentsOfFile: projectDirectory + "/README.md", encoding: .utf8)
+        #expect(readme.split(separator: "\n", omittingEmptySubsequences: false).count <= 121)
+        for name in ["./start", "./test", "docs/architecture.md", "CONTRIBUTING.md"] { #expect(readme.contains(name)) }
+        let architecture = try String(contentsOfFile: projectDirectory + "/docs/architecture.md", encoding: .utf8)
+        for folder in try FileManager.default.contentsOfDirectory(atPath: projectDirectory + "/Sources") {
+            #expect(architecture.contains("`\(folder)`"), "\(folder)")
+        }
+    }
+}
