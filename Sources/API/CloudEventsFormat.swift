@@ -8,6 +8,7 @@ package enum CloudEventsFormat {
     /// One event of a request, or why it is none. The topic is the `topic` query parameter, or the extension `topic`.
     package struct Incoming: Sendable {
         package let topic: String
+        package let id: String?
         package let event: Result<NewEvent, APIError>
     }
 
@@ -18,7 +19,7 @@ package enum CloudEventsFormat {
             } ?? ""
         let topic = request.query["topic"]
         switch type {
-        case "application/cloudevents+json": return [try structured(try json(request.body), topic, now)]
+        case "application/cloudevents+json": return [structured(try json(request.body), topic, now)]
         case "application/cloudevents-batch+json":
             return try batch(try json(request.body), topic, now)
         default: return [binary(request, type, topic, now)]
@@ -30,7 +31,7 @@ package enum CloudEventsFormat {
         guard !items.isEmpty, items.count <= Limits.batchEvents else {
             throw APIError("bad-batch", "a batch has 1 to \(Limits.batchEvents) events, this one has \(items.count)")
         }
-        return try items.map { item throws(APIError) in try structured(item, topic, now) }
+        return items.map { structured($0, topic, now) }
     }
 
     private static func json(_ body: [UInt8]) throws(APIError) -> JSON {
@@ -46,7 +47,7 @@ package enum CloudEventsFormat {
     ) -> Incoming {
         let place = topic ?? attributes["topic"] ?? ""
         func refuse(_ code: String, _ message: String) -> Incoming {
-            Incoming(topic: place, event: .failure(APIError(code, message)))
+            Incoming(topic: place, id: attributes["id"], event: .failure(APIError(code, message)))
         }
         guard !place.isEmpty else {
             return refuse("no-topic", "name the topic as ?topic= or in the extension attribute 'topic'")
@@ -55,6 +56,13 @@ package enum CloudEventsFormat {
             return refuse("bad-event", "the CloudEvents attribute '\(name)' is missing")
         }
         guard attributes["specversion"] == "1.0" else { return refuse("bad-event", "'specversion' must be 1.0") }
+        for name in attributes.keys.sorted() {
+            let legal =
+                !name.isEmpty && name.utf8.allSatisfy { ($0 >= 0x61 && $0 <= 0x7A) || ($0 >= 0x30 && $0 <= 0x39) }
+            guard legal else {
+                return refuse("bad-event", "'\(name)' is no attribute name: lower-case letters and digits")
+            }
+        }
         var time = now
         if let text = attributes["time"] {
             guard let parsed = Instant(text) else {
@@ -70,7 +78,7 @@ package enum CloudEventsFormat {
             (name: "ce_\($0.key)", value: $0.value)
         }
         return Incoming(
-            topic: place,
+            topic: place, id: attributes["id"],
             event: .success(
                 NewEvent(
                     id: attributes["id"] ?? "", source: attributes["source"] ?? "", type: attributes["type"] ?? "",
@@ -82,22 +90,24 @@ package enum CloudEventsFormat {
                     extensions: extensions)))
     }
 
-    private static func structured(_ item: JSON, _ topic: String?, _ now: Instant) throws(APIError) -> Incoming {
-        guard let members = item.object else { throw APIError("bad-event", "a CloudEvent is a JSON object") }
+    private static func structured(_ item: JSON, _ topic: String?, _ now: Instant) -> Incoming {
+        func refuse(_ message: String) -> Incoming {
+            Incoming(topic: topic ?? "", id: item["id"]?.string, event: .failure(APIError("bad-event", message)))
+        }
+        guard let members = item.object else { return refuse("a CloudEvent is a JSON object") }
         var attributes: [String: String] = [:]
-        for (name, value) in members where name != "data" && name != "data_base64" {
+        for (name, value) in JSON.sorted(members) where name != "data" && name != "data_base64" {
             switch value {
+            case .null: continue
             case .string(let text): attributes[name] = text
             case .int(let number): attributes[name] = String(number)
             case .bool(let flag): attributes[name] = flag ? "true" : "false"
-            default: throw APIError("bad-event", "the attribute '\(name)' must be text, a whole number or a boolean")
+            default: return refuse("the attribute '\(name)' must be text, a whole number or a boolean")
             }
         }
         var data = members["data"]?.canonical
         if let encoded = members["data_base64"]?.string {
-            guard let decoded = Data(base64Encoded: encoded) else {
-                throw APIError("bad-event", "'data_base64' is not base64")
-            }
+            guard let decoded = Data(base64Encoded: encoded) else { return refuse("'data_base64' is not base64") }
             data = [UInt8](decoded)
         }
         return incoming(topic, attributes, data, attributes["datacontenttype"] ?? "application/json", now)
@@ -114,14 +124,16 @@ package enum CloudEventsFormat {
 
     /// An event of the log in structured mode, with its position as the extension `position`.
     package static func write(_ event: StoredEvent, topic: String, partition: Int, defaultType: String?) -> JSON {
-        var members: [String: JSON] = [
-            "specversion": "1.0", "time": .string(event.time.description), "topic": .string(topic),
-            "position": .string("\(topic)/\(partition)@\(event.offset)"),
-        ]
+        var members: [String: JSON] = [:]
         for (name, value) in event.headers {
             if name.hasPrefix("ce_") { members[String(name.dropFirst(3))] = .string(value) }
             if name == EventHeader.contentType { members["datacontenttype"] = .string(value) }
         }
+        // What the log itself knows stands above what a producer may have called the same.
+        members["specversion"] = "1.0"
+        members["time"] = .string(event.time.description)
+        members["topic"] = .string(topic)
+        members["position"] = .string("\(topic)/\(partition)@\(event.offset)")
         if members["id"] == nil { members["id"] = .string("\(topic)-\(partition)-\(event.offset)") }
         if members["type"] == nil, let defaultType { members["type"] = .string(defaultType) }
         if let data = event.data {

@@ -8,11 +8,14 @@ package enum ConsolePage {
     static let libraries = ["/usr/share/javascript/chart.js/chart.min.js", "/usr/share/javascript/chart.js/chart.js"]
 
     package static func install(on server: HTTPServer, node: any NodeReading) {
+        let pool = BlockingPool(name: "console", threads: 1, limit: 64)
         server.route("GET", "/") { _ in
-            .text(page(body: fragment(try node.console())), contentType: "text/html; charset=utf-8")
+            .text(
+                try await pool.run { page(body: fragment(try node.console())) }, contentType: "text/html; charset=utf-8"
+            )
         }
         server.route("GET", "/console/fragment") { _ in
-            .text(fragment(try node.console()), contentType: "text/html; charset=utf-8")
+            .text(try await pool.run { fragment(try node.console()) }, contentType: "text/html; charset=utf-8")
         }
         server.route("GET", "/console.js") { _ in .text(script, contentType: "text/javascript; charset=utf-8") }
         server.route("GET", "/console.css") { _ in .text(style, contentType: "text/css; charset=utf-8") }

@@ -12,6 +12,9 @@ package struct Routes: Sendable {
     private let gateway: Gateway
     private let clock: @Sendable () -> Instant
     private let followers = Monitor(0)
+    /// Reads of files and views, and what may take minutes, apart from each other and from Swift's pool.
+    private let quick = BlockingPool(name: "reader", threads: 2, limit: 256)
+    private let long = BlockingPool(name: "audit", threads: 2, limit: 16)
 
     package init(node: any NodeReading, log: any EventLog, gateway: Gateway, clock: @escaping @Sendable () -> Instant) {
         self.node = node
@@ -28,47 +31,48 @@ package struct Routes: Sendable {
             let (ready, reason) = node.readiness()
             return .json(.object(["ready": .bool(ready), "reason": .string(reason)]), status: ready ? 200 : 503)
         }
-        server.route("GET", "/metrics") { [node] _ in
-            .text(try node.metrics(), contentType: "text/plain; version=0.0.4; charset=utf-8")
+        server.route("GET", "/metrics") { [node, quick] _ in
+            .text(try await quick.run { try node.metrics() }, contentType: "text/plain; version=0.0.4; charset=utf-8")
         }
     }
 
     private func events(_ server: HTTPServer) {
         server.route("POST", "/v1/events") { [self] request in try await publish(request) }
-        server.route("GET", "/v1/topics/:topic/events") { [self] request in try page(request) }
+        server.route("GET", "/v1/topics/:topic/events") { [self] request in try await quick.run { try page(request) } }
         server.route("GET", "/v1/topics/:topic/stream") { [self] request in try stream(request) }
     }
 
     private func reads(_ server: HTTPServer) {
-        server.route("GET", "/v1/status") { [node] _ in .json(try node.status()) }
-        server.route("GET", "/v1/topics") { [node] _ in .json(try node.topicList()) }
-        server.route("GET", "/v1/definitions") { [node] _ in .json(try node.definitions()) }
-        server.route("POST", "/v1/definitions") { [node] request in
+        func read(_ path: String, _ body: @escaping @Sendable (any NodeReading, WebRequest) throws -> JSON) {
+            server.route("GET", path) { [node, quick] request in .json(try await quick.run { try body(node, request) })
+            }
+        }
+        func work(_ path: String, _ body: @escaping @Sendable (any NodeReading, WebRequest) throws -> JSON) {
+            server.route("POST", path) { [node, long] request in .json(try await long.run { try body(node, request) }) }
+        }
+        read("/v1/status") { node, _ in try node.status() }
+        read("/v1/topics") { node, _ in try node.topicList() }
+        read("/v1/definitions") { node, _ in try node.definitions() }
+        read("/v1/report/:name") { node, request in try node.report(request.parameters["name"] ?? "") }
+        read("/v1/console") { node, _ in try node.console() }
+        read("/v1/lineage") { node, request in
+            try node.lineage(request.query["node"] ?? "", depth: try number(request, "depth", 0...10_000))
+        }
+        work("/v1/definitions") { node, request in
             do {
-                return .json(try node.apply(try JSON(parsing: request.body)))
+                return try node.apply(try JSON(parsing: request.body))
             } catch let error as BaseError {
                 throw APIError("bad-json", error.message)
             }
         }
+        work("/v1/sql") { node, request in try node.sql(String(decoding: request.body, as: UTF8.self)) }
+        work("/v1/audit/:kind") { node, request in
+            try node.audit(request.parameters["kind"] ?? "", request.query["subject"] ?? "")
+        }
+        work("/v1/replay") { node, request in try node.replay(to: request.query["to"]) }
         server.route("GET", "/v1/features/:view/:key") { [node] request in
             .json(try await node.features(view: request.parameters["view"] ?? "", key: request.parameters["key"] ?? ""))
         }
-        server.route("GET", "/v1/report/:name") { [node] request in
-            .json(try node.report(request.parameters["name"] ?? ""))
-        }
-        server.route("GET", "/v1/lineage") { [node] request in
-            .json(try node.lineage(decoded(request, "node"), depth: request.query["depth"].flatMap { Int($0) }))
-        }
-        server.route("POST", "/v1/sql") { [node] request in
-            .json(try node.sql(String(decoding: request.body, as: UTF8.self)))
-        }
-        server.route("POST", "/v1/audit/:kind") { [node] request in
-            .json(try node.audit(request.parameters["kind"] ?? "", decoded(request, "subject")))
-        }
-        server.route("POST", "/v1/replay") { [node] request in
-            .json(try node.replay(to: request.query["to"]?.removingPercentEncoding))
-        }
-        server.route("GET", "/v1/console") { [node] _ in .json(try node.console()) }
     }
 
     // MARK: Events
@@ -98,7 +102,7 @@ package struct Routes: Sendable {
             switch item.event {
             case .failure(let error):
                 firstRefusal = firstRefusal ?? error
-                answers.append(refusal(error, nil))
+                answers.append(refusal(error, item.id))
             case .success(let event):
                 switch verdicts.next() {
                 case .accepted(let receipt)?:
@@ -164,8 +168,9 @@ package struct Routes: Sendable {
     private func page(_ request: WebRequest) throws -> WebResponse {
         .json(
             try readPage(
-                topic: request.parameters["topic"] ?? "", from: decoded(request, "from"),
-                limit: request.query["limit"].flatMap { Int($0) } ?? 100, progress: request.query["progress"] == "true")
+                topic: request.parameters["topic"] ?? "", from: request.query["from"] ?? "",
+                limit: try number(request, "limit", 1...Limits.pageEvents) ?? 100,
+                progress: request.query["progress"] == "true")
         )
     }
 
@@ -195,7 +200,7 @@ package struct Routes: Sendable {
     private func stream(_ request: WebRequest) throws -> WebResponse {
         let topic = request.parameters["topic"] ?? ""
         try require(topic)
-        let begin = try start(request.header("last-event-id") ?? decoded(request, "from"), topic)
+        let begin = try start(request.header("last-event-id") ?? request.query["from"], topic)
         let admitted = followers.withLock { count in
             guard count < Limits.followers else { return false }
             count += 1
@@ -207,7 +212,7 @@ package struct Routes: Sendable {
                 retriable: true)
         }
         let type = gateway.topic(topic)?.defaultType
-        let (stream, continuation) = AsyncStream<[UInt8]>.makeStream(bufferingPolicy: .bufferingOldest(64))
+        let (stream, continuation) = AsyncStream<[UInt8]>.makeStream(bufferingPolicy: .bufferingOldest(2))
         let task = Task { [log, followers] in
             defer {
                 followers.withLock { $0 -= 1 }
@@ -251,6 +256,11 @@ package struct Routes: Sendable {
     }
 }
 
-private func decoded(_ request: WebRequest, _ name: String) -> String {
-    request.query[name].map { $0.removingPercentEncoding ?? $0 } ?? ""
+/// A whole number of the query; nil when it is absent.
+private func number(_ request: WebRequest, _ name: String, _ range: ClosedRange<Int>) throws -> Int? {
+    guard let text = request.query[name] else { return nil }
+    guard let number = Int(text), range.contains(number) else {
+        throw APIError("bad-\(name)", "'\(name)' must be a whole number in \(range), not '\(text)'")
+    }
+    return number
 }

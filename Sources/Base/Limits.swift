@@ -14,6 +14,8 @@ package enum Limits {
     package static let pendingAppends = 64 << 20
     /// Events in one page of an HTTP or CLI read.
     package static let pageEvents = 10_000
+    /// How long one SQL statement may run, in seconds.
+    package static let sqlSeconds = 30.0
     /// Rows of one SQL answer.
     package static let sqlRows = 100_000
     /// How far ahead of the wall clock an event published by HTTP may lie, in milliseconds.

@@ -35,7 +35,9 @@ package enum Workspace {
     package static let limit = 10_000
 
     package static func read(directory: String) throws(CatalogError) -> [Definition] {
-        guard let names = FileManager.default.enumerator(atPath: directory)?.compactMap({ $0 as? String }) else {
+        guard FileManager.default.fileExists(atPath: directory),
+            let names = FileManager.default.enumerator(atPath: directory)?.compactMap({ $0 as? String })
+        else {
             throw CatalogError("no-workspace", "there is no folder '\(directory)'; name a folder of YAML definitions")
         }
         var result: [Definition] = []
@@ -66,7 +68,8 @@ package enum Workspace {
     package static func parse(_ text: String, file: String) throws(CatalogError) -> [Definition] {
         var result: [Definition] = []
         do {
-            for node in try Yams.compose_all(yaml: text) {
+            var nodes = try Yams.compose_all(yaml: text)
+            while let node = nodes.next() {
                 let line = node.mark?.line ?? 1
                 let place = "\(file):\(line)"
                 guard case .object(var body) = try json(node, file: file) else {
@@ -77,6 +80,8 @@ package enum Workspace {
                 }
                 result.append(Definition(kind: kind, name: name, body: .object(body), place: place))
             }
+            // The sequence ends at a mistake and keeps it.
+            if let error = nodes.error { throw error }
         } catch let error as CatalogError {
             throw error
         } catch {

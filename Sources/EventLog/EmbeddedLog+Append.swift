@@ -116,7 +116,7 @@ extension EmbeddedLog {
             let number = targets[index]
             let partition = state.partitions[number]
             let offset = state.nextOffsets[number]
-            let hash = IdentifierTable.hash(topic: state.topicHashes[topic] ?? 0, id: event.id)
+            let hash = IdentifierTable.hash(topic: state.topicHashes[topic] ?? 0, source: event.source, id: event.id)
             if let known = state.identifiers.insert(hash, partition: UInt32(number), offset: offset) {
                 let original = state.partitions[Int(known.0)]
                 let position = Position(

@@ -33,6 +33,14 @@ extension EmbeddedLog {
     }
 }
 
+extension EmbeddedLog {
+    /// Whether a living process owns the log in a directory: the lock says so, whatever pid files may say.
+    package static func isOwned(_ directory: String) -> Bool {
+        guard let file = try? LogFile(path: directory + "/LOCK", create: false) else { return false }
+        return headrace_lock_exclusive(file.descriptor) != 0
+    }
+}
+
 /// The durable mark as read from its file.
 private struct DurableMark {
     let segment: UInt64
@@ -216,7 +224,7 @@ private struct Opening {
         let number = UInt32(sequencer.number(of: batch.partition))
         for record in decoded.records.indices {
             let event = StoredEvent(batch: decoded, index: record)
-            let hash = IdentifierTable.hash(topic: seed, id: event.id)
+            let hash = IdentifierTable.hash(topic: seed, source: event.header(EventHeader.source) ?? "", id: event.id)
             _ = sequencer.identifiers.insert(hash, partition: number, offset: event.offset)
             index.identifiers.append((hash.0, hash.1, index.number(of: batch.partition), event.offset))
         }

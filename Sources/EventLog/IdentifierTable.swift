@@ -1,6 +1,6 @@
 import Base
 
-/// Which event ids a log holds and where: open addressing over 128-bit hashes of (topic, id), 24 bytes an entry. Derived
+/// Which event ids a log holds and where: open addressing over 128-bit hashes of (topic, source, id), 24 bytes an entry. Derived
 /// state, rebuilt from the log when it is missing.
 package struct IdentifierTable: Sendable {
     package struct Entry: Sendable {
@@ -19,12 +19,14 @@ package struct IdentifierTable: Sendable {
         mask = slots.count - 1
     }
 
-    /// Two independent hashes of topic and id; never both zero, which marks an empty slot.
-    package static func hash(topic: UInt64, id: String) -> (UInt64, UInt64) {
+    /// Two independent hashes of topic, source and id (CloudEvents: source and id name an event); never both zero, which marks an empty slot.
+    package static func hash(topic: UInt64, source: String, id: String) -> (UInt64, UInt64) {
         var id = id
+        var source = source
+        let seed = source.withUTF8 { stableHash(UnsafeRawBufferPointer($0), seed: topic) }
         return id.withUTF8 { bytes in
             let raw = UnsafeRawBufferPointer(bytes)
-            return (stableHash(raw, seed: topic) | 1, stableHash(raw, seed: topic ^ 0x5851_f42d_4c95_7f2d))
+            return (stableHash(raw, seed: seed) | 1, stableHash(raw, seed: seed ^ 0x5851_f42d_4c95_7f2d))
         }
     }
 

@@ -65,9 +65,12 @@ package final class Gateway: Sendable {
                     "reserved-topic",
                     "the topic '\(name)' is written by the platform itself; publish to one of your own")
             }
-            guard !event.id.isEmpty, event.id.utf8.count <= Limits.nameLength else {
+            guard event.id.utf8.count <= Limits.nameLength, event.id.utf8.contains(where: { $0 != 0x20 }),
+                event.id.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7F })
+            else {
                 return GatewayError(
-                    "bad-id", "an event needs an id of 1 to \(Limits.nameLength) bytes, not '\(event.id.prefix(40))'")
+                    "bad-id",
+                    "an event needs a printable id of 1 to \(Limits.nameLength) bytes, not '\(event.id.prefix(40))'")
             }
             if !history, event.time - gateway.clock() > Limits.futureSkew {
                 return GatewayError(
@@ -90,6 +93,10 @@ package final class Gateway: Sendable {
                 try document.parse(data)
             } catch {
                 return GatewayError("bad-json", "the data of the event '\(event.id)' is not JSON: \(error.message)")
+            }
+            if let key = document.duplicateKey() {
+                return GatewayError(
+                    "bad-json", "the data of the event '\(event.id)' has the key '\(key)' twice in one object")
             }
             if let violation = topic.schema?.check(document) {
                 return GatewayError(

@@ -99,7 +99,7 @@ package final class HTTPServer: Sendable {
         let names = path.split(separator: "/").filter { $0.hasPrefix(":") }.map { String($0.dropFirst()) }
         router.withLock { router in
             guard let method = HTTPRequest.Method(method) else { preconditionFailure("'\(method)' is no HTTP method") }
-            router.on(RouterPath(path.replacingOccurrences(of: ":", with: ":")), method: method) {
+            router.on(RouterPath(path), method: method) {
                 [statusOf] request, context in
                 var parameters: [String: String] = [:]
                 for name in names { parameters[name] = context.parameters.get(name)?.removingPercentEncoding }
@@ -138,6 +138,18 @@ package final class HTTPServer: Sendable {
                 try await writer.finish(nil)
             }
             return Response(status: .init(code: answer.status), headers: headers, body: body)
+        }
+    }
+
+    /// Whatever no route takes is refused in the one error shape.
+    package func refuseTheRest() {
+        for method in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
+            route(method, "/**") { request in
+                .failure(
+                    HTTPServerError(
+                        "not-found", "there is no \(request.method) \(request.path); the README lists the routes"),
+                    status: 404)
+            }
         }
     }
 

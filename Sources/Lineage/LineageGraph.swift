@@ -131,15 +131,17 @@ package struct LineageGraph: Sendable {
                 for place in cause["positions"]?.array ?? [] { link(id, "event:\(place.string ?? "")", level, expand) }
             }
         case "definition":
-            add(try event(id, "headrace.definitions", log, database)?.position, [])
+            guard let found = try event(id, "headrace.definitions", log, database) else { throw missing() }
+            add(found.position, [])
         case "event":
             guard let position = Position(rest),
                 let data = try Self.read(TopicPartition(position.topic, position.partition), position.offset, log)
             else { throw missing() }
             add(rest, [("data", String(data.text.prefix(120)))])
-        default:
-            // Windows and ranges name their inputs completely; nothing lies behind them but events.
+        case "window", "range":
+            // They name their inputs completely; nothing lies behind them but events.
             add(nil, [])
+        default: throw missing()
         }
     }
 

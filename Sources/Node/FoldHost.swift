@@ -12,6 +12,8 @@ package struct FoldStatus: Sendable {
     package var failures: Int64 = 0
     package var checkpoints: Int64 = 0
     package var drained = false
+    /// The state is read and the fold runs.
+    package var loaded = false
     package var failure: String?
     package init() {}
 }
@@ -94,6 +96,7 @@ package final class FoldHost: Sendable {
             $0.failures = runner.failures
             $0.checkpoints = runner.checkpoints
             $0.drained = drained
+            $0.loaded = true
         }
     }
 
@@ -105,7 +108,7 @@ package final class FoldHost: Sendable {
                 box.questions.append { runner, _ in continuation.resume(with: Result { try body(runner) }) }
                 return false
             }
-            if refused || status.failure != nil, refused {
+            if refused {
                 continuation.resume(
                     throwing: NodeError(
                         "busy", "the fold has \(Self.mailboxLimit) questions waiting or is stopping; try again",

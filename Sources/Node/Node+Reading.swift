@@ -113,34 +113,52 @@ extension Node: NodeReading {
     }
 
     package func sql(_ statement: String) throws -> JSON {
-        do {
-            return try views.read { database in
-                let prepared = try database.makeStatement(sql: statement)
-                guard prepared.isReadonly else {
-                    throw NodeError(
-                        "read-only", "only statements that read are taken; the tables are folded from the log")
-                }
-                var rows: [JSON] = []
-                let cursor = try Row.fetchCursor(prepared)
-                while let row = try cursor.next() {
-                    guard rows.count < Limits.sqlRows else {
-                        throw NodeError("too-many-rows", "an answer may have \(Limits.sqlRows) rows; add a LIMIT")
-                    }
-                    rows.append(.array(row.databaseValues.map(Node.json)))
-                }
-                var position: [String: JSON] = [:]
-                for row in try Row.fetchAll(database, sql: "SELECT name, next FROM projection_positions ORDER BY name")
-                {
-                    position[row[0]] = .int(row[1])
-                }
-                return .object([
-                    "columns": .array(prepared.columnNames.map { .string($0) }), "rows": .array(rows),
-                    "asOf": .object(position),
-                ])
-            }
-        } catch let error as DatabaseError {
-            throw NodeError("bad-sql", error.message ?? "\(error)")
+        let verb = statement.drop { $0.isWhitespace || $0 == "(" }.prefix { $0.isLetter }.lowercased()
+        guard ["select", "with", "values", "explain"].contains(verb) else {
+            throw NodeError(
+                "read-only",
+                "only statements that read are taken (select, with, values, explain); the tables are folded from the log"
+            )
         }
+        // A connection of its own, so that stopping a statement that runs too long touches nobody else.
+        var settings = Configuration()
+        settings.readonly = true
+        do {
+            let reader = try DatabaseQueue(path: configuration.viewsFile, configuration: settings)
+            let alarm = DispatchWorkItem { reader.interrupt() }
+            DispatchQueue.global().asyncAfter(deadline: .now() + Limits.sqlSeconds, execute: alarm)
+            defer { alarm.cancel() }
+            return try reader.read { try Self.answer(statement, $0) }
+        } catch let error as DatabaseError {
+            let message =
+                error.resultCode == .SQLITE_INTERRUPT
+                ? "the statement ran longer than \(Int(Limits.sqlSeconds)) s and was stopped"
+                : (error.resultCode == .SQLITE_MISUSE ? "one statement at a time, please" : error.message ?? "\(error)")
+            throw NodeError("bad-sql", message)
+        }
+    }
+
+    private static func answer(_ statement: String, _ database: Database) throws -> JSON {
+        let prepared = try database.makeStatement(sql: statement)
+        guard prepared.isReadonly else {
+            throw NodeError("read-only", "only statements that read are taken; the tables are folded from the log")
+        }
+        var rows: [JSON] = []
+        let cursor = try Row.fetchCursor(prepared)
+        while let row = try cursor.next() {
+            guard rows.count < Limits.sqlRows else {
+                throw NodeError("too-many-rows", "an answer may have \(Limits.sqlRows) rows; add a LIMIT")
+            }
+            rows.append(.array(row.databaseValues.map(Node.json)))
+        }
+        var position: [String: JSON] = [:]
+        for row in try Row.fetchAll(database, sql: "SELECT name, next FROM projection_positions ORDER BY name") {
+            position[row[0]] = .int(row[1])
+        }
+        return .object([
+            "columns": .array(prepared.columnNames.map { .string($0) }), "rows": .array(rows),
+            "asOf": .object(position),
+        ])
     }
 
     private static func json(_ value: DatabaseValue) -> JSON {
@@ -202,6 +220,7 @@ extension Node: NodeReading {
 
     package func readiness() -> (ready: Bool, reason: String) {
         if let failure = failures.first { return (false, failure) }
+        guard fold.status.loaded else { return (false, "the fold is still loading its state") }
         return (true, "the log takes events and the fold runs")
     }
 

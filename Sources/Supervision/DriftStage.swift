@@ -72,6 +72,10 @@ package final class DriftStage: Stage {
         let question = document.member(0, "question").flatMap { document.string($0) }
         guard let vector = document.member(0, "vector") else { return }
         for monitor in monitors where questions[monitor.model] == question && states[monitor.name] != nil {
+            // The first question of a day sets the day's end; setting it again changes nothing.
+            if states[monitor.name]?.rows.isEmpty == true {
+                context.setTimer(at: Instant(day: event.time.day + 1), key: monitor.name)
+            }
             states.modify(monitor.name, default: DriftState()) { state in
                 state.width = Int(document.nodes[vector].count)
                 document.forEachElement(vector) { node in
@@ -84,9 +88,6 @@ package final class DriftStage: Stage {
     private func deployed(_ data: JSON, _ position: String, _ context: StageContext) throws {
         for monitor in monitors where monitor.model == data["model"]?.string {
             guard let references = data["reference"]?.array else { continue }
-            if states[monitor.name] == nil {
-                context.setTimer(at: Instant(day: context.now.day + 1), key: monitor.name)
-            }
             try states.modify(monitor.name, default: DriftState()) { state in
                 state.references = []
                 state.limits = []
@@ -105,7 +106,6 @@ package final class DriftStage: Stage {
 
     package func fire(timer key: String, at time: Instant, _ context: StageContext) throws {
         guard let monitor = monitors.first(where: { $0.name == key }), let state = states[key] else { return }
-        context.setTimer(at: Instant(day: time.day + 1), key: key)
         let rows = state.width > 0 ? state.rows.count / state.width : 0
         if rows > 0, state.references.count == state.width {
             var features: [JSON] = []

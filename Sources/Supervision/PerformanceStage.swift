@@ -123,11 +123,19 @@ package final class PerformanceStage: Stage {
 
     package func fire(timer key: String, at time: Instant, _ context: StageContext) throws {
         guard let monitor = monitors.first(where: { $0.name == key }) else { return }
-        context.setTimer(at: Instant(day: time.day + 1), key: key)
+        // Armed while a question lies in the window; the next question arms it again. Years without events cost nothing.
+        let watched = (0...monitor.performanceDays).contains {
+            days["\(key)|\(Instant(day: time.day - $0).date)"] != nil
+        }
+        if watched {
+            context.setTimer(at: Instant(day: time.day + 1), key: key)
+        } else {
+            _ = started.remove(key)
+        }
         for dayKey in days.sortedKeys where dayKey.hasPrefix("\(key)|") && days[dayKey]?.changed == true {
             publish(monitor, dayKey, at: time, context)
         }
-        summarise(monitor, at: time, context)
+        if watched { summarise(monitor, at: time, context) }
     }
 
     private func publish(_ monitor: MonitorDefinition, _ key: String, at time: Instant, _ context: StageContext) {

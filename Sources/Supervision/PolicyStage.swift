@@ -63,9 +63,6 @@ package final class PolicyStage: Stage {
             case "training.requested":
                 states.modify(policy.name, default: PolicyState()) { $0.lastRequest = event.time.milliseconds }
             case "models.deployed":
-                if states[policy.name]?.deployedAt ?? .min == .min {
-                    context.setTimer(at: Instant(day: event.time.day + 1), key: policy.name)
-                }
                 states.modify(policy.name, default: PolicyState()) {
                     $0.deployedAt = event.time.milliseconds
                     $0.referenceAUC = data["metrics"]?["auc"]?.double ?? .nan
@@ -77,6 +74,10 @@ package final class PolicyStage: Stage {
                 states.modify(policy.name, default: PolicyState()) { drifted(policy, data, position, &$0) }
             default:
                 guard event.type == "performance.window" else { continue }
+                // Decided at this same midnight, after every other stage has had its say.
+                if states[policy.name]?.deployedAt ?? .min != .min {
+                    context.setTimer(at: event.time, key: policy.name)
+                }
                 states.modify(policy.name, default: PolicyState()) {
                     $0.windowAUC = data["auc"]?.double ?? .nan
                     $0.windowLabels = data["labels"]?.int ?? 0
@@ -100,7 +101,8 @@ package final class PolicyStage: Stage {
 
     package func fire(timer key: String, at time: Instant, _ context: StageContext) throws {
         guard let policy = policies.first(where: { $0.name == key }), let state = states[key] else { return }
-        context.setTimer(at: Instant(day: time.day + 1), key: key)
+        // Without labels of the last days there is nothing new to learn from.
+        guard state.windowLabels > 0 else { return }
         guard state.lastRequest == .min || time.milliseconds - state.lastRequest >= policy.cooldown else { return }
         var causes: [JSON] = []
         if let drop = policy.aucDrop, state.windowLabels >= Int64(policy.minimumLabels),

@@ -94,7 +94,12 @@ struct Tail: AsyncParsableCommand {
                     }
                 }
                 if events.isEmpty {
-                    guard follow, connection.local == nil else { return }
+                    guard follow else { return }
+                    guard connection.local == nil else {
+                        FileHandle.standardError.write(
+                            Data("headrace: no node is running, so nothing more will come\n".utf8))
+                        return
+                    }
                     try await Task.sleep(for: .milliseconds(200))
                 }
             }
@@ -109,7 +114,7 @@ struct Publish: AsyncParsableCommand {
     )
     @OptionGroup var common: Common
     @Argument(help: "The topic.") var topic: String
-    @Option(name: .long, help: "The event's data as JSON; its id is then --id.") var data: String?
+    @Option(name: .long, help: "The event's data as JSON; its id is then --id.") var value: String?
     @Option(name: .long, help: "The event's id.") var id: String?
     @Option(name: .long, help: "The event's type.") var type = "event"
     @Option(name: .long, help: "The partition key.") var key: String?
@@ -119,12 +124,12 @@ struct Publish: AsyncParsableCommand {
     func run() async throws {
         try await reporting {
             var body: JSON
-            if let data {
+            if let value {
                 guard let id else {
-                    throw NodeError("bad-use", "--data needs --id: an event has an id, so that it counts once")
+                    throw NodeError("bad-use", "--value needs --id: an event has an id, so that it counts once")
                 }
-                guard let parsed = try? JSON(parsing: [UInt8](data.utf8)) else {
-                    throw NodeError("bad-json", "--data is not JSON")
+                guard let parsed = try? JSON(parsing: [UInt8](value.utf8)) else {
+                    throw NodeError("bad-json", "--value is not JSON")
                 }
                 var members: [String: JSON] = [
                     "specversion": "1.0", "id": .string(id), "source": "headrace:/cli", "type": .string(type),

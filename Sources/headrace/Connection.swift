@@ -1,4 +1,5 @@
 import Base
+import EventLog
 import Foundation
 import FoundationNetworking
 import Node
@@ -16,7 +17,7 @@ final class Connection {
         let configuration = NodeConfiguration(dataDirectory: dataDirectory, platformTopics: home() + "/Topics")
         if let data = FileManager.default.contents(atPath: configuration.addressFile),
             let json = try? JSON(parsing: [UInt8](data)),
-            let address = json["address"]?.string, let pid = json["pid"]?.int, kill(pid_t(pid), 0) == 0
+            let address = json["address"]?.string, EmbeddedLog.isOwned(configuration.logDirectory)
         {
             way = .remote(address)
             return

@@ -62,6 +62,7 @@ struct Start: AsyncParsableCommand {
         let server = HTTPServer(host: settings.host, port: settings.port, statusOf: { httpStatus($0) })
         Routes(node: node, log: node.log, gateway: node.gateway, clock: { Instant.wallClock() }).install(on: server)
         ConsolePage.install(on: server, node: node)
+        server.refuseTheRest()
         let (ports, continuation) = AsyncStream<Int>.makeStream()
         let task = Task {
             do {

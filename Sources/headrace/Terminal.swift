@@ -80,15 +80,33 @@ enum Terminal {
         }
     }
 
+    /// A tree: each node once, under the first that names it.
     static func lineage(_ json: JSON) {
-        for node in json["nodes"]?.array ?? [] {
-            let indent = String(repeating: "  ", count: Int(node["depth"]?.int ?? 0))
+        var nodes: [String: JSON] = [:]
+        for node in json["nodes"]?.array ?? [] { nodes[node["id"]?.string ?? ""] = node }
+        var children: [String: [String]] = [:]
+        for edge in json["edges"]?.array ?? [] {
+            children[edge["from"]?.string ?? "", default: []].append(edge["to"]?.string ?? "")
+        }
+        var shown: Set<String> = []
+        func show(_ id: String, _ depth: Int) {
+            let indent = String(repeating: "  ", count: depth)
+            guard let node = nodes[id] else {
+                Swift.print("\(indent)\(id)  …")
+                return
+            }
+            guard shown.insert(id).inserted else {
+                Swift.print("\(indent)\(id)  (above)")
+                return
+            }
             let facts = JSON.sorted(node["facts"]?.object ?? [:]).map { "\($0.key)=\(cell($0.value).prefix(72))" }
                 .joined(separator: " ")
             let position = node["position"]?.string.map { " (\($0))" } ?? ""
-            Swift.print("\(indent)\(node["id"]?.string ?? "")\(position)\(facts.isEmpty ? "" : "  \(facts)")")
+            Swift.print("\(indent)\(id)\(position)\(facts.isEmpty ? "" : "  \(facts)")")
+            for child in children[id] ?? [] { show(child, depth + 1) }
         }
-        Swift.print("\n\(json["nodes"]?.array?.count ?? 0) nodes, \(json["edges"]?.array?.count ?? 0) edges")
+        if let root = json["nodes"]?.array?.first?["id"]?.string { show(root, 0) }
+        Swift.print("\n\(nodes.count) nodes, \(json["edges"]?.array?.count ?? 0) edges")
     }
 
     static func verdict(_ json: JSON) {

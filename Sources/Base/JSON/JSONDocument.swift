@@ -139,6 +139,32 @@ package final class JSONDocument {
         return JSONString.unescape(raw(node))
     }
 
+    /// The first key that stands twice in one object; readers differ on what such a text means.
+    package func duplicateKey() -> String? {
+        for node in nodes.indices where nodes[node].kind == .object && nodes[node].count > 1 {
+            var keys: [Int] = []
+            var found: Int?
+            forEachMember(node) { key, _ in
+                if found == nil, keys.contains(where: { sameText($0, key) }) { found = key }
+                keys.append(key)
+            }
+            if let found { return string(found) }
+        }
+        return nil
+    }
+
+    private func sameText(_ left: Int, _ right: Int) -> Bool {
+        let (a, b) = (nodes[left], nodes[right])
+        if a.escaped || b.escaped { return string(left)?.utf8.elementsEqual((string(right) ?? "").utf8) ?? false }
+        guard a.end - a.start == b.end - b.start else { return false }
+        return bytes.withUnsafeBufferPointer { raw in
+            for offset in 0..<Int(a.end - a.start) where raw[Int(a.start) + offset] != raw[Int(b.start) + offset] {
+                return false
+            }
+            return true
+        }
+    }
+
     /// The whole value as a tree, for the control plane.
     package func value(_ node: Int = 0) throws(BaseError) -> JSON {
         switch nodes[node].kind {
