@@ -35,6 +35,11 @@ package final class CSVHistorySource: Sendable {
     private let flights = Monitor((count: 0, failure: EventLogError?.none))
 
     package init(_ configuration: ConnectorConfiguration, log: any EventLog, gateway: Gateway) throws(ConnectorsError) {
+        // Recorded history may declare when its events became known; the one way here is "when they happened".
+        let known = configuration.values["known.time"] ?? "event"
+        guard known == "event" else {
+            throw ConnectorsError("bad-connector", "\(configuration.place): 'known.time' is event, not '\(known)'")
+        }
         self.configuration = configuration
         self.log = log
         self.gateway = gateway
@@ -185,7 +190,7 @@ package final class CSVHistorySource: Sendable {
         for topic in topics {
             for partition in 0..<log.partitions(of: topic) {
                 let data =
-                    "{\"through\":\"\(through)\",\"state\":\"\(finished ? "finished" : "active")\",\"history\":true}"
+                    "{\"through\":\"\(through)\",\"state\":\"\(finished ? "finished" : "active")\",\"history\":true,\"knownTime\":\"event\"}"
                 events.append(
                     (
                         topic, partition,

@@ -45,7 +45,13 @@ extension EmbeddedLog {
             eventCount: plan.batches.reduce(0) { $0 + $1.events.count }, identifiers: plan.identifiers,
             receipt: AppendReceipt(events: plan.receipts, durability: "synced"), cost: plan.cost, completion: completion
         )
-        sequencer.update { $0.ready[plan.ticket] = ready }
+        // The writer may have stopped since the offsets were assigned; then nobody would take the frame any more.
+        let stopped: EventLogError? = sequencer.update { state in
+            if let stopped = state.stopped { return stopped }
+            state.ready[plan.ticket] = ready
+            return nil
+        }
+        if let stopped { completion(.failure(stopped)) }
     }
 
     private func check(_ append: LogAppend) throws(EventLogError) {
@@ -88,25 +94,7 @@ extension EmbeddedLog {
                 fault: .world,
                 retriable: true)
         }
-        // Everything that can be refused is refused before anything is assigned.
-        var targets: [Int] = []
-        targets.reserveCapacity(append.events.count)
-        for (topic, partition, event) in append.events {
-            guard let layout = state.layouts[topic] else {
-                throw EventLogError(
-                    "unknown-topic", "there is no topic '\(topic)'; declare it in a workspace and apply that")
-            }
-            let chosen =
-                partition
-                ?? (layout.partitions == 1
-                    ? 0 : murmur2Partition(event.key ?? [UInt8](event.id.utf8), partitions: layout.partitions))
-            guard chosen >= 0, chosen < layout.partitions else {
-                throw EventLogError(
-                    "unknown-partition",
-                    "the topic '\(topic)' has partitions 0 to \(layout.partitions - 1), not \(chosen)")
-            }
-            targets.append(state.number(of: TopicPartition(topic, chosen)))
-        }
+        let targets = try targets(of: append, &state)
         var plan = Plan()
         plan.firstSequence = state.nextSequence
         plan.receipts.reserveCapacity(append.events.count)
@@ -150,5 +138,28 @@ extension EmbeddedLog {
         state.nextTicket += 1
         state.pendingBytes += plan.cost
         return plan
+    }
+
+    /// The partition of every event. Everything that can be refused is refused before anything is assigned.
+    private func targets(of append: LogAppend, _ state: inout Sequencer) throws(EventLogError) -> [Int] {
+        var targets: [Int] = []
+        targets.reserveCapacity(append.events.count)
+        for (topic, partition, event) in append.events {
+            guard let layout = state.layouts[topic] else {
+                throw EventLogError(
+                    "unknown-topic", "there is no topic '\(topic)'; declare it in a workspace and apply that")
+            }
+            let chosen =
+                partition
+                ?? (layout.partitions == 1
+                    ? 0 : murmur2Partition(event.key ?? [UInt8](event.id.utf8), partitions: layout.partitions))
+            guard chosen >= 0, chosen < layout.partitions else {
+                throw EventLogError(
+                    "unknown-partition",
+                    "the topic '\(topic)' has partitions 0 to \(layout.partitions - 1), not \(chosen)")
+            }
+            targets.append(state.number(of: TopicPartition(topic, chosen)))
+        }
+        return targets
     }
 }

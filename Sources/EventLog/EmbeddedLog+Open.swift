@@ -76,6 +76,10 @@ private struct Opening {
     private var lastIndex = SegmentIndexFile()
     private var nextSequence: UInt64 = 0
     private var lastHash = Digest.zero
+    /// Where partitions ended in frames that are lost: their offsets are never given again.
+    private var lostEnds: [TopicPartition: Int64] = [:]
+    /// Events lost in frames whose table is unreadable too.
+    private var unknownLost: Int64 = 0
 
     init(directory: String, options: EmbeddedLog.Options) {
         self.directory = directory
@@ -97,7 +101,7 @@ private struct Opening {
         sequencer.nextSequence = nextSequence
         for partition in shared.index.partitions {
             let number = sequencer.number(of: partition)
-            sequencer.nextOffsets[number] = shared.index.end(partition)
+            sequencer.nextOffsets[number] = max(shared.index.end(partition), lostEnds[partition] ?? 0) + unknownLost
         }
         report.events = nextSequence
         report.damaged = shared.damaged
@@ -158,15 +162,17 @@ private struct Opening {
                 if let resume {
                     // A frame follows, so this was not the tail when it was written.
                     let after = resume.description.firstSequence
-                    note(
+                    try note(
                         DamagedRange(
                             file: segment.file.path, from: from, to: resume.at,
-                            sequences: nextSequence..<max(after, nextSequence)))
+                            sequences: nextSequence..<max(after, nextSequence)), segment.file)
                     walker.offset = resume.at
                 } else if from < durableEnd || !isLast {
                     let to = isLast ? durableEnd : size
                     let through = max(isLast ? mark?.sequence ?? nextSequence : nextSequence, nextSequence)
-                    note(DamagedRange(file: segment.file.path, from: from, to: to, sequences: nextSequence..<through))
+                    try note(
+                        DamagedRange(file: segment.file.path, from: from, to: to, sequences: nextSequence..<through),
+                        segment.file)
                     nextSequence = through
                     segment.end = to
                     lastHash = mark?.hash ?? lastHash
@@ -182,8 +188,21 @@ private struct Opening {
         }
     }
 
-    private mutating func note(_ range: DamagedRange) {
+    /// Keeps the range and learns from what is left of the frame which offsets are gone.
+    private mutating func note(_ range: DamagedRange, _ file: LogFile) throws(EventLogError) {
         shared.damaged.append(range)
+        let count = Int(min(range.to - range.from, Int64(LogFrame.maximumSize)))
+        let bytes = try file.read(at: range.from, count: count)
+        let first = range.sequences.lowerBound
+        if let frame = bytes.withUnsafeBytes({ LogFrame.salvage($0) }), frame.firstSequence == first,
+            frame.eventCount == range.sequences.count
+        {
+            for batch in frame.batches {
+                lostEnds[batch.partition] = max(lostEnds[batch.partition] ?? 0, batch.baseOffset + Int64(batch.count))
+            }
+        } else {
+            unknownLost += Int64(range.sequences.count)
+        }
     }
 
     private func isZero(_ file: LogFile, _ from: Int64, _ to: Int64) throws(EventLogError) -> Bool {

@@ -62,7 +62,7 @@ extension EmbeddedLog {
         var failed = group
         sequencer.update { state in
             if state.stopped == nil { state.stopped = reason }
-            for ticket in state.ready.keys.sorted() { failed.append(state.ready[ticket]!) }
+            for (_, item) in state.ready.sorted(by: { $0.key < $1.key }) { failed.append(item) }
             state.ready.removeAll()
             state.writeTicket = state.nextTicket
             state.pendingBytes = 0

@@ -136,6 +136,12 @@ package enum LogFrame {
         }
     }
 
+    /// Header and table of a frame whose CRC does not match, for learning what was lost; nil when they make no sense.
+    static func salvage(_ bytes: UnsafeRawBufferPointer) -> Description? {
+        guard let size = statedSize(bytes), size <= bytes.count else { return nil }
+        return try? table(UnsafeRawBufferPointer(rebasing: bytes[..<size]), size)
+    }
+
     private static func table(_ frame: UnsafeRawBufferPointer, _ size: Int) throws(BaseError) -> Description {
         var reader = ByteReader(frame, offset: 6)
         let batchCount = Int(try reader.little(UInt16.self))

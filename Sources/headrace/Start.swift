@@ -35,7 +35,7 @@ struct Start: AsyncParsableCommand {
             try node.start()
             let stop = Signals.install()
             let before = node.log.statistics.events
-            if play || exit { try watch(node, begun, stop, before) }
+            if play || exit { try await watch(node, begun, stop, before) }
             if !exit {
                 while !stop.withLock({ $0 }), node.failures.isEmpty { try await Task.sleep(for: .milliseconds(100)) }
             }
@@ -91,10 +91,10 @@ struct Start: AsyncParsableCommand {
         return task
     }
 
-    private func watch(_ node: Node, _ begun: Date, _ stop: Monitor<Bool>, _ before: UInt64) throws {
+    private func watch(_ node: Node, _ begun: Date, _ stop: Monitor<Bool>, _ before: UInt64) async throws {
         let bar = ProgressBar()
         while !stop.withLock({ $0 }), node.failures.isEmpty {
-            Thread.sleep(forTimeInterval: 0.1)
+            try await Task.sleep(for: .milliseconds(100))
             bar.show(node, begun)
             if node.isSettled { break }
         }
@@ -106,6 +106,11 @@ struct Start: AsyncParsableCommand {
                 seconds: seconds, started: Instant(milliseconds: Int64(begun.timeIntervalSince1970 * 1000)))
         } else {
             print("nothing new: the log already holds \(node.log.statistics.events) events")
+        }
+        for (name, status) in node.connectors where status.damagedRows + status.refused > 0 {
+            print(
+                "\(name): \(status.damagedRows) damaged rows and \(status.refused) refused events stand in headrace.dead-letters"
+            )
         }
         if let report {
             let answer = try node.report(report)

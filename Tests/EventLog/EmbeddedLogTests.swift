@@ -161,6 +161,9 @@ import Testing
         try Data(bytes).write(to: URL(filePath: path))
         log = try Self.open(scratch.path)
         #expect(log.recovery.truncatedBytes == 0 && log.recovery.damaged.first?.sequences == 2..<3)
+        // The lost event's offset is not given to another.
+        let receipt = try log.append(LogAppend(principal: "p", events: [("a", nil, Self.event("next"))]))
+        #expect(receipt.events[0].position.offset == 3 && receipt.events[0].position.sequence == 3)
         log.close()
     }
 
