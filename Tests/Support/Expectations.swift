@@ -11,11 +11,25 @@ final class ScratchDirectory: Sendable {
     let path: String
 
     init() throws {
-        path = FileManager.default.temporaryDirectory.appending(path: "headrace-test-\(UUID().uuidString)").path
+        path = FileManager.default.temporaryDirectory.appending(path: Self.prefix + UUID().uuidString).path
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        Self.removeLeftovers
     }
 
     deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    /// What a static holds is never released, so the process removes its folders once more when it ends.
+    private static let removeLeftovers: Void = {
+        atexit {
+            let root = FileManager.default.temporaryDirectory.path
+            for name in (try? FileManager.default.contentsOfDirectory(atPath: root)) ?? [] where name.hasPrefix(ScratchDirectory.prefix) {
+                try? FileManager.default.removeItem(atPath: root + "/" + name)
+            }
+        }
+    }()
+
+    /// Names this process's folders.
+    private static let prefix = "headrace-test-\(ProcessInfo.processInfo.processIdentifier)-"
 }
 
 /// Runs a program to its end.
