@@ -31,8 +31,8 @@ package func httpStatus(_ error: any DescribedError) -> Int {
         return 404
     case "body-too-large", "event-too-large", "append-too-large": return 413
     case "schema-violation", "future-timestamp", "bad-id", "no-data": return 422
-    case "reserved-topic", "reserved-name": return 403
-    case "in-force", "topic-conflict": return 409
+    case "reserved-topic", "reserved-name", "reserved-type": return 403
+    case "in-force", "topic-conflict", "fed-by-connector": return 409
     case "log-saturated", "busy": return 429
     case "log-stopped", "disk-full": return 507
     default: break

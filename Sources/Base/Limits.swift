@@ -6,6 +6,10 @@ package enum Limits {
     package static let requestBody = 16 << 20
     /// Events in one HTTP batch.
     package static let batchEvents = 10_000
+    /// One attribute of an event.
+    package static let attributeLength = 4096
+    /// What a dead letter keeps of the refused data; the rest is only digested into its id.
+    package static let deadLetterBytes = 64 << 10
     /// Nesting of one JSON text.
     package static let jsonDepth = 128
     /// Characters of a topic, view, model or event id.

@@ -131,12 +131,16 @@ package struct DatasetBuilder {
         var positions: [(TopicPartition, Range<Int64>)] = []
         for topic in [DatasetTopics.asked, DatasetTopics.outcomes] {
             let partition = TopicPartition(topic, 0)
-            let from = try log.offset(partition, atOrAfter: span.from)
-            var end = from
-            try log.forEachEvent(partition, from: from) { event in
+            // Batches are cut by the clock, so the range begins at the first event it takes and not at a batch.
+            let start = try log.offset(partition, atOrAfter: span.from)
+            var from: Int64?
+            var end = start
+            try log.forEachEvent(partition, from: start) { event in
                 // A derived topic is in time order, so the first later event ends it.
                 guard event.time <= span.cut else { return false }
                 end = event.offset + 1
+                guard event.time > span.from else { return true }
+                from = from ?? event.offset
                 let parsed: Void? = try event.withData { raw in try document.parse(raw) }
                 guard parsed != nil else { return true }
                 if topic == DatasetTopics.asked {
@@ -146,7 +150,7 @@ package struct DatasetBuilder {
                 }
                 return true
             }
-            positions.append((partition, from..<end))
+            positions.append((partition, (from ?? end)..<end))
         }
         return (builder.build(), positions)
     }

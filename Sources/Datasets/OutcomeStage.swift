@@ -179,7 +179,8 @@ package final class OutcomeStage: Stage {
         writer.value(truth.position)
         writer.endObject()
         context.emit(
-            topic: DatasetTopics.outcomes, type: "outcome.observed", id: "outcome:\(key)", key: id, data: writer.bytes,
+            topic: DatasetTopics.outcomes, type: "outcome.observed", id: "outcome:\(key):\(question.position)", key: id,
+            data: writer.bytes,
             causation: truth.position, source: name)
     }
 }

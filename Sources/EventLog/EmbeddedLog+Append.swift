@@ -87,7 +87,7 @@ extension EmbeddedLog {
         guard !state.closing else {
             throw EventLogError("log-stopped", "the log is closing", fault: .world, retriable: true)
         }
-        guard state.pendingBytes < Limits.pendingAppends else {
+        guard !append.refusable || state.pendingBytes < Limits.pendingAppends else {
             throw EventLogError(
                 "log-saturated",
                 "\(state.pendingBytes) bytes wait for the disk, the limit is \(Limits.pendingAppends); try again",

@@ -73,6 +73,8 @@ private struct Opening {
     var shared = EmbeddedLog.Shared()
     var report = RecoveryReport()
     private var mark: DurableMark?
+    /// There is a mark and it cannot be read: then nothing is cut off.
+    private var markIsDamaged = false
     private var lastIndex = SegmentIndexFile()
     private var nextSequence: UInt64 = 0
     private var lastHash = Digest.zero
@@ -89,22 +91,46 @@ private struct Opening {
     mutating func load() throws(EventLogError) {
         if let bytes = FileManager.default.contents(atPath: directory + "/durable.mark") {
             mark = DurableMark([UInt8](bytes))
+            markIsDamaged = mark == nil && !bytes.isEmpty
         }
-        let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
+        let names: [String]
+        do {
+            names = try FileManager.default.contentsOfDirectory(atPath: directory)
+        } catch {
+            throw EventLogError("open-failed", "cannot list the directory \(directory)", cause: error, fault: .world)
+        }
         let segments = names.filter { $0.hasSuffix(".wal") && $0.utf8.count == 24 }.sorted()
         for (number, name) in segments.enumerated() {
             guard let first = UInt64(name.dropLast(4)) else { continue }
             try loadSegment(directory + "/" + name, first, number, isLast: number == segments.count - 1)
         }
+        compareWithMark()
         shared.durableSequence = nextSequence
         shared.lastHash = lastHash
         sequencer.nextSequence = nextSequence
-        for partition in shared.index.partitions {
+        for partition in shared.index.partitions + lostEnds.keys.sorted() {
             let number = sequencer.number(of: partition)
             sequencer.nextOffsets[number] = max(shared.index.end(partition), lostEnds[partition] ?? 0) + unknownLost
         }
         report.events = nextSequence
         report.damaged = shared.damaged
+    }
+
+    /// The mark knows how far the log once was on disk, and the hash there.
+    private mutating func compareWithMark() {
+        guard let mark else { return }
+        if mark.sequence > nextSequence {
+            let file = shared.segments.last?.file.path ?? EmbeddedLog.segmentPath(directory, mark.segment)
+            let end = shared.segments.last?.end ?? 0
+            shared.damaged.append(
+                DamagedRange(file: file, from: end, to: max(mark.end, end), sequences: nextSequence..<mark.sequence))
+            unknownLost += Int64(mark.sequence - nextSequence)
+            nextSequence = mark.sequence
+            lastHash = mark.hash
+        } else if mark.sequence == nextSequence {
+            // If the last frame is not the one that was written, the chain goes on from the one that was, and shows it.
+            lastHash = mark.hash
+        }
     }
 
     private mutating func loadSegment(
@@ -158,34 +184,49 @@ private struct Opening {
                 nextSequence = description.firstSequence + UInt64(description.eventCount)
                 lastHash = Digest.of(bytes)
             case .damage(let from, let resume):
-                let durableEnd = mark.map { $0.segment == segment.firstSequence ? $0.end : 0 } ?? 0
-                if let resume {
-                    // A frame follows, so this was not the tail when it was written.
-                    let after = resume.description.firstSequence
-                    try note(
-                        DamagedRange(
-                            file: segment.file.path, from: from, to: resume.at,
-                            sequences: nextSequence..<max(after, nextSequence)), segment.file)
-                    walker.offset = resume.at
-                } else if from < durableEnd || !isLast {
-                    let to = isLast ? durableEnd : size
-                    let through = max(isLast ? mark?.sequence ?? nextSequence : nextSequence, nextSequence)
-                    try note(
-                        DamagedRange(file: segment.file.path, from: from, to: to, sequences: nextSequence..<through),
-                        segment.file)
-                    nextSequence = through
-                    segment.end = to
-                    lastHash = mark?.hash ?? lastHash
-                    return
-                } else {
-                    if try !isZero(segment.file, from, size) {
-                        report.truncatedBytes = size - from
-                        report.truncatedFile = segment.file.path
-                    }
-                    return
-                }
+                guard let next = try damage(&segment, from, resume, size: size, isLast: isLast) else { return }
+                walker.offset = next
             }
         }
+    }
+
+    /// Decides what a damaged place is, and gives where to go on; nil ends the segment.
+    private mutating func damage(
+        _ segment: inout EmbeddedLog.Segment, _ from: Int64, _ resume: (description: LogFrame.Description, at: Int64)?,
+        size: Int64, isLast: Bool
+    ) throws(EventLogError) -> Int64? {
+        let isEmpty = try isZero(segment.file, from, size)
+        let durableEnd = mark.map { $0.segment == segment.firstSequence ? $0.end : 0 } ?? 0
+        func cut() {
+            guard !isEmpty else { return }
+            report.truncatedBytes = size - from
+            report.truncatedFile = segment.file.path
+        }
+        if let resume {
+            if isLast, mark != nil, from >= durableEnd, resume.description.durableThrough <= nextSequence {
+                // It was written in one group with the damaged one, and that group never was on disk as a whole.
+                cut()
+                return nil
+            }
+            // A frame follows, so this was not the tail when it was written.
+            let after = max(resume.description.firstSequence, nextSequence)
+            try note(
+                DamagedRange(file: segment.file.path, from: from, to: resume.at, sequences: nextSequence..<after),
+                segment.file)
+            return resume.at
+        }
+        guard from < durableEnd || !isLast || (markIsDamaged && !isEmpty) else {
+            cut()
+            return nil
+        }
+        let to = isLast && !markIsDamaged ? durableEnd : size
+        let through = max(isLast ? mark?.sequence ?? nextSequence : nextSequence, nextSequence)
+        try note(
+            DamagedRange(file: segment.file.path, from: from, to: to, sequences: nextSequence..<through), segment.file)
+        nextSequence = through
+        segment.end = to
+        lastHash = mark?.hash ?? lastHash
+        return nil
     }
 
     /// Keeps the range and learns from what is left of the frame which offsets are gone.
@@ -195,7 +236,10 @@ private struct Opening {
         let bytes = try file.read(at: range.from, count: count)
         let first = range.sequences.lowerBound
         if let frame = bytes.withUnsafeBytes({ LogFrame.salvage($0) }), frame.firstSequence == first,
-            frame.eventCount == range.sequences.count
+            frame.eventCount == range.sequences.count,
+            frame.batches.allSatisfy({
+                $0.baseOffset == max(shared.index.end($0.partition), lostEnds[$0.partition] ?? 0)
+            })
         {
             for batch in frame.batches {
                 lostEnds[batch.partition] = max(lostEnds[batch.partition] ?? 0, batch.baseOffset + Int64(batch.count))
@@ -257,7 +301,8 @@ private struct Opening {
         let segment = shared.segments[number]
         if segment.file.size > segment.end { try segment.file.truncate(to: segment.end) }
         let state = WriterState(
-            segment: segment, segmentNumber: number, index: lastIndex, previousHash: lastHash,
+            segment: segment, segmentNumber: number, index: lastIndex,
+            keepsIndex: !shared.damaged.contains { $0.file == segment.file.path }, previousHash: lastHash,
             durableSequence: nextSequence, mark: try LogFile(path: directory + "/durable.mark", create: true))
         try segment.file.sync()
         try LogFile.syncDirectory(directory)

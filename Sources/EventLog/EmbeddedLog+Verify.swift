@@ -18,13 +18,23 @@ package struct LogVerification: Sendable {
     package var damaged: [DamagedRange] = []
     package var rewritten: [Rewritten] = []
     package var head = Digest.zero
+    /// One past the frame in which the subject stands.
+    package var subjectEnd: UInt64?
 
     package var isIntact: Bool { damaged.isEmpty && rewritten.isEmpty }
 }
 
+extension Position {
+    fileprivate func stands(in batch: LogFrame.Batch) -> Bool {
+        batch.partition.topic == topic && batch.partition.partition == partition && offset >= batch.baseOffset
+            && offset < batch.baseOffset + Int64(batch.count)
+    }
+}
+
 extension EmbeddedLog {
     /// Reads every frame from disk, checks its CRC and follows the hash chain from the first to the last.
-    package func verify() throws(EventLogError) -> LogVerification {
+    /// - Parameter subject: an event whose place in the global sequence the caller wants to know.
+    package func verify(subject: Position? = nil) throws(EventLogError) -> LogVerification {
         let (segments, head) = shared.withLock { ($0.segments, $0.lastHash) }
         var result = LogVerification()
         var previous: (description: LogFrame.Description, file: String, at: Int64)?
@@ -44,7 +54,13 @@ extension EmbeddedLog {
             while let step = try walker.next() {
                 switch step {
                 case .frame(let description, let at, let bytes):
-                    if description.previousHash != hash, !afterDamage, let previous { blame(previous) }
+                    if description.previousHash != hash, !afterDamage {
+                        // Before the first frame there is nothing; if it names something, that was taken away.
+                        blame(previous ?? (description, segment.file.path, at))
+                    }
+                    if let subject, description.batches.contains(where: { subject.stands(in: $0) }) {
+                        result.subjectEnd = description.firstSequence + UInt64(description.eventCount)
+                    }
                     afterDamage = false
                     hash = Digest.of(bytes)
                     previous = (description, segment.file.path, at)

@@ -8,6 +8,8 @@ struct WriterState {
     var segment: EmbeddedLog.Segment
     var segmentNumber: Int
     var index: SegmentIndexFile
+    /// False for a segment with damage: it is scanned at every start, so that the damage is reported and nothing forgotten.
+    var keepsIndex = true
     var previousHash: Digest
     var durableSequence: UInt64
     let mark: LogFile
@@ -168,6 +170,7 @@ extension EmbeddedLog {
         writer.segmentNumber += 1
         writer.reserved = 0
         writer.index = SegmentIndexFile()
+        writer.keepsIndex = true
         shared.update { $0.segments.append(segment) }
         try EmbeddedLog.writeMark(writer)
     }
@@ -180,6 +183,10 @@ extension EmbeddedLog {
         writer.index.nextSequence = writer.durableSequence
         writer.index.lastHash = writer.previousHash
         let path = EmbeddedLog.indexPath(writer.segment.file.path)
+        guard writer.keepsIndex else {
+            unlink(path)
+            return
+        }
         let temporary = path + ".tmp"
         do {
             try Data(writer.index.encoded()).write(to: URL(filePath: temporary))
@@ -207,7 +214,7 @@ extension EmbeddedLog {
     static func indexPath(_ segment: String) -> String { String(segment.dropLast(4)) + ".index" }
 
     static func createSegment(_ directory: String, firstSequence: UInt64) throws(EventLogError) -> Segment {
-        let file = try LogFile(path: segmentPath(directory, firstSequence), create: true)
+        let file = try LogFile(path: segmentPath(directory, firstSequence), create: true, exclusive: true)
         try LogFile.syncDirectory(directory)
         return Segment(firstSequence: firstSequence, file: file, end: 0)
     }

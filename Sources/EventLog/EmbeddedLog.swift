@@ -116,10 +116,12 @@ package final class EmbeddedLog: EventLog {
             thread?.join()
             thread = nil
         }
-        shared.update { state in
-            for continuation in state.followers.values { continuation.finish() }
-            state.followers.removeAll()
+        // Finishing calls back into `shared`, so it happens outside its lock.
+        let followers = shared.update { state in
+            defer { state.followers.removeAll() }
+            return Array(state.followers.values)
         }
+        for continuation in followers { continuation.finish() }
         lock.withLock { $0 = nil }
     }
 

@@ -66,10 +66,16 @@ package struct LogAppend: Sendable {
     package let principal: String
     package let events: [(topic: String, partition: Int?, event: NewEvent)]
 
+    /// Whether a full queue refuses it (`log-saturated`). Writers of our own bound themselves by what they have under way.
+    package let refusable: Bool
+
     /// `partition` nil: chosen by the event's key.
-    package init(principal: String, events: [(topic: String, partition: Int?, event: NewEvent)]) {
+    package init(
+        principal: String, events: [(topic: String, partition: Int?, event: NewEvent)], refusable: Bool = false
+    ) {
         self.principal = principal
         self.events = events
+        self.refusable = refusable
     }
 }
 

@@ -7,8 +7,10 @@ package final class LogFile: Sendable {
     package let path: String
     let descriptor: Int32
 
-    package init(path: String, create: Bool, readOnly: Bool = false) throws(EventLogError) {
-        let flags = readOnly ? O_RDONLY : (create ? O_RDWR | O_CREAT : O_RDWR)
+    package init(
+        path: String, create: Bool, readOnly: Bool = false, exclusive: Bool = false
+    ) throws(EventLogError) {
+        let flags = readOnly ? O_RDONLY : (create ? O_RDWR | O_CREAT | (exclusive ? O_EXCL : 0) : O_RDWR)
         let descriptor = open(path, flags | O_CLOEXEC, 0o640)
         guard descriptor >= 0 else {
             let reason = LogFile.reason(errno)

@@ -209,7 +209,8 @@ package final class FeatureStage: Stage {
         provenance(question, index, waiting, context)
         writer.endObject()
         context.emit(
-            topic: FeatureTopics.asked, type: "question.asked", id: "\(question.name):\(id)", key: id,
+            topic: FeatureTopics.asked, type: "question.asked", id: "\(question.name):\(id):\(waiting.position)",
+            key: id,
             data: writer.bytes,
             causation: waiting.position, source: name)
     }

@@ -19,11 +19,12 @@ package enum GatewayVerdict: Sendable {
 package final class Gateway: Sendable {
     package static let deadLetterTopic = "headrace.dead-letters"
 
-    private let log: any EventLog
+    let log: any EventLog
     private let topics: Monitor<[String: TopicDefinition]>
     /// Topics that only the platform itself writes.
     private let reserved: Monitor<Set<String>>
-    private let clock: @Sendable () -> Instant
+    let clock: @Sendable () -> Instant
+    let feeds = Monitor(GatewayFeed())
 
     package init(log: any EventLog, clock: @escaping @Sendable () -> Instant) {
         self.log = log
@@ -64,6 +65,23 @@ package final class Gateway: Sendable {
                 return GatewayError(
                     "reserved-topic",
                     "the topic '\(name)' is written by the platform itself; publish to one of your own")
+            }
+            if !isInternal, !history, gateway.isClaimed(name) {
+                return GatewayError(
+                    "fed-by-connector",
+                    "the topic '\(name)' belongs to a connector until it has finished; publish then, or to another topic"
+                )
+            }
+            if !isInternal, !history, event.type.hasPrefix("source.") {
+                return GatewayError(
+                    "reserved-type",
+                    "events of type '\(event.type)' are written by sources themselves; choose another type")
+            }
+            for text in [event.type, event.source, event.subject ?? "", event.causation ?? "", event.correlation ?? ""]
+            where text.utf8.count > Limits.attributeLength {
+                return GatewayError(
+                    "bad-event",
+                    "an attribute of an event may have \(Limits.attributeLength) bytes, one has \(text.utf8.count)")
             }
             guard event.id.utf8.count <= Limits.nameLength, event.id.utf8.contains(where: { $0 != 0x20 }),
                 event.id.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7F })
@@ -111,16 +129,17 @@ package final class Gateway: Sendable {
 
     /// The record of a refused event: its raw bytes as text (or hex when they are no UTF-8) and why.
     package func deadLetter(topic: String, _ event: NewEvent, _ reason: GatewayError) -> NewEvent {
-        let raw = event.data ?? []
+        let whole = event.data ?? []
+        let raw = Array(whole.prefix(Limits.deadLetterBytes))
         let text = String(validating: raw, as: UTF8.self)
         let data = JSON.object([
             "topic": .string(String(topic.prefix(Limits.nameLength))),
             "id": .string(String(event.id.prefix(Limits.nameLength))),
             "type": .string(event.type), "source": .string(event.source), "time": .string(event.time.description),
             "code": .string(reason.code), "reason": .string(reason.message),
-            text == nil ? "rawHex" : "raw": .string(text ?? raw.hex),
+            text == nil ? "rawHex" : "raw": .string(text ?? raw.hex), "truncated": .bool(raw.count < whole.count),
         ])
-        let digest = Digest.of(raw + [UInt8](topic.utf8) + [0] + [UInt8](event.id.utf8)).hex.prefix(32)
+        let digest = Digest.of(whole + [UInt8](topic.utf8) + [0] + [UInt8](event.id.utf8)).hex.prefix(32)
         return NewEvent(
             id: "dead:\(digest)", source: "headrace:/gateway", type: "event.refused",
             time: min(event.time, clock()), data: data.canonical)
@@ -147,9 +166,11 @@ package final class Gateway: Sendable {
                     (Gateway.deadLetterTopic, 0, deadLetter(topic: events[index].topic, events[index].event, refusal)))
             }
         }
+        accepted += progress(with: Array(accepted.prefix(count)))
         var receipts: [EventReceipt] = []
         if !accepted.isEmpty {
-            receipts = try await log.appendAndWait(LogAppend(principal: principal, events: accepted)).events
+            receipts = try await log.appendAndWait(LogAppend(principal: principal, events: accepted, refusable: true))
+                .events
         }
         var verdicts: [GatewayVerdict] = []
         var next = 0

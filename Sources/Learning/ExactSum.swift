@@ -14,8 +14,8 @@ package struct ExactSum: Sendable {
     private var additions = 0
     private var low = ExactSum.digits
     private var high = -1
-    /// Infinities and NaN do not cancel; they are counted apart.
-    private var special = 0.0
+    /// Infinities and NaN have no digits; they are counted apart, so that taking one away leaves nothing behind.
+    private var specials: (positive: Int, negative: Int, nan: Int) = (0, 0, 0)
 
     package init() {}
 
@@ -25,7 +25,14 @@ package struct ExactSum: Sendable {
     private mutating func accumulate(_ value: Double, negate: Bool) {
         guard value != 0 else { return }
         guard value.isFinite else {
-            special += negate ? -value : value
+            let change = negate ? -1 : 1
+            if value.isNaN {
+                specials.nan += change
+            } else if value > 0 {
+                specials.positive += change
+            } else {
+                specials.negative += change
+            }
             return
         }
         if words.isEmpty { words = Array(repeating: 0, count: ExactSum.digits) }
@@ -65,7 +72,9 @@ package struct ExactSum: Sendable {
 
     /// The sum, correctly rounded to nearest, ties to even.
     package var value: Double {
-        guard special == 0 else { return special }
+        if specials.nan != 0 || (specials.positive != 0 && specials.negative != 0) { return .nan }
+        if specials.positive != 0 { return .infinity }
+        if specials.negative != 0 { return -.infinity }
         guard low <= high else { return 0 }
         var copy = self
         copy.propagate()

@@ -4,6 +4,7 @@ import Foundation
 package enum Metrics {
     /// Area under the ROC curve by ranks, ties counted half (Mann-Whitney); nil when one class is missing.
     package static func auc(_ scores: [Float], _ labels: [Bool]) -> Double? {
+        guard !scores.contains(where: \.isNaN) else { return nil }
         let order = scores.indices.sorted { scores[$0] < scores[$1] }
         var positives = 0
         var doubledWins: Int64 = 0

@@ -97,7 +97,7 @@ package final class ServingStage: Stage {
         }
         writer.endObject()
         context.emit(
-            topic: ModelTopics.served, type: "prediction.served", id: "\(model.name):\(id)", key: id,
+            topic: ModelTopics.served, type: "prediction.served", id: "\(model.name):\(id):\(event.position)", key: id,
             data: writer.bytes,
             causation: event.position.description, source: name)
     }

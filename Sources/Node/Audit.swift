@@ -47,13 +47,13 @@ package struct Audit {
 
     /// Folds from the beginning until `until` says so, or past `limit`.
     private func replay(
-        limit: Instant?, until: @escaping (DerivedEvent) throws -> Bool
+        limit: Instant?, comparing compared: [String: Int64]? = nil, until: @escaping (DerivedEvent) throws -> Bool
     ) throws -> (sink: ComparingSink, reached: Bool, folded: Int64) {
         final class Flag { var reached = false }
         let flag = Flag()
         final class Box { weak var runner: TopologyRunner? }
         let box = Box()
-        let sink = ComparingSink(log: log) { event in
+        let sink = ComparingSink(log: log, ends: compared) { event in
             guard !flag.reached, try until(event) else { return }
             flag.reached = true
             box.runner?.stop()
@@ -78,15 +78,18 @@ package struct Audit {
         return (sink, flag.reached, runner.folded)
     }
 
-    /// The hash chain: nil when it is whole, otherwise the verdict that ends the audit.
-    private func chain(_ subject: String) throws -> AuditResult? {
-        let check = try log.verify()
-        if let damaged = check.damaged.first {
+    /// What the hash chain says of everything up to the subject: nil when that is whole, otherwise the verdict. Damage and
+    /// rewriting behind the subject are nobody's business here.
+    private func chain(_ subject: String, at position: Position?) throws -> AuditResult? {
+        let check = try log.verify(subject: position)
+        let end = check.subjectEnd ?? .max
+        let damages = check.damaged.filter { $0.sequences.lowerBound < end }
+        if let damaged = damages.first {
             return AuditResult(
                 verdict: .unreplayable, subject: subject, reason: "the log is damaged: \(damaged)",
-                facts: [("damaged", .array(check.damaged.map { .string($0.description) }))])
+                facts: [("damaged", .array(damages.map { .string($0.description) }))])
         }
-        guard let rewritten = check.rewritten.first else { return nil }
+        guard let rewritten = check.rewritten.first(where: { $0.sequences.lowerBound < end }) else { return nil }
         let ranges = rewritten.ranges.map {
             JSON.string("\($0.partition)@\($0.offsets.lowerBound)..<\($0.offsets.upperBound)")
         }
@@ -100,9 +103,11 @@ package struct Audit {
             ])
     }
 
-    private func guarded(_ subject: String, _ body: () throws -> AuditResult) throws -> AuditResult {
+    private func guarded(_ subject: String, at position: Position? = nil, _ body: () throws -> AuditResult) throws
+        -> AuditResult
+    {
         do {
-            let broken = try chain(subject)
+            let broken = try chain(subject, at: position)
             if let broken, broken.verdict == .unreplayable { return broken }
             let result = try body()
             guard let broken else { return result }
@@ -111,6 +116,17 @@ package struct Audit {
                 facts: broken.facts + result.facts.filter { $0.0 == "firstDifference" })
         } catch let error as EventLogError where error.code == "rot" {
             return AuditResult(verdict: .unreplayable, subject: subject, reason: error.message, facts: [])
+        }
+    }
+
+    /// Where a subject stands, as far as the log can still be read.
+    private func place(_ topic: String, _ matches: (StoredEvent, JSON) -> Bool) throws -> Position? {
+        do {
+            return try find(topic, matches).map {
+                Position(topic: topic, partition: 0, offset: $0.event.offset, sequence: nil)
+            }
+        } catch let error as EventLogError where error.code == "rot" {
+            return nil
         }
     }
 
@@ -144,7 +160,8 @@ package struct Audit {
     /// Rebuilds a model's dataset from the input events and trains it again.
     package func model(_ name: String, version: Int64) throws -> AuditResult {
         let subject = "model \(name)@\(version)"
-        return try guarded(subject) {
+        let position = try place(ModelTopics.completed) { $1["model"]?.string == name && $1["version"]?.int == version }
+        return try guarded(subject, at: position) {
             guard
                 let request = try find(
                     ModelTopics.requested, { $1["model"]?.string == name && $1["version"]?.int == version }),
@@ -168,39 +185,53 @@ package struct Audit {
                 }
                 return derived.topic == ModelTopics.requested && derived.event.id == target
             }
-            var facts: [(String, JSON)] =
+            let facts: [(String, JSON)] =
                 [("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared))] + Self.difference(sink)
             guard reached else {
                 return AuditResult(
                     verdict: .diverged, subject: subject, reason: "the replay does not come to this training",
                     facts: facts)
             }
-            let dataset = builder.build()
-            let recordedDataset = completed.data["dataset"]?["digest"]?.string ?? ""
-            let recordedModel = completed.data["artifact"]?["digest"]?.string ?? ""
-            let run = try TrainingRun.run(request.data, dataset: dataset, positions: [], incumbent: nil)
-            facts += [
+            return try judge(
+                subject, name, version, request.data, completed.data, builder.build(), sink.first, facts)
+        }
+    }
+
+    /// Trains on the rebuilt dataset and holds everything that was recorded against what comes out.
+    private func judge(
+        _ subject: String, _ name: String, _ version: Int64, _ request: JSON, _ completed: JSON, _ dataset: Dataset,
+        _ difference: ComparingSink.Divergence?, _ known: [(String, JSON)]
+    ) throws -> AuditResult {
+        func verdict(_ verdict: Verdict, _ reason: String, _ facts: [(String, JSON)]) -> AuditResult {
+            AuditResult(verdict: verdict, subject: subject, reason: reason, facts: facts)
+        }
+        let recordedDataset = completed["dataset"]?["digest"]?.string ?? ""
+        let recordedModel = completed["artifact"]?["digest"]?.string ?? ""
+        let incumbent = try request["incumbent"]?.int.map { try TrainingRun.artifact("artifact:\(name)@\($0)", log) }
+        let run = try TrainingRun.run(request, dataset: dataset, positions: [], incumbent: incumbent)
+        let artifact = "artifact:\(name)@\(version)"
+        let stored = Digest.of(try TrainingRun.artifact(artifact, log)).hex
+        let facts =
+            known + [
                 ("datasetDigest", .string(run.datasetDigest.hex)), ("recordedDatasetDigest", .string(recordedDataset)),
                 ("modelDigest", .string(run.modelDigest.hex)), ("recordedModelDigest", .string(recordedModel)),
-                ("rows", .int(Int64(dataset.count))), ("fingerprint", BuildIdentity.fingerprint),
-                ("recordedFingerprint", completed.data["fingerprint"] ?? .null),
+                ("storedModelDigest", .string(stored)), ("rows", .int(Int64(dataset.count))),
+                ("fingerprint", BuildIdentity.fingerprint), ("recordedFingerprint", completed["fingerprint"] ?? .null),
             ]
-            if let first = sink.first {
-                return AuditResult(
-                    verdict: .diverged, subject: subject, reason: "\(first.position) differs: \(first.reason)",
-                    facts: facts)
-            }
-            guard run.datasetDigest.hex == recordedDataset else {
-                return AuditResult(
-                    verdict: .diverged, subject: subject, reason: "the rebuilt dataset is another", facts: facts)
-            }
-            if run.modelDigest.hex == recordedModel {
-                return AuditResult(
-                    verdict: .exact, subject: subject, reason: "dataset and model were rebuilt bit for bit",
-                    facts: facts)
-            }
-            return try compareModels(subject, run.model, "artifact:\(name)@\(version)", dataset, completed.data, facts)
+        if let difference { return verdict(.diverged, "\(difference.position) differs: \(difference.reason)", facts) }
+        guard run.datasetDigest.hex == recordedDataset else {
+            return verdict(.diverged, "the rebuilt dataset is another", facts)
         }
+        guard stored == recordedModel else {
+            return verdict(.diverged, "the stored model is not the one that was recorded", facts)
+        }
+        guard run.modelDigest.hex == recordedModel else {
+            return try compareModels(subject, run.model, artifact, dataset, completed, facts)
+        }
+        for key in ["metrics", "reference", "parameters"] where run.json[key]?.canonical != completed[key]?.canonical {
+            return verdict(.diverged, "the recorded \(key) are not what the model gives", facts)
+        }
+        return verdict(.exact, "dataset and model were rebuilt bit for bit", facts)
     }
 
     /// Other bits: under another fingerprint the scores may still agree within the tolerance.
@@ -232,7 +263,8 @@ package struct Audit {
     /// Recomputes one prediction's vector and score.
     package func prediction(_ id: String) throws -> AuditResult {
         let subject = "prediction \(id)"
-        return try guarded(subject) {
+        let position = try place(ModelTopics.served) { $1["id"]?.string == id || $0.id == id }
+        return try guarded(subject, at: position) {
             guard let served = try find(ModelTopics.served, { $1["id"]?.string == id || $0.id == id }) else {
                 throw NodeError("unknown-prediction", "the log holds no prediction '\(id)'")
             }
@@ -275,7 +307,16 @@ package struct Audit {
         let subject = limit.map { "history to \($0)" } ?? "history"
         return try guarded(subject) {
             let begun = Date()
-            let (sink, _, folded) = try replay(limit: limit) { _ in false }
+            // What the log holds now; a fold that is still behind its inputs will add to it, which is no difference.
+            var ends: [String: Int64] = [:]
+            for topic in WorkspaceTopology.derived.union([TopologyRunner.digestTopic]).sorted() {
+                ends[topic] = try log.offsets(TopicPartition(topic, 0)).upperBound
+            }
+            var emitted: [String: Int64] = [:]
+            let (sink, _, folded) = try replay(limit: limit, comparing: ends) { derived in
+                emitted[derived.topic] = derived.offset + 1
+                return false
+            }
             let facts: [(String, JSON)] =
                 [
                     ("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared)),
@@ -286,9 +327,18 @@ package struct Audit {
                     verdict: .diverged, subject: subject, reason: "\(first.position) differs: \(first.reason)",
                     facts: facts)
             }
+            if limit == nil {
+                for (topic, end) in ends.sorted(by: { $0.key < $1.key }) where emitted[topic, default: 0] < end {
+                    return AuditResult(
+                        verdict: .diverged, subject: subject,
+                        reason:
+                            "the log holds \(topic)/0@\(emitted[topic, default: 0]), which the replay does not emit",
+                        facts: facts)
+                }
+            }
             return AuditResult(
                 verdict: .exact, subject: subject,
-                reason: "every derived event and state digest was recomputed bit for bit", facts: facts)
+                reason: "\(sink.compared) derived events and state digests were recomputed bit for bit", facts: facts)
         }
     }
 }

@@ -22,7 +22,7 @@ package struct FoldStatus: Sendable {
 /// between two slices, so every answer is as of one position.
 package final class FoldHost: Sendable {
     private struct Mailbox {
-        var questions: [@Sendable (TopologyRunner, FoldHost) -> Void] = []
+        var questions: [@Sendable (TopologyRunner?) -> Void] = []
         var stopping = false
     }
 
@@ -46,6 +46,13 @@ package final class FoldHost: Sendable {
                     try loop(runner, log)
                 } catch {
                     state.update { $0.failure = "\(error)" }
+                    // Nobody empties the mailbox any more: what waits is told so, and so is whoever comes.
+                    let waiting = mailbox.update { box in
+                        defer { box.questions = [] }
+                        box.stopping = true
+                        return box.questions
+                    }
+                    for question in waiting { question(nil) }
                 }
             }
         }
@@ -61,7 +68,7 @@ package final class FoldHost: Sendable {
                 defer { box.questions = [] }
                 return (box.questions, box.stopping)
             }
-            for question in questions { question(runner, self) }
+            for question in questions { question(runner) }
             if stopping { break }
             let seen = log.waitForChange(after: 0, seconds: 0)
             let worked = try runner.runSlice()
@@ -105,7 +112,16 @@ package final class FoldHost: Sendable {
         try await withCheckedThrowingContinuation { continuation in
             let refused = mailbox.update { box in
                 guard box.questions.count < Self.mailboxLimit, !box.stopping else { return true }
-                box.questions.append { runner, _ in continuation.resume(with: Result { try body(runner) }) }
+                box.questions.append { runner in
+                    continuation.resume(
+                        with: Result {
+                            guard let runner else {
+                                throw NodeError(
+                                    "fold-stopped", "the fold has stopped; see the node's status", fault: .world)
+                            }
+                            return try body(runner)
+                        })
+                }
                 return false
             }
             if refused {

@@ -32,7 +32,7 @@ extension Node: NodeReading {
         let recovery = self.log.recovery
         return .object([
             "state": .string(failures.isEmpty ? (isSettled ? "settled" : "working") : "degraded"),
-            "failures": .array(failures.map { .string($0) }),
+            "failures": .array(failures.map { .string($0) }), "notices": .array(notices.map { .string($0) }),
             "events": .int(Int64(log.events)), "syncs": .int(Int64(log.syncs)),
             "bytesWritten": .int(Int64(log.bytesWritten)),
             "headHash": .string(log.headHash.hex), "damaged": .array(log.damaged.map { .string($0.description) }),

@@ -23,14 +23,17 @@ package final class Node: Sendable {
     private let registryBox: Monitor<DefinitionRegistry>
     private let running = Monitor(Running())
     private let principal = "node"
+    private let applying = Monitor(())
 
     private struct Running {
         var connectors: [CSVHistorySource] = []
         var threads: [BlockingThread] = []
         var stopping = false
-        var viewsBehind = true
+        /// The log's version up to which the views are known to be complete.
+        var viewsVersion: UInt64?
         var effectorBusy = false
         var failures: [String] = []
+        var notices: [String] = []
         var started = false
         var features: [String] = []
     }
@@ -89,6 +92,11 @@ package final class Node: Sendable {
 
     @discardableResult
     package func apply(_ definitions: [Definition]) throws -> [(key: String, change: DefinitionRegistry.Change)] {
+        // One at a time: what is decided against the registry must still hold when it is logged.
+        try applying.withLock { _ in try applyAlone(definitions) }
+    }
+
+    private func applyAlone(_ definitions: [Definition]) throws -> [(key: String, change: DefinitionRegistry.Change)] {
         let current = registry
         var merged = current.entries.mapValues(\.definition)
         for definition in definitions {
@@ -104,17 +112,20 @@ package final class Node: Sendable {
             try CompiledWorkspace(merged.values.sorted { $0.key < $1.key }, platformTopics: platform))
         let changes = definitions.map { ($0.key, current.change($0)) }
         let begun = try log.offsets(TopicPartition("questions.asked", 0)).upperBound > 0
-        for (definition, change) in zip(definitions, changes.map(\.1)) where change == .change && begun {
+        // A replay folds from the beginning, so whatever a stage reads must have been in force there. Topics alone fold nothing.
+        for (definition, change) in zip(definitions, changes.map(\.1))
+        where begun && (change == .change || (change == .create && definition.kind != TopicDefinition.kind)) {
+            let known = current.entries[definition.key].map { "is in force since \($0.position)" } ?? "is new"
             throw CatalogError(
                 "in-force",
-                "\(definition.place): \(definition.key) is in force since \(current.entries[definition.key]?.position ?? "the beginning") and the topology has begun; give a changed definition a new name"
+                "\(definition.place): \(definition.key) \(known), and the topology has begun; a running history takes only new topics, so use a new data directory"
             )
         }
         if running.withLock({ $0.started }), changes.contains(where: { $0.1 != .unchanged }) {
             let keys = changes.filter { $0.1 != .unchanged }.map(\.0).joined(separator: ", ")
             try append(definitions, platform: false)
             try declareTopics()
-            running.withLock { $0.failures.append("applied \(keys): in force from the next start") }
+            running.withLock { $0.notices.append("applied \(keys): in force from the next start") }
             return changes
         }
         try append(definitions, platform: false)
@@ -136,7 +147,7 @@ package final class Node: Sendable {
             }
             return try CSVHistorySource(connector, log: log, gateway: gateway)
         }
-        try markIdle(workspace, fed: Set(connectors.flatMap(\.topics)))
+        try feed(workspace, connectors)
         let stateFile = configuration.stateFile
         fold.start(log: log) { [log] in
             let topology = try WorkspaceTopology(workspace)
@@ -149,29 +160,39 @@ package final class Node: Sendable {
             state.connectors = connectors
             state.features = workspace.views.map(\.name)
             state.threads.append(BlockingThread(name: "views") { [self] in viewLoop() })
+            state.threads.append(BlockingThread(name: "gateway") { [self] in gatewayLoop() })
             state.threads.append(BlockingThread(name: "training") { [self] in effectorLoop() })
             for connector in connectors {
                 state.threads.append(
-                    BlockingThread(name: "connector-\(connector.configuration.name)") { connector.run() })
+                    BlockingThread(name: "connector-\(connector.configuration.name)") { [gateway] in
+                        connector.run()
+                        if connector.status.state == "FINISHED" { gateway.release(connector.topics) }
+                    })
             }
         }
     }
 
-    /// A topic that no connector feeds is idle until somebody publishes; logged, so that a replay sees the same.
-    private func markIdle(_ workspace: CompiledWorkspace, fed: Set<String>) throws {
-        let inputs = try WorkspaceTopology(workspace).topology.inputs(derived: WorkspaceTopology.derived)
-        var events: [(topic: String, partition: Int?, event: NewEvent)] = []
-        for topic in inputs
-        where !fed.contains(topic) && !WorkspaceTopology.answers.union(WorkspaceTopology.attachments).contains(topic) {
-            for partition in 0..<log.partitions(of: topic)
-            where try log.offsets(TopicPartition(topic, partition)).isEmpty {
-                let event = NewEvent(
-                    id: "progress:gateway:\(partition):idle", source: "headrace:/gateway", type: EventType.progress,
-                    time: Instant(milliseconds: 0), data: [UInt8]("{\"state\":\"idle\"}".utf8))
-                events.append((topic, partition, event))
-            }
+    /// Tells the gateway what the fold reads, and closes what a crash left open.
+    private func feed(_ workspace: CompiledWorkspace, _ connectors: [CSVHistorySource]) throws {
+        let topology = try WorkspaceTopology(workspace).topology
+        let answers = WorkspaceTopology.answers.union(WorkspaceTopology.attachments)
+        let inputs = topology.inputs(derived: WorkspaceTopology.derived).filter { !answers.contains($0) }.flatMap {
+            topic in
+            (0..<log.partitions(of: topic)).map { TopicPartition(topic, $0) }
         }
-        if !events.isEmpty { _ = try log.append(LogAppend(principal: principal, events: events)) }
+        gateway.feed(inputs: inputs, claimed: Set(connectors.flatMap(\.topics)))
+        try gateway.resumeFeeds()
+    }
+
+    private func gatewayLoop() {
+        do {
+            while !stopping {
+                try gateway.closeInstant()
+                _ = running.wait(seconds: Double(Gateway.closeAfter) / 2000) { $0.stopping ? true : nil }
+            }
+        } catch {
+            fail("the gateway's progress stopped", error)
+        }
     }
 
     private var stopping: Bool { running.withLock { $0.stopping } }
@@ -188,8 +209,7 @@ package final class Node: Sendable {
             while !stopping {
                 let seen = log.waitForChange(after: 0, seconds: 0)
                 let worked = try runner.runSlice()
-                let changed = log.waitForChange(after: 0, seconds: 0) != seen
-                running.update { $0.viewsBehind = worked || changed }
+                running.update { $0.viewsVersion = worked ? nil : seen }
                 if !worked { _ = log.waitForChange(after: seen, seconds: 0.1) }
             }
         } catch {
@@ -228,10 +248,19 @@ package final class Node: Sendable {
 
     /// True when the connectors are through, the fold has nothing left, no training is open and the views have caught up.
     package var isSettled: Bool {
-        let (connectors, behind, busy) = running.withLock { ($0.connectors, $0.viewsBehind, $0.effectorBusy) }
-        return connectors.allSatisfy { ["FINISHED", "FAILED", "STOPPED"].contains($0.status.state) }
-            && fold.status.drained && !behind && !busy
+        guard connectors.allSatisfy({ ["FINISHED", "FAILED", "STOPPED"].contains($0.status.state) }),
+            fold.status.drained
+        else {
+            return false
+        }
+        // Read after the fold came to rest: what it emitted last is in this version.
+        let version = log.waitForChange(after: 0, seconds: 0)
+        let (views, busy) = running.withLock { ($0.viewsVersion, $0.effectorBusy) }
+        return views == version && !busy && fold.status.drained
     }
+
+    /// What people should know although nothing is wrong.
+    package var notices: [String] { running.withLock { $0.notices } }
 
     /// What went wrong since the start, for the status and the exit code.
     package var failures: [String] {

@@ -27,10 +27,10 @@ package struct WorkspaceTopology {
         let questions = Dictionary(uniqueKeysWithValues: models.map { ($0.name, $0.question) })
         let monitors = try workspace.monitors()
         features = FeatureStage(views: workspace.views, questions: workspace.questions)
-        // Effectors' answers come first among the inputs of one instant, the model's bytes before the news of it.
+        // The model's bytes come before the news of it; a training is requested after every question of its instant is asked.
         let stages: [any Stage] = [
-            ServingStage(models: models), ModelLifecycleStage(models: models), features,
-            OutcomeStage(truths: try workspace.truths()),
+            ServingStage(models: models), features, OutcomeStage(truths: try workspace.truths()),
+            ModelLifecycleStage(models: models),
             PerformanceStage(monitors: monitors, questions: questions),
             DriftStage(monitors: monitors, questions: questions),
             PolicyStage(policies: try workspace.policies()),

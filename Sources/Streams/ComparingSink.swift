@@ -14,6 +14,7 @@ package final class ComparingSink: DerivedSink {
 
     private let log: any EventLog
     private let visit: (DerivedEvent) throws -> Void
+    private let ends: [String: Int64]?
     private var readers: [String: Reader] = [:]
     package private(set) var compared: Int64 = 0
     package private(set) var first: Divergence?
@@ -25,9 +26,12 @@ package final class ComparingSink: DerivedSink {
         var next: Int64 = 0
     }
 
-    /// - Parameter visit: sees every event the replay emits.
-    package init(log: any EventLog, visit: @escaping (DerivedEvent) throws -> Void) {
+    /// - Parameters:
+    ///   - ends: where the comparison of each topic ends; nil compares everything.
+    ///   - visit: sees every event the replay emits.
+    package init(log: any EventLog, ends: [String: Int64]? = nil, visit: @escaping (DerivedEvent) throws -> Void) {
         self.log = log
+        self.ends = ends
         self.visit = visit
     }
 
@@ -38,6 +42,7 @@ package final class ComparingSink: DerivedSink {
     }
 
     private func compare(_ event: DerivedEvent) throws {
+        if let end = ends?[event.topic], event.offset >= end { return }
         compared += 1
         guard let logged = try stored(event.topic, event.offset) else {
             diverge(event, "the log ends before it")

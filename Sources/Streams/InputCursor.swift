@@ -24,6 +24,8 @@ struct InputCursor {
     private var batch = 0
     private var index = 0
     private var fetched: Int64 = 0
+    /// The log's version when it was last read.
+    private(set) var fetchedVersion: UInt64 = 0
     private(set) var headTime = Instant.distantFuture
 
     static let fetchBytes = 512 << 10
@@ -41,6 +43,7 @@ struct InputCursor {
     /// Reads more when nothing waits. True when something came.
     mutating func fetch(_ log: any EventLog) throws(EventLogError) -> Bool {
         guard !hasHead else { return false }
+        fetchedVersion = log.waitForChange(after: 0, seconds: 0)
         if let end, fetched >= end { return false }
         batches = try log.read(partition, from: fetched, maxBytes: InputCursor.fetchBytes)
         batch = 0
@@ -108,7 +111,7 @@ struct InputCursor {
         if role != .source { return role == .answer ? hold.map { $0 + -1 } : nil }
         switch source {
         case .unstarted: return end.map { next >= $0 } == true ? nil : .distantPast
-        case .active: return end.map { next >= $0 } == true ? nil : completeThrough
+        case .active: return completeThrough
         case .idle, .finished: return nil
         }
     }

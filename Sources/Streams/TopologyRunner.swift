@@ -100,6 +100,12 @@ package final class TopologyRunner {
             cursor.end = old.end
             cursor.completeThrough = Instant(milliseconds: saved.through)
             cursor.source = [.unstarted, .active, .idle, .finished][saved.source]
+            guard saved.next <= (try log.offsets(old.partition)).upperBound else {
+                throw StreamsError(
+                    "state-ahead",
+                    "the state has folded \(saved.partition) to offset \(saved.next), beyond the end of the log; it belongs to another log: delete state.sqlite and views.sqlite, and they are rebuilt",
+                    fault: .world)
+            }
             inputs[index] = cursor
         }
         context.positions = inputs.map { ($0.partition, 0) }
@@ -123,10 +129,9 @@ package final class TopologyRunner {
     package var now: Instant { context.now }
     package var late: Int64 { lateEvents }
 
-    /// True when every input is read to its end and bounded by nothing that could still come, or all sources are done.
+    /// True when every input is read to its end and no answer is awaited: nothing is left to fold for now.
     package var isDrained: Bool {
-        inputs.allSatisfy { !$0.hasHead && ($0.role != .source || $0.source == .finished || $0.source == .idle) }
-            && context.holds.count == 0
+        inputs.allSatisfy { !$0.hasHead } && context.holds.count == 0
     }
 
     /// Ends a bounded replay at the event just taken; the runner folds no further.
@@ -148,9 +153,9 @@ package final class TopologyRunner {
 
     private func step() throws -> Bool {
         var choice = choose()
-        // What came with an answer became visible with it, so one more look finds it.
-        while choice.best < 0 || inputs[choice.best].headTime > choice.bound || inputs[choice.best].role == .answer,
-            try refill()
+        // An input that bounds nothing must have been looked at since the head came: what arrived with the head is there.
+        while choice.best < 0 || inputs[choice.best].headTime > choice.bound
+            || choice.oldestUnbounded < inputs[choice.best].fetchedVersion, try refill()
         {
             choice = choose()
         }
@@ -168,10 +173,11 @@ package final class TopologyRunner {
     }
 
     /// The earliest head, and the time up to which no input without a head can still deliver.
-    private func choose() -> (best: Int, bound: Instant, bounded: Bool) {
+    private func choose() -> (best: Int, bound: Instant, bounded: Bool, oldestUnbounded: UInt64) {
         var best = -1
         var bound = Instant.distantFuture
         var bounded = false
+        var oldest = UInt64.max
         let hold = context.holds.count == 0 ? nil : context.holds.values.values.map(\.until).min()
         for index in inputs.indices {
             if inputs[index].hasHead {
@@ -179,9 +185,11 @@ package final class TopologyRunner {
             } else if let limit = inputs[index].bound(hold: hold) {
                 bounded = true
                 bound = min(bound, limit)
+            } else {
+                oldest = min(oldest, inputs[index].fetchedVersion)
             }
         }
-        return (best, bound, bounded)
+        return (best, bound, bounded, oldest)
     }
 
     /// Reads on where nothing waits. Reading late is safe: an input without a head is bounded by what it promised.
@@ -244,19 +252,25 @@ package final class TopologyRunner {
             _ = context.holds.remove(request)
         }
         try visit(
-            stages, seen, { self.emitSide(TopologyRunner.deadLetterTopic, "stream.failed", event, partition, $0) })
+            stages, seen,
+            {
+                self.emitSide(
+                    TopologyRunner.deadLetterTopic, "stream.failed", event, partition, "\($0): \($1)", stage: $0)
+            })
         try deliver()
     }
 
     /// An error of a stage is the event's own: it is recorded beside its raw bytes and the fold goes on.
-    private func visit(_ stages: [Int], _ event: StreamEvent, _ dead: (String) -> Void) throws {
+    private func visit(_ stages: [Int], _ event: StreamEvent, _ dead: (_ stage: String, _ reason: String) -> Void)
+        throws
+    {
         for index in stages {
             context.stage = index
             do {
                 try topology.stages[index].process(event, context)
             } catch let error as any DescribedError where error.fault == .caller {
                 failures += 1
-                dead("\(topology.stages[index].name): \(error)")
+                dead(topology.stages[index].name, "\(error)")
             }
         }
     }
@@ -273,12 +287,13 @@ package final class TopologyRunner {
                     topic: derived.topic, time: derived.event.time, document: derivedDocument, stored: nil,
                     partition: 0,
                     derived: derived.event, derivedOffset: derived.offset)
-                try visit(stages, seen) { reason in
+                try visit(stages, seen) { stage, reason in
                     self.context.emit(
                         topic: TopologyRunner.deadLetterTopic, type: "stream.failed",
-                        id: "failed:\(derived.topic):\(derived.event.id)",
+                        id: "failed:\(stage):\(derived.topic)@\(derived.offset)",
                         data: JSON.object([
-                            "topic": .string(derived.topic), "id": .string(derived.event.id), "reason": .string(reason),
+                            "topic": .string(derived.topic), "id": .string(derived.event.id), "stage": .string(stage),
+                            "reason": .string(reason),
                         ]).canonical,
                         source: self.topology.name)
                 }
@@ -291,12 +306,13 @@ package final class TopologyRunner {
     }
 
     private func emitSide(
-        _ topic: String, _ type: String, _ event: StoredEvent, _ partition: TopicPartition, _ reason: String
+        _ topic: String, _ type: String, _ event: StoredEvent, _ partition: TopicPartition, _ reason: String,
+        stage: String = ""
     ) {
         let position = "\(partition)@\(event.offset)"
         let raw = event.data.map { String(decoding: $0, as: UTF8.self) } ?? ""
         context.emit(
-            topic: topic, type: type, id: "\(type):\(topology.name):\(position)",
+            topic: topic, type: type, id: "\(type):\(topology.name):\(stage):\(position)",
             data: JSON.object([
                 "position": .string(position), "reason": .string(reason), "raw": .string(raw), "id": .string(event.id),
             ]).canonical, causation: event.id, source: topology.name)

@@ -69,6 +69,7 @@ package final class PolicyStage: Stage {
                     $0.deployed = position
                     // What was measured against the old reference says nothing about the new one.
                     $0.driftPositions = []
+                    $0.lastDriftDay = ""
                 }
             case MonitorTopics.drift:
                 states.modify(policy.name, default: PolicyState()) { drifted(policy, data, position, &$0) }
@@ -90,6 +91,10 @@ package final class PolicyStage: Stage {
     private func drifted(_ policy: PolicyDefinition, _ data: JSON, _ position: String, _ state: inout PolicyState) {
         guard let wanted = policy.driftFeatures, let day = data["day"]?.string else { return }
         let hit = (data["above"]?.array?.count ?? 0) >= wanted
+        // Days with a gap between them are not in a row.
+        if let last = Instant(state.lastDriftDay + "T00:00:00Z"), Instant(day: last.day + 1).date != day {
+            state.driftPositions = []
+        }
         if hit {
             state.driftPositions.append(position)
             if state.driftPositions.count > policy.driftDays { state.driftPositions.removeFirst() }

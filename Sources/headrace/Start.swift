@@ -37,7 +37,8 @@ struct Start: AsyncParsableCommand {
             let before = node.log.statistics.events
             if play || exit { try await watch(node, begun, stop, before) }
             if !exit {
-                while !stop.withLock({ $0 }), node.failures.isEmpty { try await Task.sleep(for: .milliseconds(100)) }
+                // A failure stops a part, not the node: what still can be read is served, and readiness says what is wrong.
+                while !stop.withLock({ $0 }) { try await Task.sleep(for: .milliseconds(100)) }
             }
             let failures = node.failures
             serving.cancel()

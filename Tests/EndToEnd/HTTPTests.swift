@@ -92,6 +92,24 @@ import Testing
             ] {
                 #expect(try await http("GET", address + path).status == status, "\(path)")
             }
+            // Forged progress is refused; an event behind the closed instant is late, live and in a replay.
+            let forged = try await post(
+                "flights.departed",
+                Self.departed("g").replacingOccurrences(of: "flight.departed", with: "source.progress"))
+            #expect(forged.status == 403 && forged.json["error"]?["code"]?.string == "reserved-type")
+            try await Task.sleep(for: .milliseconds(300))
+            #expect(
+                try await post("flights.departed", Self.departed("late", "1", "2013-06-01T11:00:00Z")).status == 200)
+            var late = 0
+            for _ in 0..<100 where late == 0 {
+                late =
+                    (try await http("GET", address + "/v1/topics/headrace.late/events").json["events"]?.array ?? [])
+                    .count
+                try await Task.sleep(for: .milliseconds(50))
+            }
+            #expect(late == 1)
+            let replay = try await http("POST", address + "/v1/replay", body: [])
+            #expect(replay.json["verdict"] == "EXACT", "\(replay.text)")
             let metrics = try await http("GET", address + "/metrics").text
             #expect(
                 metrics.contains("headrace_topic_records{topic=\"flights.departed\"}")

@@ -22,7 +22,8 @@ final class ScratchDirectory: Sendable {
     private static let removeLeftovers: Void = {
         atexit {
             let root = FileManager.default.temporaryDirectory.path
-            for name in (try? FileManager.default.contentsOfDirectory(atPath: root)) ?? [] where name.hasPrefix(ScratchDirectory.prefix) {
+            for name in (try? FileManager.default.contentsOfDirectory(atPath: root)) ?? []
+            where name.hasPrefix(ScratchDirectory.prefix) {
                 try? FileManager.default.removeItem(atPath: root + "/" + name)
             }
         }

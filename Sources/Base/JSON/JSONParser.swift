@@ -145,6 +145,11 @@ struct JSONParser {
             let piece = UnsafeBufferPointer(rebasing: text[start..<offset])
             guard JSONNumber.double(piece)?.isFinite == true else { throw failure("a number is out of range") }
         }
+        // Without an exponent a number leaves the range of a double only with more than 308 digits.
+        if offset - start > 308 {
+            let piece = UnsafeBufferPointer(rebasing: text[start..<offset])
+            guard JSONNumber.double(piece)?.isFinite == true else { throw failure("a number is out of range") }
+        }
         leaf(.number, start, offset, false, &tape)
     }
 
