@@ -138,7 +138,7 @@ package enum ConsolePage {
         .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: .8rem; order: 2; } figcaption { font-size: .8rem; font-weight: 600; color: var(--soft); margin-bottom: .4rem; } .plot { position: relative; height: 260px; }
         .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: .8rem; order: 3; } #fragment > h2 { order: 4; margin-bottom: -.8rem; } #fragment > .scroll, #fragment > .empty { order: 5; }
         .scroll { overflow: auto; max-height: 340px; } table { border-collapse: collapse; width: 100%; font-size: .85rem; font-variant-numeric: tabular-nums; } th { text-align: left; color: var(--soft); font-weight: 600; position: sticky; top: 0; background: var(--panel); }
-        td, th { padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; } code { font-size: .8rem; color: var(--soft); overflow-wrap: anywhere; } .empty { color: var(--soft); }
+        td:first-child { white-space: nowrap; } td, th { padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; } code { font-size: .8rem; color: var(--soft); overflow-wrap: anywhere; } .empty { color: var(--soft); }
         :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
         """
 
@@ -152,7 +152,7 @@ package enum ConsolePage {
           charts[id] = new Chart(document.getElementById(id), { type: config.type, data: { labels: [], datasets: [] }, options });
           return charts[id];
         }
-        function colours() { if (window.Chart) { Chart.defaults.color = ink('--soft'); Chart.defaults.borderColor = ink('--line'); } for (const id in charts) { const c = charts[id]; for (const s of Object.values(c.options.scales || {})) { s.ticks = Object.assign(s.ticks || {}, { color: ink('--soft') }); s.grid = Object.assign(s.grid || {}, { color: ink('--line') }); } c.update(); } }
+        function colours() { if (window.Chart) { Chart.defaults.color = ink('--soft'); Chart.defaults.borderColor = ink('--line'); } for (const id in charts) { const c = charts[id]; for (const s of Object.values(c.options.scales || {})) { s.ticks = Object.assign(s.ticks || {}, { color: ink('--soft') }); s.grid = Object.assign(s.grid || {}, { color: ink('--line') }); s.title = Object.assign(s.title || {}, { color: ink('--soft') }); } c.update(); } }
         document.getElementById('theme').addEventListener('click', () => {
           const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
           document.documentElement.dataset.theme = dark ? 'light' : 'dark'; colours(); });

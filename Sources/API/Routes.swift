@@ -213,39 +213,30 @@ package struct Routes: Sendable {
         }
         let type = gateway.topic(topic)?.defaultType
         let (stream, continuation) = AsyncStream<[UInt8]>.makeStream(bufferingPolicy: .bufferingOldest(2))
-        let task = Task { [log, followers] in
+        let task = Task { [self] in
             defer {
                 followers.withLock { $0 -= 1 }
                 continuation.finish()
             }
             var next = begin
             for await _ in log.changes() {
-                for partition in next.indices {
-                    while !Task.isCancelled {
-                        guard
-                            let batches = try? log.read(
-                                TopicPartition(topic, partition), from: next[partition], maxBytes: 64 << 10),
-                            !batches.isEmpty
-                        else { break }
-                        var text = ""
-                        for batch in batches {
-                            for index in batch.records.indices where batch.records[index].offset >= next[partition] {
-                                let event = StoredEvent(batch: batch, index: index)
-                                next[partition] = event.offset + 1
-                                guard !event.isProgress else { continue }
-                                let id = next.enumerated().map { "\($0):\($1)" }.joined(separator: ",")
-                                text +=
-                                    "id: \(id)\ndata: \(CloudEventsFormat.write(event, topic: topic, partition: partition, defaultType: type).text)\n\n"
-                            }
-                        }
-                        // A follower that is slower than the log waits here: nothing is dropped and nothing piles up.
-                        while !text.isEmpty, !Task.isCancelled {
-                            if case .dropped = continuation.yield([UInt8](text.utf8)) {
-                                try? await Task.sleep(for: .milliseconds(20))
-                            } else {
-                                break
-                            }
-                        }
+                while !Task.isCancelled {
+                    // On a thread that may block; a damaged range ends the stream with its reason.
+                    let from = next
+                    let text: String
+                    do {
+                        (text, next) = try await quick.run { try pieces(topic, from, type) }
+                    } catch {
+                        let code = (error as? any DescribedError)?.code ?? "internal"
+                        _ = continuation.yield([UInt8]("event: error\ndata: {\"code\":\"\(code)\"}\n\n".utf8))
+                        if code == "busy" { continue }
+                        return
+                    }
+                    if next == from { break }
+                    // A follower that is slower than the log waits here: nothing is dropped and nothing piles up.
+                    while !text.isEmpty, !Task.isCancelled {
+                        guard case .dropped = continuation.yield([UInt8](text.utf8)) else { break }
+                        try? await Task.sleep(for: .milliseconds(20))
                     }
                 }
                 if Task.isCancelled { return }
@@ -253,6 +244,26 @@ package struct Routes: Sendable {
         }
         continuation.onTermination = { _ in task.cancel() }
         return WebResponse(contentType: "text/event-stream", body: .stream(stream))
+    }
+
+    /// One read of every partition as server-sent events, and where the next begins.
+    private func pieces(_ topic: String, _ from: [Int64], _ type: String?) throws -> (text: String, next: [Int64]) {
+        var next = from
+        var text = ""
+        for partition in next.indices {
+            for batch in try log.read(TopicPartition(topic, partition), from: next[partition], maxBytes: 64 << 10) {
+                for index in batch.records.indices where batch.records[index].offset >= next[partition] {
+                    let event = StoredEvent(batch: batch, index: index)
+                    next[partition] = event.offset + 1
+                    guard !event.isProgress else { continue }
+                    let id = next.enumerated().map { "\($0):\($1)" }.joined(separator: ",")
+                    let data = CloudEventsFormat.write(event, topic: topic, partition: partition, defaultType: type)
+                        .text
+                    text += "id: \(id)\ndata: \(data)\n\n"
+                }
+            }
+        }
+        return (text, next)
     }
 }
 

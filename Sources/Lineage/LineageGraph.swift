@@ -138,6 +138,10 @@ package struct LineageGraph: Sendable {
                 let data = try Self.read(TopicPartition(position.topic, position.partition), position.offset, log)
             else { throw missing() }
             add(rest, [("data", String(data.text.prefix(120)))])
+            // What monitors measured names how far it had read.
+            for (partition, next) in JSON.sorted(data["asOf"]?.object ?? [:]) {
+                link(id, "range:\(partition)@0..<\(next.int ?? 0)", level, expand)
+            }
         case "window", "range":
             // They name their inputs completely; nothing lies behind them but events.
             add(nil, [])

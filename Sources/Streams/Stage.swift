@@ -86,6 +86,13 @@ package final class StageContext {
         return Position(topic: topic, partition: 0, offset: offset, sequence: nil)
     }
 
+    /// How far derived topics had been written when something was computed from all of their events so far.
+    package func asOf(_ topics: [String]) -> JSON {
+        var members: [String: JSON] = [:]
+        for topic in topics { if let next = emittedOffsets[topic], next > 0 { members["\(topic)/0"] = .int(next) } }
+        return .object(members)
+    }
+
     package func setTimer(at time: Instant, key: String) {
         timers.insert(TimerQueue.Entry(time: time, stage: stage, key: key))
     }

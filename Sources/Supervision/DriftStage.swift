@@ -129,7 +129,8 @@ package final class DriftStage: Stage {
             context.emit(
                 topic: MonitorTopics.drift, type: "drift.day", id: "drift:\(key):\(day)", key: key,
                 data: JSON.object([
-                    "monitor": .string(key), "model": .string(monitor.model), "version": .int(state.version),
+                    "asOf": context.asOf(["questions.asked"]), "monitor": .string(key), "model": .string(monitor.model),
+                    "version": .int(state.version),
                     "day": .string(day),
                     "questions": .int(Int64(rows)), "features": .array(features), "above": .array(above),
                     "convention": "deciles-missing-1e-4",

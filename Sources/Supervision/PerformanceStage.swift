@@ -152,7 +152,8 @@ package final class PerformanceStage: Stage {
             id: "performance:\(monitor.name):\(day):\(revision)",
             key: monitor.name,
             data: JSON.object([
-                "monitor": .string(monitor.name), "model": .string(monitor.model), "day": .string(day),
+                "asOf": context.asOf(inputs), "monitor": .string(monitor.name), "model": .string(monitor.model),
+                "day": .string(day),
                 "revision": .int(revision),
                 "questions": .int(state.questions), "predictions": .int(Int64(state.ids.count)),
                 "labels": .int(Int64(judged.labels.count)),
@@ -175,7 +176,8 @@ package final class PerformanceStage: Stage {
             topic: MonitorTopics.performance, type: "performance.window",
             id: "performance-window:\(monitor.name):\(time.date)", key: monitor.name,
             data: JSON.object([
-                "monitor": .string(monitor.name), "model": .string(monitor.model), "at": .string(time.description),
+                "asOf": context.asOf(inputs), "monitor": .string(monitor.name), "model": .string(monitor.model),
+                "at": .string(time.description),
                 "days": .int(Int64(monitor.performanceDays)), "labels": .int(Int64(labels.count)),
                 "auc": Metrics.auc(scores, labels).map { .double($0) } ?? .null,
             ]).canonical, source: name)

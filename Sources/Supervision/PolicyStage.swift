@@ -138,6 +138,6 @@ package final class PolicyStage: Stage {
             data: JSON.object([
                 "policy": .string(policy.name), "model": .string(policy.model), "at": .string(time.description),
                 "causes": .array(causes),
-            ]).canonical, source: name)
+            ]).canonical, causation: state.windowPosition, source: name)
     }
 }
