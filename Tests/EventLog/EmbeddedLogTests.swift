@@ -186,6 +186,57 @@ import Testing
         log.close()
     }
 
+    /// The mark says how far the log was: what is missing before it is named and its offsets are not given again.
+    @Test func aLogShorterThanItsMarkSaysSo() throws {
+        let scratch = try ScratchDirectory()
+        var log = try Self.open(scratch.path)
+        for number in 0..<4 {
+            _ = try log.append(LogAppend(principal: "p", events: [("a", nil, Self.event("e\(number)", size: 5))]))
+        }
+        log.close()
+        let path = Self.path(scratch.path)
+        let bytes = [UInt8](try #require(FileManager.default.contents(atPath: path)))
+        let frame = bytes.count / 4
+        try Data(bytes.prefix(frame * 2)).write(to: URL(filePath: path))
+        try FileManager.default.removeItem(atPath: Self.indexPath(path))
+        log = try Self.open(scratch.path)
+        #expect(log.recovery.damaged.first?.sequences == 2..<4 && log.recovery.truncatedBytes == 0)
+        let receipt = try log.append(LogAppend(principal: "p", events: [("a", nil, Self.event("next"))]))
+        #expect(receipt.events[0].position.sequence == 4 && receipt.events[0].position.offset >= 4)
+        log.close()
+    }
+
+    /// The last frame rewritten: the mark holds the hash of what was there.
+    @Test func rewritingTheLastFrameIsFound() throws {
+        let scratch = try ScratchDirectory()
+        var log = try Self.open(scratch.path)
+        for number in 0..<3 {
+            _ = try log.append(LogAppend(principal: "p", events: [("a", nil, Self.event("e\(number)", size: 5))]))
+        }
+        log.close()
+        try rewrite(Self.path(scratch.path), frame: 2) { $0.replacingOccurrences(of: "e2", with: "e9") }
+        try FileManager.default.removeItem(atPath: Self.indexPath(Self.path(scratch.path)))
+        for _ in 0..<2 {
+            log = try Self.open(scratch.path)
+            #expect(try log.verify().rewritten.first?.sequences == 2..<3)
+            log.close()
+        }
+    }
+
+    @Test func aFollowerDoesNotKeepTheLogFromClosing() async throws {
+        let scratch = try ScratchDirectory()
+        let log = try Self.open(scratch.path)
+        let follower = Task {
+            var seen = 0
+            for await _ in log.changes() { seen += 1 }
+            return seen
+        }
+        _ = try await log.appendAndWait(LogAppend(principal: "p", events: [("a", nil, Self.event("e"))]))
+        try await Task.sleep(for: .milliseconds(50))
+        log.close()
+        #expect(await follower.value > 0)
+    }
+
     @Test func refusalsAreTyped() throws {
         let scratch = try ScratchDirectory()
         let log = try Self.open(scratch.path)
