@@ -147,12 +147,15 @@ final class CSVHistory {
             let own = kinds.indices.filter { kinds[$0].table == number }
             for row in table.table.rows.indices {
                 do {
+                    var events: [Planned] = []
                     try bind(number, row, &scope)
                     for kind in own {
                         if let when = kinds[kind].when, !(try when.bool(&scope)) { continue }
                         let time = try kinds[kind].time.instant(&scope).milliseconds
-                        planned.append(Planned(time: time, kind: Int32(kind), row: Int32(row)))
+                        events.append(Planned(time: time, kind: Int32(kind), row: Int32(row)))
                     }
+                    // All kinds of a row or none: a row that is reported gives no event.
+                    planned += events
                 } catch {
                     failedRows.append((table.name, row, error.message))
                 }

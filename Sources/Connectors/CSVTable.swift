@@ -18,31 +18,44 @@ package final class CSVTable: Sendable {
 
     package init(bytes: [UInt8], name: String) throws(ConnectorsError) {
         self.bytes = bytes
-        var ranges: [Range<Int>] = []
-        var start = 0
-        var quoted = false
-        for index in bytes.indices {
-            let byte = bytes[index]
-            if byte == 0x22 { quoted.toggle() }
-            guard byte == 0x0A, !quoted else { continue }
-            ranges.append(start..<index)
-            start = index + 1
+        guard let first = CSVTable.row(bytes, from: 0) else {
+            throw ConnectorsError("empty-file", "the file '\(name)' is empty")
         }
-        if start < bytes.count { ranges.append(start..<bytes.count) }
-        guard let first = ranges.first else { throw ConnectorsError("empty-file", "the file '\(name)' is empty") }
         header = CSVTable.fields(bytes, first).map { CSVTable.text(bytes, $0) }
         var rows: [Range<Int>] = []
         var damaged: [(line: Int, text: String)] = []
-        for (number, range) in ranges.enumerated().dropFirst() {
-            if range.isEmpty || (range.count == 1 && bytes[range.lowerBound] == 0x0D) { continue }
-            if CSVTable.fields(bytes, range).count == header.count {
-                rows.append(range)
-            } else {
-                damaged.append((number + 1, String(decoding: bytes[range].prefix(4096), as: UTF8.self)))
+        var start = first.upperBound + 1
+        var line = 2
+        while let row = CSVTable.row(bytes, from: start) {
+            var end = row.upperBound
+            let isBlank = row.isEmpty || (row.count == 1 && bytes[row.lowerBound] == 0x0D)
+            if !isBlank, CSVTable.fields(bytes, row).count == header.count {
+                rows.append(row)
+            } else if !isBlank {
+                // A quote without its partner must not swallow the rows behind it: only its own line is damaged.
+                end = bytes[row].firstIndex(of: 0x0A) ?? end
+                damaged.append((line, String(decoding: bytes[row.lowerBound..<end].prefix(4096), as: UTF8.self)))
             }
+            line += 1 + bytes[row.lowerBound..<end].reduce(0) { $0 + ($1 == 0x0A ? 1 : 0) }
+            start = end + 1
         }
         self.rows = rows
         self.damaged = damaged
+    }
+
+    /// The row that begins there, to the next line end outside quotes; nil at the end of the file.
+    private static func row(_ bytes: [UInt8], from start: Int) -> Range<Int>? {
+        guard start < bytes.count else { return nil }
+        return bytes.withUnsafeBufferPointer { raw in
+            var quoted = false
+            var index = start
+            while index < raw.count {
+                if raw[index] == 0x22 { quoted.toggle() }
+                if raw[index] == 0x0A, !quoted { break }
+                index += 1
+            }
+            return start..<index
+        }
     }
 
     static func fields(_ bytes: [UInt8], _ row: Range<Int>) -> [Range<Int>] {

@@ -129,7 +129,7 @@ package final class TopologyRunner {
     package var now: Instant { context.now }
     package var late: Int64 { lateEvents }
 
-    /// True when every input is read to its end and no answer is awaited: nothing is left to fold for now.
+    /// True when every input is read to its end and no answer is awaited: nothing is left to fold until more arrives.
     package var isDrained: Bool {
         inputs.allSatisfy { !$0.hasHead } && context.holds.count == 0
     }

@@ -12,7 +12,7 @@ import Testing
     @Test func damagedRowsAreReportedAndTheRestIsPlayed() throws {
         let scratch = try ScratchDirectory()
         let csv =
-            "at,name,value\r\n2013-01-02T00:00:00Z,b,2\n2013-01-01T00:00:00Z,\"a,\"\"x\"\"\",1\n2013-01-03T00:00:00Z,c\n2013-01-04T00:00:00Z,d,NA\nyesterday,e,5\n2013-01-05T00:00:00Z,f,-6\n2013-01-06T00:00:00Z,g,"
+            "at,name,value\r\n2013-01-02T00:00:00Z,b,2\n2013-01-01T00:00:00Z,\"a,\"\"x\"\"\",1\n2013-01-03T00:00:00Z,\"c\n2013-01-04T00:00:00Z,d,NA\nyesterday,e,5\n2013-01-05T00:00:00Z,f,-6\n2013-01-06T00:00:00Z,g,"
         try Data(csv.utf8).write(to: URL(filePath: scratch.path + "/t.csv"))
         let config = """
             {"name":"t","config":{"connector.class":"CsvHistorySource","directory":"\(scratch.path)","missing":"NA","tables":"t","tables.t.file":"t.csv",
