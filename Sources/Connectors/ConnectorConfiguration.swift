@@ -34,7 +34,14 @@ package struct ConnectorConfiguration: Sendable {
                 throw ConnectorsError(
                     "bad-connector", "\(place): the value of '\(key)' must be a string, as in Kafka Connect")
             }
-            values[key] = ConnectorConfiguration.expand(text)
+            let expanded = ConnectorConfiguration.expand(text)
+            if let start = expanded.range(of: "${") {
+                let name = expanded[start.upperBound...].prefix { $0 != "}" }
+                throw ConnectorsError(
+                    "bad-connector",
+                    "\(place): '\(key)' uses ${\(name)}, which is not set in the environment; export it first")
+            }
+            values[key] = expanded
         }
         self.name = name
         self.values = values
