@@ -98,7 +98,10 @@ final class FirstDays: Sendable {
     private func waitForTraining(_ node: FlightsNode) async throws -> Bool {
         let address = try node.address()
         while node.process.isRunning {
-            guard let answer = try? await http("GET", address + "/v1/topics") else { return false }
+            guard let answer = try? await http("GET", address + "/v1/topics") else {
+                try await Task.sleep(for: .milliseconds(10))
+                continue
+            }
             var records: [String: Int64] = [:]
             for topic in answer.json["topics"]?.array ?? [] {
                 records[topic["name"]?.string ?? ""] = topic["records"]?.int ?? 0
