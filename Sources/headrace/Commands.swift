@@ -93,6 +93,8 @@ struct Tail: AsyncParsableCommand {
                         )
                     }
                 }
+                // A pipe or file gets each page at once, too.
+                fflush(nil)
                 if events.isEmpty {
                     guard follow else { return }
                     guard connection.local == nil else {
