@@ -31,14 +31,12 @@ package struct TopicDefinition: Sendable {
             schema = nil
         }
         try reader.finish()
-        let legal = name.utf8.allSatisfy { byte in
-            (byte | 0x20 >= 0x61 && byte | 0x20 <= 0x7A) || (byte >= 0x30 && byte <= 0x39)
-                || [0x2E, 0x5F, 0x2D].contains(byte)
-        }
-        guard legal, name.utf8.count <= Limits.nameLength else {
+        guard TopicName.isLegal(name) else {
             throw reader.failure(
                 "'\(name)' is no topic name: letters, digits, '.', '_' and '-', at most \(Limits.nameLength)")
         }
-        guard (1...1024).contains(partitions) else { throw reader.failure("'partitions' must lie in 1...1024") }
+        guard TopicName.partitions.contains(partitions) else {
+            throw reader.failure("'partitions' must lie in \(TopicName.partitions)")
+        }
     }
 }

@@ -23,8 +23,6 @@ package final class CSVHistorySource: Sendable {
     package static let offsetsTopic = "connect.offsets"
     /// Events of one append.
     static let batchEvents = 2000
-    /// Appends under way at a time.
-    static let inFlight = 4
 
     package let configuration: ConnectorConfiguration
     package let topics: [String]
@@ -32,7 +30,7 @@ package final class CSVHistorySource: Sendable {
     private let gateway: Gateway
     private let monitor = Monitor(ConnectorStatus())
     private let stopping = Monitor(false)
-    private let flights = Monitor((count: 0, failure: EventLogError?.none))
+    private let pipeline: AppendPipeline
 
     package init(_ configuration: ConnectorConfiguration, log: any EventLog, gateway: Gateway) throws(ConnectorsError) {
         // Recorded history may declare when its events became known; the one way here is "when they happened".
@@ -42,6 +40,7 @@ package final class CSVHistorySource: Sendable {
         }
         self.configuration = configuration
         self.log = log
+        pipeline = AppendPipeline(log: log)
         self.gateway = gateway
         var seen: Set<String> = []
         var topics: [String] = []
@@ -116,7 +115,7 @@ package final class CSVHistorySource: Sendable {
         while offset < planned.count, !stopping.withLock({ $0 }) {
             offset = try send(history, planned, from: offset, digest, checker)
         }
-        try drain()
+        try pipeline.drain()
     }
 
     /// Damaged rows go to the dead letters with file, line and text.
@@ -219,33 +218,13 @@ package final class CSVHistorySource: Sendable {
     private func hand(
         _ events: [(topic: String, partition: Int?, event: NewEvent)], done: Int, refused: Int, through: Instant
     ) throws {
-        let failure: EventLogError?? = flights.wait { state in
-            if let failure = state.failure { return .some(failure) }
-            guard state.count < Self.inFlight else { return nil }
-            state.count += 1
-            return .some(nil)
-        }
-        if case .some(.some(let failure)) = failure { throw failure }
-        log.append(LogAppend(principal: principal, events: events)) { [flights, monitor] result in
-            if case .success = result {
-                monitor.withLock {
-                    $0.done = max($0.done, done)
-                    $0.refused += refused
-                    $0.through = through
-                }
+        try pipeline.send(LogAppend(principal: principal, events: events)) { [monitor] _ in
+            monitor.withLock {
+                $0.done = max($0.done, done)
+                $0.refused += refused
+                $0.through = through
             }
-            flights.update { state in
-                state.count -= 1
-                if case .failure(let error) = result { state.failure = error }
-            }
+            return nil
         }
-    }
-
-    private func drain() throws {
-        let failure: EventLogError?? = flights.wait { state in
-            if let failure = state.failure { return .some(failure) }
-            return state.count == 0 ? .some(nil) : nil
-        }
-        if case .some(.some(let failure)) = failure { throw failure }
     }
 }

@@ -129,10 +129,7 @@ package final class EmbeddedLog: EventLog {
 
     package func declare(_ layout: TopicLayout) throws(EventLogError) {
         try sequencer.withLock { state throws(EventLogError) in
-            guard (1...1024).contains(layout.partitions), !layout.name.isEmpty,
-                layout.name.utf8.count <= Limits.nameLength,
-                layout.name.utf8.allSatisfy(EmbeddedLog.isTopicByte)
-            else {
+            guard TopicName.partitions.contains(layout.partitions), TopicName.isLegal(layout.name) else {
                 throw EventLogError(
                     "bad-topic",
                     "the topic '\(layout.name)' needs 1 to 1024 partitions and a name of at most \(Limits.nameLength) letters, digits, '.', '_' or '-'"
@@ -149,11 +146,6 @@ package final class EmbeddedLog: EventLog {
             state.topicHashes[layout.name] = name.withUTF8 { stableHash(UnsafeRawBufferPointer($0), seed: 7) }
             for partition in 0..<layout.partitions { _ = state.number(of: TopicPartition(layout.name, partition)) }
         }
-    }
-
-    static func isTopicByte(_ byte: UInt8) -> Bool {
-        (byte | 0x20 >= 0x61 && byte | 0x20 <= 0x7A) || (byte >= 0x30 && byte <= 0x39) || byte == 0x2E || byte == 0x5F
-            || byte == 0x2D
     }
 
     package var topics: [TopicLayout] {

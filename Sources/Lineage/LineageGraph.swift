@@ -17,6 +17,9 @@ package struct LineageGraph: Sendable {
     package private(set) var nodes: [Node] = []
     package private(set) var edges: [(from: String, to: String)] = []
 
+    /// More nodes lie upstream than one graph may have.
+    package private(set) var isTruncated = false
+
     /// Nodes of one graph.
     package static let limit = 5_000
 
@@ -34,7 +37,10 @@ package struct LineageGraph: Sendable {
         while next < graph.queue.count {
             let (id, level) = graph.queue[next]
             next += 1
-            guard next <= limit else { break }
+            guard next <= limit else {
+                graph.isTruncated = true
+                break
+            }
             try graph.visit(id, level, expand: depth.map { level < $0 } ?? true, log, database)
         }
         return graph
@@ -216,6 +222,7 @@ package struct LineageGraph: Sendable {
                                 node.facts.map { ($0.0, JSON.string($0.1)) }, uniquingKeysWith: { first, _ in first })),
                     ])
                 }),
+            "truncated": .bool(isTruncated),
             "edges": .array(edges.map { .object(["from": .string($0.from), "to": .string($0.to)]) }),
         ])
     }

@@ -37,6 +37,8 @@ package struct ModelDefinition: Sendable {
     package let parameters: JSON
     /// Score each question with the first model too, for comparison.
     package let shadowFirst: Bool
+    /// First and last month (`2013-02`, in UTC) over which a report averages; nil averages every month.
+    package let reportMonths: ClosedRange<String>?
 
     package init(_ definition: Definition) throws(CatalogError) {
         var reader = try DefinitionReader(definition)
@@ -47,6 +49,17 @@ package struct ModelDefinition: Sendable {
         let shadow = try reader.optionalString("shadow") ?? "none"
         guard ["none", "first"].contains(shadow) else { throw reader.failure("'shadow' is none or first") }
         shadowFirst = shadow == "first"
+        if var report = try reader.reader("report") {
+            let first = try report.string("from")
+            let last = try report.string("to")
+            try report.finish()
+            guard Instant("\(first)-01T00:00:00Z") != nil, Instant("\(last)-01T00:00:00Z") != nil, first <= last else {
+                throw reader.failure("'report' takes two months such as 2013-02, 'from' not after 'to'")
+            }
+            reportMonths = first...last
+        } else {
+            reportMonths = nil
+        }
         guard var training = try reader.reader("training") else { throw reader.failure("'training' is missing") }
         firstCutAfter = try training.span("firstCutAfter")
         window = try training.span("window")

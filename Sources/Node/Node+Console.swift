@@ -9,10 +9,7 @@ extension Node {
     package func console() throws -> JSON {
         var topics: [JSON] = []
         for topic in gateway.allTopics {
-            var count: Int64 = 0
-            for partition in 0..<topic.partitions {
-                count += Int64(try log.offsets(TopicPartition(topic.name, partition)).count)
-            }
+            let count = try records(of: topic)
             if count > 0 { topics.append(.object(["name": .string(topic.name), "records": .int(count)])) }
         }
         let tables = try views.read { database -> (JSON, JSON, JSON) in

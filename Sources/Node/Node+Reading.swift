@@ -31,7 +31,8 @@ extension Node: NodeReading {
         }
         let recovery = self.log.recovery
         return .object([
-            "state": .string(failures.isEmpty ? (isSettled ? "settled" : "working") : "degraded"),
+            "state": .string(
+                failures.isEmpty ? (isStarted ? (isSettled ? "settled" : "working") : "stopped") : "degraded"),
             "failures": .array(failures.map { .string($0) }), "notices": .array(notices.map { .string($0) }),
             "events": .int(Int64(log.events)), "syncs": .int(Int64(log.syncs)),
             "bytesWritten": .int(Int64(log.bytesWritten)),
@@ -46,13 +47,15 @@ extension Node: NodeReading {
         ])
     }
 
+    /// Records that stand in a topic, over all its partitions.
+    func records(of topic: TopicDefinition) throws -> Int64 {
+        try (0..<topic.partitions).reduce(0) { try $0 + Int64(log.offsets(TopicPartition(topic.name, $1)).count) }
+    }
+
     package func topicList() throws -> JSON {
         var list: [JSON] = []
         for topic in gateway.allTopics {
-            var events: Int64 = 0
-            for partition in 0..<topic.partitions {
-                events += Int64(try log.offsets(TopicPartition(topic.name, partition)).count)
-            }
+            let events = try records(of: topic)
             list.append(
                 .object([
                     "name": .string(topic.name), "partitions": .int(Int64(topic.partitions)), "records": .int(events),
@@ -80,7 +83,7 @@ extension Node: NodeReading {
     }
 
     /// The model of a report: by its name, or by a beginning that only one has.
-    private func model(_ name: String) throws -> (model: String, question: String) {
+    private func model(_ name: String) throws -> ModelDefinition {
         let models = try registry.all(ModelDefinition.kind).map { try ModelDefinition($0.definition) }
         let found =
             models.filter { $0.name == name }.isEmpty
@@ -90,12 +93,15 @@ extension Node: NodeReading {
                 "unknown-report",
                 "'\(name)' names \(found.count) models; there are \(models.map(\.name).joined(separator: ", "))")
         }
-        return (found[0].name, found[0].question)
+        return found[0]
     }
 
     package func report(_ name: String) throws -> JSON {
-        let (model, question) = try model(name)
-        var report = try views.read { try PerformanceReport.make($0, model: model, question: question) }.object ?? [:]
+        let model = try model(name)
+        var report =
+            try views.read {
+                try PerformanceReport.make($0, model: model.name, question: model.question, span: model.reportMonths)
+            }.object ?? [:]
         var last: JSON?
         try log.forEachEvent(TopicPartition("headrace.runs", 0)) { event in
             last = event.data.flatMap { try? JSON(parsing: $0) } ?? last
@@ -249,15 +255,11 @@ extension Node: NodeReading {
         metric(
             "headrace_fold_checkpoints_total", "counter", "Checkpoints since the start.",
             [("", Double(fold.checkpoints))])
-        var records: [(String, Double)] = []
+        var samples: [(String, Double)] = []
         for topic in gateway.allTopics {
-            var count = 0
-            for partition in 0..<topic.partitions {
-                count += try self.log.offsets(TopicPartition(topic.name, partition)).count
-            }
-            records.append(("{topic=\"\(topic.name)\"}", Double(count)))
+            samples.append(("{topic=\"\(topic.name)\"}", Double(try records(of: topic))))
         }
-        metric("headrace_topic_records", "gauge", "Records by topic.", records)
+        metric("headrace_topic_records", "gauge", "Records by topic.", samples)
         metric("headrace_node_healthy", "gauge", "1 when nothing has failed.", [("", failures.isEmpty ? 1 : 0)])
         metric(
             "process_resident_memory_peak_bytes", "gauge", "High-water mark of resident memory.",

@@ -259,6 +259,9 @@ package final class Node: Sendable {
         return views == version && !busy && fold.status.drained
     }
 
+    /// False for a directory that was only opened, to answer a command.
+    package var isStarted: Bool { running.withLock { $0.started } }
+
     /// What people should know although nothing is wrong.
     package var notices: [String] { running.withLock { $0.notices } }
 

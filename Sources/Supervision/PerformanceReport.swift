@@ -4,7 +4,10 @@ import Learning
 
 /// Month by month: how a model did, what the first model alone would have done, and every retraining with its causes.
 package enum PerformanceReport {
-    package static func make(_ database: Database, model: String, question: String) throws -> JSON {
+    /// - Parameter span: months over which to average; nil takes all.
+    package static func make(
+        _ database: Database, model: String, question: String, span: ClosedRange<String>?
+    ) throws -> JSON {
         var retrains: [String: [JSON]] = [:]
         for row in try Row.fetchAll(
             database,
@@ -28,8 +31,7 @@ package enum PerformanceReport {
         for month in names {
             let (json, own, first) = try self.month(database, month, model, question, retrains[month] ?? [])
             months.append(json)
-            // Means are over February to December: January trains, and what spills into the next year is no month.
-            guard (2...12).contains(Int(month.suffix(2)) ?? 0) else { continue }
+            guard span?.contains(month) ?? true else { continue }
             if let own { means.own.append(own) }
             if let first { means.first.append(first) }
         }
@@ -39,6 +41,7 @@ package enum PerformanceReport {
         return .object([
             "model": .string(model), "months": .array(months), "meanAUC": mean(means.own),
             "firstModelMeanAUC": mean(means.first),
+            "meanOver": span.map { .array([.string($0.lowerBound), .string($0.upperBound)]) } ?? .null,
         ])
     }
 

@@ -67,8 +67,9 @@ enum Terminal {
             ])
         }
         table(["month", "questions", "AUC", "first model", "log loss", "coverage", "versions", "retrains"], rows)
+        let span = (json["meanOver"]?.array ?? []).compactMap(\.string).joined(separator: " to ")
         Swift.print(
-            "\nmean AUC February to December: \(number(json["meanAUC"], 4)) (the first model alone: \(number(json["firstModelMeanAUC"], 4)))"
+            "\nmean AUC \(span.isEmpty ? "of all months" : span): \(number(json["meanAUC"], 4)) (the first model alone: \(number(json["firstModelMeanAUC"], 4)))"
         )
         let seconds = json["seconds"]?.double ?? 0
         let events = json["events"]?.double ?? 0
