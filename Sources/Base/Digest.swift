@@ -55,6 +55,17 @@ package struct Digest: Hashable, Sendable, Comparable, CustomStringConvertible {
         return result
     }
 
+    /// Writes the 32 bytes at an offset.
+    package func store(into raw: UnsafeMutableRawBufferPointer, at offset: Int) {
+        raw.storeBytes(of: a.bigEndian, toByteOffset: offset, as: UInt64.self)
+        raw.storeBytes(of: b.bigEndian, toByteOffset: offset + 8, as: UInt64.self)
+        raw.storeBytes(of: c.bigEndian, toByteOffset: offset + 16, as: UInt64.self)
+        raw.storeBytes(of: d.bigEndian, toByteOffset: offset + 24, as: UInt64.self)
+    }
+
+    /// The first 16 of the 32 bytes, as two numbers.
+    package var halves: (UInt64, UInt64) { (a, b) }
+
     package var hex: String { bytes.hex }
     package var description: String { hex }
 

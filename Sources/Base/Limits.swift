@@ -26,6 +26,8 @@ package enum Limits {
     package static let futureSkew: Int64 = 5 * 60 * 1000
     /// CEL: nested calls, operators and literals in one expression.
     package static let expressionDepth = 64
+    /// Named pins of one log.
+    package static let pins = 10_000
     /// Followers of one node's event streams at a time.
     package static let followers = 1_000
 }

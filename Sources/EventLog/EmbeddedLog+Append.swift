@@ -2,26 +2,16 @@ import Base
 import RecordFormat
 
 extension EmbeddedLog {
-    /// What the sequencer decided about one append.
-    private struct Plan {
-        var ticket = 0
-        var firstSequence: UInt64 = 0
-        var receipts: [EventReceipt] = []
-        /// Per batch: partition, base offset, indices of the append's events.
-        var batches: [(partition: TopicPartition, baseOffset: Int64, events: [Int])] = []
-        var interleave: [(batch: Int, count: Int)] = []
-        var identifiers: [(UInt64, UInt64, partition: TopicPartition, offset: Int64)] = []
-        var cost = 0
-    }
-
     package func append(
         _ append: LogAppend, completion: @escaping @Sendable (Result<AppendReceipt, EventLogError>) -> Void
     ) {
-        let plan: Plan
+        let plan: Sequencer.Plan
+        let now = options.wallClock().milliseconds
         do {
             try check(append)
-            plan = try sequencer.withLock { state throws(EventLogError) in try decide(append, &state) }
+            plan = try sequencer.withLock { state throws(EventLogError) in try state.decide(append, now: now) }
         } catch {
+            if error.code == "ids-damaged" { wakeMaintenance() }
             completion(.failure(error))
             return
         }
@@ -30,34 +20,95 @@ extension EmbeddedLog {
             let batches = plan.batches.map { batch in
                 var builder = RecordBatchBuilder()
                 for index in batch.events { builder.append(append.events[index].event) }
-                var bytes = builder.finish()
-                RecordBatchLayout.stamp(&bytes, baseOffset: batch.baseOffset)
-                return (
-                    partition: batch.partition, baseOffset: batch.baseOffset, count: batch.events.count, bytes: bytes
-                )
+                var encoded = builder.finish()
+                encoded.stamp(baseOffset: batch.baseOffset)
+                return LogFrame.NewBatch(
+                    partition: batch.partition, baseOffset: batch.baseOffset, batch: encoded,
+                    isDeduplicated: batch.isDeduplicated)
             }
             frame = LogFrame.encode(
                 firstSequence: plan.firstSequence, principal: append.principal, keyID: "", batches: batches,
                 interleave: plan.interleave)
         }
-        let ready = Ready(
-            frame: frame, firstSequence: plan.firstSequence,
-            eventCount: plan.batches.reduce(0) { $0 + $1.events.count }, identifiers: plan.identifiers,
-            receipt: AppendReceipt(events: plan.receipts, durability: "synced"), cost: plan.cost, completion: completion
-        )
+        let receipt = AppendReceipt(events: plan.receipts, durability: append.durability)
+        hand(
+            Ready(
+                frame: frame, firstSequence: plan.firstSequence,
+                eventCount: plan.batches.reduce(0) { $0 + $1.events.count }, identifiers: plan.identifiers,
+                durability: append.durability, cost: plan.cost,
+                completion: { error in completion(error.map { .failure($0) } ?? .success(receipt)) }),
+            ticket: plan.ticket)
+    }
+
+    package func append(
+        _ append: BatchAppend, completion: @escaping @Sendable (Result<BatchReceipt, EventLogError>) -> Void
+    ) {
+        let plan: Sequencer.BatchPlan
+        let now = options.wallClock().milliseconds
+        do {
+            try check(append)
+            plan = try sequencer.withLock { state throws(EventLogError) in try state.decide(append, now: now) }
+        } catch {
+            completion(.failure(error))
+            return
+        }
+        let partition = append.partition
+        let receipt = BatchReceipt(
+            position: Position(
+                topic: partition.topic, partition: partition.partition, offset: plan.baseOffset,
+                sequence: plan.isDuplicate ? nil : plan.firstSequence),
+            count: append.batch.count, duplicate: plan.isDuplicate, durability: append.durability)
+        var frame: [UInt8] = []
+        if !plan.isDuplicate {
+            var batch = append.batch
+            batch.stamp(baseOffset: plan.baseOffset)
+            frame = LogFrame.encode(
+                firstSequence: plan.firstSequence, principal: append.principal, keyID: "",
+                batches: [
+                    LogFrame.NewBatch(
+                        partition: partition, baseOffset: plan.baseOffset, batch: batch,
+                        isDeduplicated: false)
+                ],
+                interleave: [(0, append.batch.count)])
+        }
+        hand(
+            Ready(
+                frame: frame, firstSequence: plan.firstSequence, eventCount: plan.isDuplicate ? 0 : append.batch.count,
+                identifiers: [], durability: append.durability, cost: plan.cost,
+                completion: { error in completion(error.map { .failure($0) } ?? .success(receipt)) }),
+            ticket: plan.ticket)
+    }
+
+    private func hand(_ ready: Ready, ticket: Int) {
         // The writer may have stopped since the offsets were assigned; then nobody would take the frame any more.
         let stopped: EventLogError? = sequencer.update { state in
             if let stopped = state.stopped { return stopped }
-            state.ready[plan.ticket] = ready
+            state.ready[ticket] = ready
             return nil
         }
-        if let stopped { completion(.failure(stopped)) }
+        if let stopped { ready.completion(stopped) }
+    }
+
+    private func checkWritable() throws(EventLogError) {
+        guard !options.readOnly else {
+            throw EventLogError("read-only", "the log in \(volume.path) was opened for reading only")
+        }
+    }
+
+    private func check(_ append: BatchAppend) throws(EventLogError) {
+        try checkWritable()
+        guard append.batch.count > 0, append.batch.baseOffset == 0,
+            append.batch.bytes.count <= LogFrame.maximumSize / 2
+        else {
+            throw EventLogError(
+                "append-too-large",
+                "one batch takes 1 record or more and at most \(LogFrame.maximumSize / 2) bytes; this one has \(append.batch.count) records and \(append.batch.bytes.count) bytes"
+            )
+        }
     }
 
     private func check(_ append: LogAppend) throws(EventLogError) {
-        guard !options.readOnly else {
-            throw EventLogError("read-only", "the log in \(directory) was opened for reading only")
-        }
+        try checkWritable()
         var total = 0
         for (topic, _, event) in append.events {
             let size = event.data?.count ?? 0
@@ -80,86 +131,5 @@ extension EmbeddedLog {
                 "one append takes 1 event or more and at most \(LogFrame.maximumSize / 2) bytes; this one has \(append.events.count) events and \(total) bytes"
             )
         }
-    }
-
-    private func decide(_ append: LogAppend, _ state: inout Sequencer) throws(EventLogError) -> Plan {
-        if let stopped = state.stopped { throw stopped }
-        guard !state.closing else {
-            throw EventLogError("log-stopped", "the log is closing", fault: .world, retriable: true)
-        }
-        guard !append.refusable || state.pendingBytes < Limits.pendingAppends else {
-            throw EventLogError(
-                "log-saturated",
-                "\(state.pendingBytes) bytes wait for the disk, the limit is \(Limits.pendingAppends); try again",
-                fault: .world,
-                retriable: true)
-        }
-        let targets = try targets(of: append, &state)
-        var plan = Plan()
-        plan.firstSequence = state.nextSequence
-        plan.receipts.reserveCapacity(append.events.count)
-        plan.identifiers.reserveCapacity(append.events.count)
-        var batchOf: [Int: Int] = [:]
-        for (index, (topic, _, event)) in append.events.enumerated() {
-            let number = targets[index]
-            let partition = state.partitions[number]
-            let offset = state.nextOffsets[number]
-            let hash = IdentifierTable.hash(topic: state.topicHashes[topic] ?? 0, source: event.source, id: event.id)
-            if let known = state.identifiers.insert(hash, partition: UInt32(number), offset: offset) {
-                let original = state.partitions[Int(known.0)]
-                let position = Position(
-                    topic: original.topic, partition: original.partition, offset: known.1, sequence: nil)
-                plan.receipts.append(EventReceipt(position: position, duplicate: true))
-                continue
-            }
-            state.nextOffsets[number] += 1
-            let batch: Int
-            if let known = batchOf[number] {
-                batch = known
-            } else {
-                batch = plan.batches.count
-                batchOf[number] = batch
-                plan.batches.append((partition, offset, []))
-            }
-            plan.batches[batch].events.append(index)
-            if let last = plan.interleave.last, last.batch == batch {
-                plan.interleave[plan.interleave.count - 1].count += 1
-            } else {
-                plan.interleave.append((batch, 1))
-            }
-            plan.identifiers.append((hash.0, hash.1, partition, offset))
-            let position = Position(
-                topic: topic, partition: partition.partition, offset: offset, sequence: state.nextSequence)
-            plan.receipts.append(EventReceipt(position: position, duplicate: false))
-            state.nextSequence += 1
-            plan.cost += (event.data?.count ?? 0) + 256
-        }
-        plan.ticket = state.nextTicket
-        state.nextTicket += 1
-        state.pendingBytes += plan.cost
-        return plan
-    }
-
-    /// The partition of every event. Everything that can be refused is refused before anything is assigned.
-    private func targets(of append: LogAppend, _ state: inout Sequencer) throws(EventLogError) -> [Int] {
-        var targets: [Int] = []
-        targets.reserveCapacity(append.events.count)
-        for (topic, partition, event) in append.events {
-            guard let layout = state.layouts[topic] else {
-                throw EventLogError(
-                    "unknown-topic", "there is no topic '\(topic)'; declare it in a workspace and apply that")
-            }
-            let chosen =
-                partition
-                ?? (layout.partitions == 1
-                    ? 0 : murmur2Partition(event.key ?? [UInt8](event.id.utf8), partitions: layout.partitions))
-            guard chosen >= 0, chosen < layout.partitions else {
-                throw EventLogError(
-                    "unknown-partition",
-                    "the topic '\(topic)' has partitions 0 to \(layout.partitions - 1), not \(chosen)")
-            }
-            targets.append(state.number(of: TopicPartition(topic, chosen)))
-        }
-        return targets
     }
 }

@@ -2,48 +2,119 @@ import Base
 import RecordFormat
 
 extension EmbeddedLog {
+    /// Where to read next: known under the lock, read outside of it.
+    private enum Place {
+        case end
+        case trimmed(Int64)
+        case missing(Range<Int64>)
+        case file(PartitionFile)
+        case tail([(entry: BatchEntry, file: any LogFile)])
+    }
+
+    /// Times that a file may be replaced under a reader before it gives up.
+    private static let attempts = 8
+
     package func read(
         _ partition: TopicPartition, from offset: Int64, maxBytes: Int
     ) throws(EventLogError) -> [RecordBatch] {
-        let plan: (entries: [BatchEntry], files: [LogFile], missing: Range<Int64>?) = shared.withLock { state in
-            guard let number = state.index.known(partition) else { return ([], [], nil) }
-            let list = state.index.batches[number]
-            var index = state.index.first(number, endingAfter: offset)
-            guard index < list.count else { return ([], [], nil) }
-            if list[index].baseOffset > offset { return ([], [], offset..<list[index].baseOffset) }
-            var entries: [BatchEntry] = []
-            var bytes = 0
-            while index < list.count, entries.isEmpty || bytes + Int(list[index].size) <= maxBytes {
-                if let last = entries.last, last.end != list[index].baseOffset { break }
-                entries.append(list[index])
-                bytes += Int(list[index].size)
-                index += 1
+        for _ in 0..<EmbeddedLog.attempts {
+            do {
+                return try readOnce(partition, offset, maxBytes)
+            } catch {
+                // Compaction or retention may have put another file in its place meanwhile.
+                guard error.code == "open-failed", case .file(let file) = place(partition, offset, maxBytes),
+                    (try? file.file()) != nil
+                else { throw error }
             }
-            return (entries, entries.map { state.segments[Int($0.segment)].file }, nil)
         }
-        if let missing = plan.missing {
-            throw EventLogError(
-                "rot",
-                "offsets \(missing.lowerBound)..<\(missing.upperBound) of \(partition) are lost to damage; the rest is readable",
-                fault: .world)
-        }
-        var batches: [RecordBatch] = []
-        batches.reserveCapacity(plan.entries.count)
-        for (entry, file) in zip(plan.entries, plan.files) {
-            batches.append(try decode(entry, file, partition))
-        }
-        return batches
+        return try readOnce(partition, offset, maxBytes)
     }
 
-    private func decode(
-        _ entry: BatchEntry, _ file: LogFile, _ partition: TopicPartition
+    private func readOnce(
+        _ partition: TopicPartition, _ offset: Int64, _ maxBytes: Int
+    ) throws(EventLogError) -> [RecordBatch] {
+        switch place(partition, offset, maxBytes) {
+        case .end: return []
+        case .trimmed(let start):
+            throw EventLogError(
+                "trimmed", "offsets of \(partition) below \(start) were given up by retention; read from there",
+                fault: .caller)
+        case .missing(let range): throw lost(partition, range)
+        case .tail(let entries):
+            var batches: [RecordBatch] = []
+            batches.reserveCapacity(entries.count)
+            for (entry, file) in entries { batches.append(try decode(entry, file, partition)) }
+            return batches
+        case .file(let file):
+            let entries = try file.entries()
+            let first = entries.firstIndex(endingAfter: offset)
+            guard first < entries.count else { throw lost(partition, offset..<file.record.end) }
+            guard entries[first].baseOffset <= offset else { throw lost(partition, offset..<entries[first].baseOffset) }
+            var batches: [RecordBatch] = []
+            var bytes = 0
+            for index in first..<entries.count {
+                let entry = entries[index]
+                if let last = batches.last {
+                    guard bytes + Int(entry.size) <= maxBytes, last.header.lastOffset + 1 == entry.baseOffset else {
+                        break
+                    }
+                }
+                batches.append(try decode(entry, try file.file(), partition))
+                bytes += Int(entry.size)
+            }
+            return batches
+        }
+    }
+
+    private func lost(_ partition: TopicPartition, _ range: Range<Int64>) -> EventLogError {
+        EventLogError(
+            "rot",
+            "offsets \(range.lowerBound)..<\(range.upperBound) of \(partition) are lost to damage; the rest is readable",
+            fault: .world)
+    }
+
+    private func place(_ partition: TopicPartition, _ offset: Int64, _ maxBytes: Int) -> Place {
+        shared.withLock { state in
+            guard let number = state.partitions.known(partition) else { return .end }
+            let known = state.partitions[number]
+            if offset < known.start { return .trimmed(known.start) }
+            let file = known.fileIndex(endingAfter: offset)
+            if file < known.files.count {
+                let record = known.files[file].record
+                return record.baseOffset <= offset ? .file(known.files[file]) : .missing(offset..<record.baseOffset)
+            }
+            var index = known.tailIndex(endingAfter: offset)
+            guard index < known.tail.count else { return .end }
+            if known.tail[index].entry.baseOffset > offset {
+                return .missing(offset..<known.tail[index].entry.baseOffset)
+            }
+            var entries: [(entry: BatchEntry, file: any LogFile)] = []
+            var bytes = 0
+            while index < known.tail.count {
+                let next = known.tail[index]
+                if let last = entries.last {
+                    guard bytes + Int(next.entry.size) <= maxBytes, last.entry.end == next.entry.baseOffset else {
+                        break
+                    }
+                }
+                guard let segment = state.segments.last(where: { $0.firstSequence == next.segment }) else { break }
+                entries.append((next.entry, segment.file))
+                bytes += Int(next.entry.size)
+                index += 1
+            }
+            return .tail(entries)
+        }
+    }
+
+    func decode(
+        _ entry: BatchEntry, _ file: any LogFile, _ partition: TopicPartition
     ) throws(EventLogError) -> RecordBatch {
         let bytes = try file.read(at: entry.fileOffset, count: Int(entry.size))
         do {
             let batch = try bytes.withRaw { raw throws(RecordFormatError) in try RecordBatch(raw) }
-            guard batch.header.baseOffset == entry.baseOffset, batch.records.count == Int(entry.count) else {
-                throw RecordFormatError("bad-batch", "another batch stands there", fault: .world)
-            }
+            guard batch.header.baseOffset == entry.baseOffset, batch.records.count == Int(entry.count),
+                batch.header.lastOffset + 1 == entry.end
+            else { throw RecordFormatError("bad-batch", "another batch stands there", fault: .world) }
             return batch
         } catch {
             throw EventLogError(
@@ -55,18 +126,45 @@ extension EmbeddedLog {
 
     package func offsets(_ partition: TopicPartition) throws(EventLogError) -> Range<Int64> {
         shared.withLock { state in
-            guard let number = state.index.known(partition), let first = state.index.batches[number].first else {
-                return 0..<0
-            }
-            return first.baseOffset..<state.index.end(partition)
+            guard let number = state.partitions.known(partition) else { return 0..<0 }
+            let known = state.partitions[number]
+            return known.start..<known.end
         }
     }
 
     package func offset(_ partition: TopicPartition, atOrAfter time: Instant) throws(EventLogError) -> Int64 {
-        shared.withLock { state in
-            guard let number = state.index.known(partition) else { return 0 }
-            let found = state.index.batches[number].first { $0.maxTime >= time.milliseconds }
-            return found?.baseOffset ?? state.index.end(partition)
+        let wanted = time.milliseconds
+        let (start, files, end) = shared.withLock { state -> (Int64, [PartitionFile], Int64) in
+            guard let number = state.partitions.known(partition) else { return (0, [], 0) }
+            let known = state.partitions[number]
+            return (known.start, known.files, known.end)
         }
+        for file in files where file.record.maxTime >= wanted {
+            for entry in try file.entries() where entry.maxTime >= wanted && entry.end > start {
+                let batch = try decode(entry, try file.file(), partition)
+                if let found = EmbeddedLog.first(in: batch, from: start, atOrAfter: wanted) { return found }
+            }
+        }
+        var offset = max(files.last?.record.end ?? start, start)
+        while offset < end {
+            let next: (BatchEntry, any LogFile)? = shared.withLock { state in
+                guard let number = state.partitions.known(partition) else { return nil }
+                let tail = state.partitions[number].tail
+                let from = state.partitions[number].tailIndex(endingAfter: offset)
+                guard let found = tail[from...].first(where: { $0.entry.maxTime >= wanted }),
+                    let segment = state.segments.first(where: { $0.firstSequence == found.segment })
+                else { return nil }
+                return (found.entry, segment.file)
+            }
+            guard let (entry, file) = next else { break }
+            let batch = try decode(entry, file, partition)
+            if let found = EmbeddedLog.first(in: batch, from: start, atOrAfter: wanted) { return found }
+            offset = entry.end
+        }
+        return end
+    }
+
+    private static func first(in batch: RecordBatch, from start: Int64, atOrAfter time: Int64) -> Int64? {
+        batch.records.first { $0.timestamp >= time && $0.offset >= start }?.offset
     }
 }

@@ -3,12 +3,12 @@ import RecordFormat
 
 /// What walking the whole log from its files found.
 package struct LogVerification: Sendable {
-    /// A frame whose content is not what the next frame's hash says: rewritten after the fact, with a valid CRC.
+    /// Content that is not what a later hash says: rewritten after the fact, with valid checksums.
     package struct Rewritten: Sendable {
         package let file: String
         package let at: Int64
         package let sequences: Range<UInt64>
-        /// Partition and offsets of every batch in the frame.
+        /// Partition and offsets of every batch concerned.
         package let ranges: [(partition: TopicPartition, offsets: Range<Int64>)]
     }
 
@@ -17,6 +17,8 @@ package struct LogVerification: Sendable {
     package var bytes: Int64 = 0
     package var damaged: [DamagedRange] = []
     package var rewritten: [Rewritten] = []
+    /// Events whose content retention or compaction gave up; their place in the chain is proven all the same.
+    package var released: UInt64 = 0
     package var head = Digest.zero
     /// One past the frame in which the subject stands.
     package var subjectEnd: UInt64?
@@ -27,62 +29,200 @@ package struct LogVerification: Sendable {
 extension Position {
     fileprivate func stands(in batch: LogFrame.Batch) -> Bool {
         batch.partition.topic == topic && batch.partition.partition == partition && offset >= batch.baseOffset
-            && offset < batch.baseOffset + Int64(batch.count)
+            && offset < batch.end
     }
 }
 
 extension EmbeddedLog {
-    /// Reads every frame from disk, checks its CRC and follows the hash chain from the first to the last.
+    /// Reads everything from disk, checks checksums and the digest of every batch, and follows the hash chain from the
+    /// first frame to the last.
     /// - Parameter subject: an event whose place in the global sequence the caller wants to know.
     package func verify(subject: Position? = nil) throws(EventLogError) -> LogVerification {
-        let (segments, head) = shared.withLock { ($0.segments, $0.lastHash) }
-        var result = LogVerification()
-        var previous: (description: LogFrame.Description, file: String, at: Int64)?
-        var hash = Digest.zero
-        var afterDamage = false
-        func blame(_ frame: (description: LogFrame.Description, file: String, at: Int64)) {
-            let first = frame.description.firstSequence
-            result.rewritten.append(
-                LogVerification.Rewritten(
-                    file: frame.file, at: frame.at, sequences: first..<first + UInt64(frame.description.eventCount),
-                    ranges: frame.description.batches.map {
-                        ($0.partition, $0.baseOffset..<$0.baseOffset + Int64($0.count))
-                    }))
+        // Nothing moves meanwhile.
+        try upkeep.withLock { _ throws(EventLogError) in
+            let manifest = maintenance.withLock { $0.manifest }
+            let (segments, head) = shared.withLock { ($0.segments, $0.lastHash) }
+            var run = Verification(
+                subject: subject, manifest: manifest, reader: PartitionReader(cache: cache, manifest: manifest))
+            for chain in manifest.chains { try run.check(chain, volume) }
+            try run.checkCompacted(cache)
+            for segment in segments { try run.check(segment) }
+            return run.finish(head: head)
         }
-        for segment in segments {
-            var walker = FrameWalker(file: segment.file, offset: 0, end: segment.end)
-            while let step = try walker.next() {
-                switch step {
-                case .frame(let description, let at, let bytes):
-                    if description.previousHash != hash, !afterDamage {
-                        // Before the first frame there is nothing; if it names something, that was taken away.
-                        blame(previous ?? (description, segment.file.path, at))
-                    }
-                    if let subject, description.batches.contains(where: { subject.stands(in: $0) }) {
-                        result.subjectEnd = description.firstSequence + UInt64(description.eventCount)
-                    }
-                    afterDamage = false
-                    hash = Digest.of(bytes)
-                    previous = (description, segment.file.path, at)
-                    result.frames += 1
-                    result.events += UInt64(description.eventCount)
-                    result.bytes += Int64(description.size)
-                case .damage(let from, let resume):
-                    let start =
-                        previous.map { $0.description.firstSequence + UInt64($0.description.eventCount) }
-                        ?? segment.firstSequence
-                    let end = resume?.description.firstSequence ?? start
+    }
+}
+
+/// One walk over a log.
+private struct Verification {
+    let subject: Position?
+    let manifest: Manifest
+    var reader: PartitionReader
+    var result = LogVerification()
+    private var hash: Digest
+    private var previous: (frame: LogFrame.Description, file: String, at: Int64)?
+    private var afterDamage = false
+
+    init(subject: Position?, manifest: Manifest, reader: PartitionReader) {
+        self.subject = subject
+        self.manifest = manifest
+        self.reader = reader
+        hash = manifest.chainHash
+        result.damaged = manifest.damaged
+    }
+
+    private mutating func blame(_ frame: LogFrame.Description, _ file: String, _ at: Int64) {
+        let ranges = frame.batches.map { (partition: $0.partition, offsets: $0.baseOffset..<$0.end) }
+        result.rewritten.append(
+            LogVerification.Rewritten(
+                file: file, at: at, sequences: frame.firstSequence..<frame.endSequence, ranges: ranges))
+    }
+
+    /// One more link of the chain.
+    private mutating func follow(_ frame: LogFrame.Description, _ own: Digest, _ file: String, _ at: Int64) {
+        if let previous, frame.firstSequence != previous.frame.endSequence {
+            // What lies between was lost and reported.
+            afterDamage = true
+        }
+        if frame.previousHash != hash, !afterDamage {
+            // Before the first frame there is nothing; if it names something, that was taken away.
+            let culprit = previous ?? (frame, file, at)
+            blame(culprit.frame, culprit.file, culprit.at)
+        }
+        if let subject, frame.batches.contains(where: { subject.stands(in: $0) }) {
+            result.subjectEnd = frame.endSequence
+        }
+        afterDamage = false
+        hash = own
+        previous = (frame, file, at)
+        result.frames += 1
+        result.events += UInt64(frame.eventCount)
+    }
+
+    mutating func check(_ chain: Manifest.Chain, _ volume: any LogVolume) throws(EventLogError) {
+        let envelopes: [ChainFile.Envelope]
+        do {
+            envelopes = try ChainFile.load(volume, chain)
+        } catch {
+            result.damaged.append(
+                DamagedRange(
+                    file: chain.path, from: 0, to: chain.bytes, sequences: chain.firstSequence..<chain.endSequence))
+            afterDamage = true
+            return
+        }
+        result.bytes += chain.bytes
+        for envelope in envelopes {
+            follow(envelope.description, envelope.hash, chain.path, 0)
+            for batch in envelope.description.batches { try check(batch, envelope.description) }
+        }
+    }
+
+    /// Whether the records of a batch are still those that its envelope names.
+    private mutating func check(_ batch: LogFrame.Batch, _ frame: LogFrame.Description) throws(EventLogError) {
+        let range = batch.baseOffset..<batch.end
+        guard !reader.isTrimmed(batch.partition, range) else {
+            result.released += UInt64(batch.count)
+            return
+        }
+        if let file = reader.file(batch.partition, batch.baseOffset), file.record.isCompacted {
+            result.released += UInt64(batch.count)
+            return
+        }
+        let known = reader.damaged.count
+        let stored = try reader.batches(batch.partition, range)
+        if reader.damaged.count > known, let new = reader.damaged.last {
+            result.damaged.append(
+                DamagedRange(
+                    file: new.path, from: new.entry.fileOffset, to: new.entry.fileOffset + Int64(new.entry.size),
+                    sequences: frame.firstSequence..<frame.endSequence))
+        }
+        var builder = RecordBatchBuilder(baseOffset: batch.baseOffset)
+        for records in stored {
+            for index in records.records.indices where range.contains(records.records[index].offset) {
+                builder.append(records, index)
+            }
+        }
+        guard builder.digest != batch.digest else { return }
+        // Damage was reported already; anything else was changed with its checksum made good.
+        let isDamaged = reader.damaged.contains { $0.partition == batch.partition && $0.entry.baseOffset < batch.end && $0.entry.end > batch.baseOffset }
+            || manifest.partitions.contains { $0.partition == batch.partition && $0.lost.contains { $0.overlaps(range) } }
+        guard !isDamaged else { return }
+        let file = reader.file(batch.partition, batch.baseOffset)
+        result.rewritten.append(
+            LogVerification.Rewritten(
+                file: file?.path ?? "", at: 0, sequences: frame.firstSequence..<frame.endSequence,
+                ranges: [(batch.partition, range)]))
+    }
+
+    /// Compacted files are known by a digest of the whole file.
+    mutating func checkCompacted(_ cache: FileCache) throws(EventLogError) {
+        for partition in manifest.partitions {
+            for record in partition.files {
+                result.bytes += record.bytes
+                guard record.isCompacted else { continue }
+                let file = PartitionFile(partition.partition, record, cache)
+                let opened = try file.file()
+                var stream = DigestStream()
+                var offset: Int64 = 0
+                while offset < record.bytes {
+                    let bytes = try opened.read(at: offset, count: Int(min(1 << 20, record.bytes - offset)))
+                    guard !bytes.isEmpty else { break }
+                    stream.update(bytes)
+                    offset += Int64(bytes.count)
+                }
+                guard offset < record.bytes || stream.finish() != record.digest else { continue }
+                let entries = try file.entries()
+                var found = false
+                for entry in entries {
+                    let bytes = try opened.read(at: entry.fileOffset, count: Int(entry.size))
+                    if (try? bytes.withRaw({ raw throws(RecordFormatError) in try RecordBatch(raw) })) != nil { continue }
+                    found = true
                     result.damaged.append(
                         DamagedRange(
-                            file: segment.file.path, from: from, to: resume?.at ?? segment.end,
-                            sequences: start..<max(start, end)))
-                    afterDamage = true
-                    guard let resume else { walker.offset = segment.end; continue }
-                    walker.offset = resume.at
+                            file: file.path, from: entry.fileOffset, to: entry.fileOffset + Int64(entry.size),
+                            sequences: 0..<0))
+                }
+                if !found {
+                    result.rewritten.append(
+                        LogVerification.Rewritten(
+                            file: file.path, at: 0, sequences: 0..<0, ranges: [(partition.partition, record.range)]))
                 }
             }
         }
-        if !afterDamage, hash != head, let previous { blame(previous) }
+    }
+
+    mutating func check(_ segment: EmbeddedLog.Segment) throws(EventLogError) {
+        var walker = FrameWalker(file: segment.file, offset: 0, end: segment.end)
+        while let step = try walker.next() {
+            switch step {
+            case .frame(let frame, let at, let bytes):
+                let own = bytes.withUnsafeBytes {
+                    Digest.of(UnsafeRawBufferPointer(rebasing: $0[..<frame.envelopeSize]))
+                }
+                follow(frame, own, segment.path, at)
+                result.bytes += Int64(frame.size)
+                for batch in frame.batches {
+                    let records = try? EmbeddedLog.records(batch, bytes)
+                    guard records.map({ Digest.of($0.payload) }) != batch.digest else { continue }
+                    result.rewritten.append(
+                        LogVerification.Rewritten(
+                            file: segment.path, at: at, sequences: frame.firstSequence..<frame.endSequence,
+                            ranges: [(batch.partition, batch.baseOffset..<batch.end)]))
+                }
+            case .damage(let from, let resume):
+                let start = previous?.frame.endSequence ?? segment.firstSequence
+                let end = resume?.description.firstSequence ?? start
+                result.damaged.append(
+                    DamagedRange(
+                        file: segment.path, from: from, to: resume?.at ?? segment.end,
+                        sequences: start..<max(start, end)))
+                afterDamage = true
+                walker.offset = resume?.at ?? segment.end
+            }
+        }
+    }
+
+    mutating func finish(head: Digest) -> LogVerification {
+        if !afterDamage, hash != head, let previous { blame(previous.frame, previous.file, previous.at) }
         result.head = hash
         return result
     }

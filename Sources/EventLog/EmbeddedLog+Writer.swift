@@ -1,66 +1,108 @@
 import Base
-import CPlatform
-import Foundation
 import RecordFormat
 
-/// What only the writer thread touches.
-struct WriterState {
+/// What only the writer touches.
+struct WriterState: Sendable {
     var segment: EmbeddedLog.Segment
-    var segmentNumber: Int
     var index: SegmentIndexFile
     /// False for a segment with damage: it is scanned at every start, so that the damage is reported and nothing forgotten.
     var keepsIndex = true
+    /// Ids of the segment that were in a file when it was opened.
+    var prior: IdentifierFile?
     var previousHash: Digest
+    /// Events below it are on disk, and written.
     var durableSequence: UInt64
-    let mark: LogFile
+    var writtenSequence: UInt64
+    let mark: any LogFile
     /// Bytes of the segment that are allocated on disk.
     var reserved: Int64 = 0
+    /// Written and not yet synced: what readers will see then.
+    var unsynced: [(partition: TopicPartition, entry: BatchEntry)] = []
+    var hasUnsynced = false
+    var bytesSinceSync = 0
+    /// Reused from group to group.
+    var buffer: [UInt8] = []
 }
 
 extension EmbeddedLog {
     /// Space is reserved in steps of this many bytes, so that most syncs change no file metadata.
     private static let reserveStep: Int64 = 16 << 20
 
-    func writeLoop(_ box: Monitor<WriterState>) {
+    private enum Work {
+        case group([Ready])
+        /// Nothing more comes for now; what was written relaxed goes to disk.
+        case sync
+        case end
+    }
+
+    func writeLoop() {
         while true {
-            let group: [Ready]? =
-                sequencer.wait { state in
-                    var group: [Ready] = []
-                    var size = 0
-                    while size < EmbeddedLog.groupSize, let next = state.ready.removeValue(forKey: state.writeTicket) {
-                        state.writeTicket += 1
-                        size += next.frame.count
-                        group.append(next)
-                    }
-                    if group.isEmpty, state.closing, state.writeTicket == state.nextTicket { return .some(nil) }
-                    return group.isEmpty ? nil : .some(group)
-                } ?? nil
-            guard let group else { break }
-            box.withLock { commit(group, &$0) }
+            let hasUnsynced = writer.withLock { $0?.hasUnsynced ?? false }
+            let work: Work =
+                sequencer.wait(seconds: hasUnsynced ? options.relaxedDelay : nil) { state in
+                    let group = EmbeddedLog.takeGroup(&state)
+                    if !group.isEmpty { return .group(group) }
+                    return state.closing && state.writeTicket == state.nextTicket ? .end : nil
+                } ?? .sync
+            switch work {
+            case .group(let group): commit(group)
+            case .sync: commit([])
+            case .end: return
+            }
         }
-        box.withLock { finish(&$0) }
+    }
+
+    /// One group commit of what is ready now; false when nothing was. For a log without threads.
+    @discardableResult
+    package func commitReady() -> Bool {
+        let group = sequencer.withLock { EmbeddedLog.takeGroup(&$0) }
+        let unsynced = writer.withLock { $0?.hasUnsynced ?? false }
+        guard !group.isEmpty || unsynced else { return false }
+        commit(group)
+        return !group.isEmpty
+    }
+
+    private static func takeGroup(_ state: inout Sequencer) -> [Ready] {
+        var group: [Ready] = []
+        var size = 0
+        while size < groupSize, let next = state.ready.removeValue(forKey: state.writeTicket) {
+            state.writeTicket += 1
+            size += next.frame.count
+            group.append(next)
+        }
+        return group
     }
 
     /// Writes one group, syncs once, shows it to readers and answers. Any failure stops the log for good: a failed sync
     /// may have dropped pages, and offsets beyond it are already assigned.
-    private func commit(_ group: [Ready], _ writer: inout WriterState) {
+    private func commit(_ group: [Ready]) {
         do throws(EventLogError) {
             let stopped = sequencer.withLock { $0.stopped }
             if let stopped { throw stopped }
-            try write(group, &writer)
+            try writer.withLock { state throws(EventLogError) in
+                // Taken out while it is changed, so that its arrays are not copied.
+                guard var current = state.take() else {
+                    throw EventLogError("log-stopped", "the log is closed", fault: .world)
+                }
+                defer { state = current }
+                try write(group, &current)
+            }
         } catch {
             stop(error, group)
             return
         }
         sequencer.update { state in state.pendingBytes -= group.reduce(0) { $0 + $1.cost } }
-        for item in group { item.completion(.success(item.receipt)) }
+        for item in group { item.completion(nil) }
     }
 
     private func stop(_ error: EventLogError, _ group: [Ready]) {
-        let reason = EventLogError(
-            "log-stopped",
-            "the log takes no more events since a write failed; reads go on, start the node again after mending it",
-            cause: error, fault: .world)
+        let reason =
+            error.code == "log-stopped"
+            ? error
+            : EventLogError(
+                "log-stopped",
+                "the log takes no more events since a write failed; reads go on, start the node again after mending it",
+                cause: error, fault: .world)
         var failed = group
         sequencer.update { state in
             if state.stopped == nil { state.stopped = reason }
@@ -70,152 +112,209 @@ extension EmbeddedLog {
             state.pendingBytes = 0
         }
         shared.update { if $0.stopped == nil { $0.stopped = reason } }
-        for item in failed { item.completion(.failure(reason)) }
+        for item in failed { item.completion(reason) }
     }
 
-    private func write(_ group: [Ready], _ writer: inout WriterState) throws(EventLogError) {
-        var buffer: [UInt8] = []
-        var entries: [(TopicPartition, BatchEntry)] = []
-        let start = writer.segment.end
-        var hash = writer.previousHash
+    private func write(_ group: [Ready], _ state: inout WriterState) throws(EventLogError) {
+        let start = state.segment.end
+        state.buffer.removeAll(keepingCapacity: true)
+        var hash = state.previousHash
         let now = options.wallClock().milliseconds
         for var item in group where !item.frame.isEmpty {
-            let at = start + Int64(buffer.count)
             hash = LogFrame.seal(
-                &item.frame, previousHash: hash, recordedTime: now, durableThrough: writer.durableSequence)
-            let description = try item.frame.withRaw { raw throws(EventLogError) in try LogFrame.decode(raw) }
-            for batch in description.batches {
-                entries.append((batch.partition, try EmbeddedLog.entry(batch, item.frame, at, writer.segmentNumber)))
-            }
-            for identifier in item.identifiers {
-                writer.index.identifiers.append(
-                    (identifier.0, identifier.1, writer.index.number(of: identifier.partition), identifier.offset))
-            }
-            buffer.append(contentsOf: item.frame)
+                &item.frame, previousHash: hash, recordedTime: now, durableThrough: state.durableSequence)
+            try EmbeddedLog.enter(item, at: start + Int64(state.buffer.count), now, &state)
+            state.buffer.append(contentsOf: item.frame)
+            state.writtenSequence = item.firstSequence + UInt64(item.eventCount)
         }
-        let last = group.last { !$0.frame.isEmpty }
-        let end = last.map { $0.firstSequence + UInt64($0.eventCount) } ?? writer.durableSequence
-        if !buffer.isEmpty {
-            let needed = start + Int64(buffer.count)
-            if needed > writer.reserved {
-                let goal = needed + EmbeddedLog.reserveStep
-                // A refusal only costs speed: the write below says whether there is room.
-                if headrace_reserve(writer.segment.file.descriptor, off_t(start), off_t(goal - start)) == 0 {
-                    writer.reserved = goal
-                }
+        if !state.buffer.isEmpty {
+            let end = start + Int64(state.buffer.count)
+            if end > state.reserved, state.segment.file.reserve(start..<end + EmbeddedLog.reserveStep) {
+                state.reserved = end + EmbeddedLog.reserveStep
             }
             do throws(EventLogError) {
-                try writer.segment.file.write(buffer, at: start)
-                try writer.segment.file.sync()
+                try state.segment.file.write(state.buffer, at: start)
             } catch {
-                try? writer.segment.file.truncate(to: start)
+                try? state.segment.file.truncate(to: start)
                 throw error
             }
+            state.segment.end = end
+            state.previousHash = hash
+            state.hasUnsynced = true
+            state.bytesSinceSync += state.buffer.count
         }
-        writer.segment.end = start + Int64(buffer.count)
-        writer.previousHash = hash
-        writer.durableSequence = end
-        try EmbeddedLog.writeMark(writer)
-        for (partition, entry) in entries {
-            writer.index.batches.append((writer.index.number(of: partition), entry))
+        // Relaxed appends wait for a sync of others, or for the next quiet moment.
+        guard group.isEmpty || group.contains(where: { $0.durability == .synced }) else { return }
+        try sync(&state)
+        if state.segment.end >= options.segmentSize { try roll(&state) }
+    }
+
+    /// Takes a frame's batches and ids into the index of its segment.
+    private static func enter(
+        _ item: Ready, at offset: Int64, _ now: Int64, _ state: inout WriterState
+    ) throws(EventLogError) {
+        let description = try item.frame.withRaw { raw throws(EventLogError) in try LogFrame.decodeEnvelope(raw) }
+        for batch in description.batches {
+            let entry = try entry(batch, item.frame, offset)
+            state.index.append(entry, batch.partition, batch.producer)
+            state.unsynced.append((batch.partition, entry))
         }
-        publish(entries, writer, bytes: buffer.count)
-        if writer.segment.end >= options.segmentSize { try roll(&writer) }
+        for identifier in item.identifiers {
+            state.index.identifiers.append(
+                IdentifierFile.Entry(
+                    hash: identifier.hash, partition: state.index.number(of: identifier.partition),
+                    offset: identifier.offset))
+        }
+        state.index.newestRecorded = max(state.index.newestRecorded, now)
     }
 
     static func entry(
-        _ batch: LogFrame.Batch, _ frame: [UInt8], _ at: Int64, _ segment: Int
+        _ batch: LogFrame.Batch, _ frame: [UInt8], _ at: Int64
     ) throws(EventLogError) -> BatchEntry {
         do {
             let header = try frame.withRaw { raw throws(RecordFormatError) in
                 try RecordBatchHeader(UnsafeRawBufferPointer(rebasing: raw[batch.start..<batch.start + batch.size]))
             }
             return BatchEntry(
-                baseOffset: batch.baseOffset, count: Int32(batch.count), maxTime: header.maxTimestamp,
-                segment: Int32(segment), fileOffset: at + Int64(batch.start), size: Int32(batch.size))
+                baseOffset: batch.baseOffset, end: batch.end, maxTime: header.maxTimestamp,
+                fileOffset: at + Int64(batch.start), size: Int32(batch.size), count: Int32(batch.count))
         } catch {
             throw EventLogError("bad-frame", "a batch in a frame is damaged", cause: error, fault: .world)
         }
     }
 
-    private func publish(_ entries: [(TopicPartition, BatchEntry)], _ writer: WriterState, bytes: Int) {
-        shared.update { state in
-            for (partition, entry) in entries { state.index.append(entry, to: state.index.number(of: partition)) }
-            state.segments[writer.segmentNumber].end = writer.segment.end
-            state.durableSequence = writer.durableSequence
-            state.lastHash = writer.previousHash
-            state.version += 1
-            state.syncs += bytes > 0 ? 1 : 0
-            state.bytesWritten += UInt64(bytes)
-            for continuation in state.followers.values { continuation.yield(state.version) }
+    /// Brings what was written to disk and shows it to readers.
+    private func sync(_ state: inout WriterState) throws(EventLogError) {
+        guard state.hasUnsynced else { return }
+        try state.segment.file.sync()
+        state.durableSequence = state.writtenSequence
+        try EmbeddedLog.writeMark(state)
+        let (entries, segment, bytes) = (state.unsynced, state.segment, state.bytesSinceSync)
+        state.unsynced.removeAll(keepingCapacity: true)
+        state.hasUnsynced = false
+        state.bytesSinceSync = 0
+        let (durable, hash) = (state.durableSequence, state.previousHash)
+        shared.update { shared in
+            for (partition, entry) in entries {
+                shared.partitions.append(entry, segment: segment.firstSequence, to: partition)
+            }
+            shared.segments[shared.segments.count - 1].end = segment.end
+            shared.durableSequence = durable
+            shared.lastHash = hash
+            shared.version += 1
+            shared.syncs += 1
+            shared.bytesWritten += UInt64(bytes)
+            for continuation in shared.followers.values { continuation.yield(shared.version) }
         }
+        hub.wake(entries.map(\.partition))
     }
 
     /// The mark says how far the log is known to be on disk, so that damage below it is told from a torn tail. It is not
     /// synced itself: after a crash of the process it is exact, after a crash of the machine it may lag.
-    static func writeMark(_ writer: WriterState) throws(EventLogError) {
-        var out = ByteWriter(capacity: 64)
-        out.append(little: writer.segment.firstSequence)
-        out.append(little: writer.segment.end)
-        out.append(little: writer.durableSequence)
-        out.append(writer.previousHash.bytes)
-        out.append(little: out.bytes.withUnsafeBytes { headrace_crc32c(0, $0.baseAddress, $0.count) })
-        try writer.mark.write(out.bytes, at: 0)
+    static func writeMark(_ state: WriterState) throws(EventLogError) {
+        try state.mark.write(
+            DurableMark(
+                segment: state.segment.firstSequence, end: state.segment.end, sequence: state.durableSequence,
+                hash: state.previousHash
+            ).encoded(), at: 0)
     }
 
-    private func roll(_ writer: inout WriterState) throws(EventLogError) {
-        try seal(&writer)
-        let segment = try EmbeddedLog.createSegment(directory, firstSequence: writer.durableSequence)
-        writer.segment = segment
-        writer.segmentNumber += 1
-        writer.reserved = 0
-        writer.index = SegmentIndexFile()
-        writer.keepsIndex = true
+    /// Seals the segment and begins the next. The index and the ids of the sealed one are written in the background.
+    private func roll(_ state: inout WriterState) throws(EventLogError) {
+        try sealFile(&state)
+        let segment = try EmbeddedLog.createSegment(volume, firstSequence: state.durableSequence)
+        let sealed = SealedSegment(
+            segment: state.segment, index: state.index, keepsIndex: state.keepsIndex, prior: state.prior,
+            writtenTicket: sequencer.withLock { $0.writeTicket })
+        state.segment = segment
+        state.reserved = 0
+        state.index = SegmentIndexFile()
+        state.keepsIndex = true
+        state.prior = nil
         shared.update { $0.segments.append(segment) }
-        try EmbeddedLog.writeMark(writer)
+        maintenance.update { $0.sealed.append(sealed) }
+        try EmbeddedLog.writeMark(state)
     }
 
-    /// Cuts the reserved space off and writes the segment's index beside it.
-    private func seal(_ writer: inout WriterState) throws(EventLogError) {
-        try writer.segment.file.truncate(to: writer.segment.end)
-        try writer.segment.file.sync()
-        writer.index.coveredBytes = writer.segment.end
-        writer.index.nextSequence = writer.durableSequence
-        writer.index.lastHash = writer.previousHash
-        let path = EmbeddedLog.indexPath(writer.segment.file.path)
-        guard writer.keepsIndex else {
-            unlink(path)
-            return
+    /// Cuts the reserved space off, so that the file ends where its last frame does.
+    private func sealFile(_ state: inout WriterState) throws(EventLogError) {
+        try state.segment.file.truncate(to: state.segment.end)
+        try state.segment.file.sync()
+        state.index.coveredBytes = state.segment.end
+        state.index.nextSequence = state.durableSequence
+        state.index.lastHash = state.previousHash
+    }
+
+    /// Leaves the log so that opening it need not scan.
+    func finish(_ state: inout WriterState) {
+        guard sequencer.withLock({ $0.stopped == nil }) else { return }
+        do throws(EventLogError) {
+            try sync(&state)
+            try sealFile(&state)
+            try EmbeddedLog.writeMark(state)
+            for sealed in maintenance.withLock({ $0.sealed }) where !sealed.isIndexed { _ = try writeIndex(sealed) }
+            _ = try writeIndex(
+                SealedSegment(
+                    segment: state.segment, index: state.index, keepsIndex: state.keepsIndex, prior: state.prior,
+                    writtenTicket: 0))
+        } catch {
+            // Derived files only: the next start scans instead.
         }
-        let temporary = path + ".tmp"
-        do {
-            try Data(writer.index.encoded()).write(to: URL(filePath: temporary))
-            guard rename(temporary, path) == 0 else {
-                throw EventLogError(
-                    "write-failed", "cannot rename \(temporary): \(LogFile.reason(errno))", fault: .world)
+    }
+
+    static func createSegment(_ volume: any LogVolume, firstSequence: UInt64) throws(EventLogError) -> Segment {
+        let file = try volume.open(Segment.path(firstSequence), .createNew)
+        try volume.syncDirectory("")
+        return Segment(firstSequence: firstSequence, file: file, end: 0)
+    }
+}
+
+/// How far the log is known to be on disk.
+struct DurableMark: Sendable {
+    static let path = "durable.mark"
+
+    /// First sequence of the segment, and where it ends.
+    let segment: UInt64
+    let end: Int64
+    /// Events below it are on disk.
+    let sequence: UInt64
+    /// Of the last frame.
+    let hash: Digest
+
+    init(segment: UInt64, end: Int64, sequence: UInt64, hash: Digest) {
+        self.segment = segment
+        self.end = end
+        self.sequence = sequence
+        self.hash = hash
+    }
+
+    func encoded() -> [UInt8] {
+        var out = ByteWriter(capacity: 64)
+        out.append(little: UInt32(0x314B_5248))  // "HRK1"
+        out.append(little: UInt32(0))
+        out.append(little: segment)
+        out.append(little: end)
+        out.append(little: sequence)
+        out.append(hash.bytes)
+        out.sealFromEight()
+        return out.bytes
+    }
+
+    init?(_ bytes: [UInt8]) {
+        guard bytes.count >= 64 else { return nil }
+        do throws(BaseError) {
+            self = try Array(bytes.prefix(64)).withRaw { raw throws(BaseError) in
+                var reader = try ByteReader(sealed: raw, magic: 0x314B_5248)
+                let segment: UInt64 = try reader.little()
+                let end: Int64 = try reader.little()
+                let sequence: UInt64 = try reader.little()
+                guard let hash = Digest(try reader.slice(Digest.byteCount)), end >= 0 else {
+                    throw BaseError("bad-mark", "damaged", fault: .world)
+                }
+                return DurableMark(segment: segment, end: end, sequence: sequence, hash: hash)
             }
         } catch {
-            // Only derived: without it the next start scans the segment.
-            unlink(temporary)
+            return nil
         }
-    }
-
-    private func finish(_ writer: inout WriterState) {
-        guard sequencer.withLock({ $0.stopped == nil }) else { return }
-        try? seal(&writer)
-        try? EmbeddedLog.writeMark(writer)
-    }
-
-    static func segmentPath(_ directory: String, _ firstSequence: UInt64) -> String {
-        let digits = String(firstSequence)
-        return directory + "/" + String(repeating: "0", count: 20 - digits.count) + digits + ".wal"
-    }
-
-    static func indexPath(_ segment: String) -> String { String(segment.dropLast(4)) + ".index" }
-
-    static func createSegment(_ directory: String, firstSequence: UInt64) throws(EventLogError) -> Segment {
-        let file = try LogFile(path: segmentPath(directory, firstSequence), create: true, exclusive: true)
-        try LogFile.syncDirectory(directory)
-        return Segment(firstSequence: firstSequence, file: file, end: 0)
     }
 }

@@ -1,75 +1,78 @@
 import Base
-import CPlatform
-import Foundation
 import RecordFormat
 import Synchronization
 
-/// The embedded durable log: one write-ahead log for all topics in a directory, one writer thread, group commit.
+/// The embedded durable log: one write-ahead log for all topics in a directory, one writer thread, group commit; sealed
+/// WAL segments move into partition files in the background.
 ///
 /// An append passes three hands. The caller's thread gets ids checked and offsets assigned (under `sequencer`), then
 /// encodes and compresses outside any lock; the writer thread chains, writes and syncs whatever frames are ready, in
-/// sequence order; readers see only what is durable (under `shared`).
+/// sequence order; readers see only what is durable (under `shared`). Everything that takes files away or puts others in
+/// their place happens in the maintenance, one step at a time (under `maintenance`).
 package final class EmbeddedLog: EventLog {
-    /// Bytes after which a segment is sealed and the next one begins.
+    /// Bytes after which a WAL segment is sealed and the next one begins.
     package static let segmentSize: Int64 = 128 << 20
+    /// Bytes after which a partition's next file begins.
+    package static let partitionFileSize: Int64 = 64 << 20
     /// Bytes that one group commit may carry.
     static let groupSize = 8 << 20
 
-    package let directory: String
+    package let volume: any LogVolume
     package let recovery: RecoveryReport
     let options: Options
     let sequencer: Monitor<Sequencer>
     let shared: Monitor<Shared>
-    private let lock: Mutex<LogFile?>
-    private let writer: Mutex<BlockingThread?> = Mutex(nil)
+    let writer: Monitor<WriterState?>
+    let maintenance: Monitor<Maintenance>
+    /// Held through every change of the manifest and its files.
+    let upkeep = Monitor(())
+    let cache: FileCache
+    let hub: FollowerHub
+    private let lock: Mutex<(any Sendable)?>
+    private let registrations = Monitor(())
+    private let threads = Mutex<[BlockingThread]>([])
 
     package struct Options: Sendable {
         package var readOnly = false
         package var segmentSize = EmbeddedLog.segmentSize
+        package var partitionFileSize = EmbeddedLog.partitionFileSize
         package var wallClock: @Sendable () -> Instant = { Instant.wallClock() }
+        /// False: nothing happens by itself; `commitReady` and `maintain` are called by whoever drives the log.
+        package var hasThreads = true
+        /// How long a relaxed append may wait for the disk, in seconds.
+        package var relaxedDelay = 0.05
+        /// Seconds between two looks at retention and compaction.
+        package var maintenanceInterval = 30.0
         package init() {}
     }
 
-    /// Decides offsets, sequences and duplicates; nothing here waits on anything.
-    struct Sequencer {
-        var layouts: [String: TopicLayout] = [:]
-        var topicHashes: [String: UInt64] = [:]
-        var partitions: [TopicPartition] = []
-        var numbers: [TopicPartition: Int] = [:]
-        var nextOffsets: [Int64] = []
-        var identifiers = IdentifierTable()
-        var nextSequence: UInt64 = 0
-        var nextTicket = 0
-        var pendingBytes = 0
-        var stopped: EventLogError?
-        /// Encoded frames by ticket, waiting for their turn.
-        var ready: [Int: Ready] = [:]
-        var writeTicket = 0
-        var closing = false
-
-        mutating func number(of partition: TopicPartition) -> Int {
-            if let known = numbers[partition] { return known }
-            numbers[partition] = partitions.count
-            partitions.append(partition)
-            nextOffsets.append(0)
-            return partitions.count - 1
-        }
+    /// A frame that waits for the writer. No frame: the append held only duplicates and waits for their disk.
+    struct Ready: Sendable {
+        var frame: [UInt8]
+        let firstSequence: UInt64
+        let eventCount: Int
+        let identifiers: [(hash: (UInt64, UInt64), partition: TopicPartition, offset: Int64)]
+        let durability: Durability
+        let cost: Int
+        let completion: @Sendable (EventLogError?) -> Void
     }
 
-    /// A frame that waits for the writer. No frame: the append held only duplicates and waits for their disk.
-    struct Ready {
-        var frame: [UInt8]
-        var firstSequence: UInt64
-        var eventCount: Int
-        var identifiers: [(UInt64, UInt64, partition: TopicPartition, offset: Int64)]
-        var receipt: AppendReceipt
-        var cost: Int
-        var completion: @Sendable (Result<AppendReceipt, EventLogError>) -> Void
+    /// One WAL file.
+    struct Segment: Sendable {
+        let firstSequence: UInt64
+        let file: any LogFile
+        var end: Int64
+
+        static func path(_ firstSequence: UInt64) -> String { Manifest.digits(firstSequence) + ".wal" }
+        static func indexPath(_ firstSequence: UInt64) -> String { Manifest.digits(firstSequence) + ".index" }
+        static func identifierPath(_ firstSequence: UInt64) -> String { Manifest.digits(firstSequence) + ".ids" }
+        var path: String { Segment.path(firstSequence) }
     }
 
     /// What readers see.
-    struct Shared {
-        var index = LogIndex()
+    struct Shared: Sendable {
+        var partitions = PartitionTable()
+        /// Oldest first; the last is being written.
         var segments: [Segment] = []
         var damaged: [DamagedRange] = []
         var durableSequence: UInt64 = 0
@@ -82,40 +85,51 @@ package final class EmbeddedLog: EventLog {
         var nextFollower = 0
     }
 
-    /// One WAL file.
-    struct Segment: Sendable {
-        let firstSequence: UInt64
-        let file: LogFile
-        var end: Int64
+    package var capabilities: LogCapabilities {
+        [
+            .globalSequence, .idDeduplication, .atomicMultiTopic, .hashChain, .expectedOffset, .idempotentProducers,
+            .pins, .relaxedDurability, .trim,
+        ]
     }
 
-    package var capabilities: LogCapabilities { [.globalSequence, .idDeduplication, .atomicMultiTopic, .hashChain] }
-
-    init(
-        directory: String, options: Options, lock: LogFile?, sequencer: Sequencer, shared: Shared,
-        recovery: RecoveryReport, tail: WriterState?
-    ) {
-        self.directory = directory
+    init(_ opened: Opening, volume: any LogVolume, options: Options, lock: (any Sendable)?, tail: WriterState?) {
+        self.volume = volume
         self.options = options
         self.lock = Mutex(lock)
-        self.recovery = recovery
-        self.sequencer = Monitor(sequencer)
-        self.shared = Monitor(shared)
-        if let tail {
-            let box = Monitor(tail)
-            writer.withLock {
-                $0 = BlockingThread(name: "log-writer") { [weak self] in self?.writeLoop(box) }
-            }
+        recovery = opened.report
+        sequencer = Monitor(opened.sequencer)
+        shared = Monitor(opened.shared)
+        writer = Monitor(tail)
+        maintenance = Monitor(Maintenance(manifest: opened.manifest, sealed: opened.sealed))
+        cache = opened.cache
+        hub = FollowerHub()
+        guard options.hasThreads, tail != nil else { return }
+        threads.withLock {
+            $0 = [
+                BlockingThread(name: "log-writer") { [weak self] in self?.writeLoop() },
+                BlockingThread(name: "log-upkeep") { [weak self] in self?.maintenanceLoop() },
+            ]
         }
     }
 
     /// Stops the writer after what is queued, and records where the log ends.
     package func close() {
         sequencer.update { $0.closing = true }
-        writer.withLock { thread in
-            thread?.join()
-            thread = nil
+        maintenance.update { $0.closing = true }
+        if options.hasThreads {
+            let running = threads.withLock { list in
+                defer { list = [] }
+                return list
+            }
+            for thread in running { thread.join() }
+        } else {
+            while commitReady() {}
         }
+        writer.withLock { state in
+            if var last = state { finish(&last) }
+            state = nil
+        }
+        hub.close()
         // Finishing calls back into `shared`, so it happens outside its lock.
         let followers = shared.update { state in
             defer { state.followers.removeAll() }
@@ -128,28 +142,40 @@ package final class EmbeddedLog: EventLog {
     // MARK: Topics
 
     package func declare(_ layout: TopicLayout) throws(EventLogError) {
-        try sequencer.withLock { state throws(EventLogError) in
-            guard TopicName.partitions.contains(layout.partitions), TopicName.isLegal(layout.name) else {
-                throw EventLogError(
-                    "bad-topic",
-                    "the topic '\(layout.name)' needs 1 to 1024 partitions and a name of at most \(Limits.nameLength) letters, digits, '.', '_' or '-'"
-                )
-            }
-            if let known = state.layouts[layout.name], known != layout {
-                throw EventLogError(
-                    "topic-conflict",
-                    "the topic '\(layout.name)' has \(known.partitions) partitions; their number cannot become \(layout.partitions)"
-                )
-            }
-            state.layouts[layout.name] = layout
-            var name = layout.name
-            state.topicHashes[layout.name] = name.withUTF8 { stableHash(UnsafeRawBufferPointer($0), seed: 7) }
-            for partition in 0..<layout.partitions { _ = state.number(of: TopicPartition(layout.name, partition)) }
-        }
+        try sequencer.withLock { state throws(EventLogError) in try state.declare(layout) }
     }
 
     package var topics: [TopicLayout] {
         sequencer.withLock { $0.layouts.values.sorted { $0.name < $1.name } }
+    }
+
+    // MARK: Producers
+
+    /// Registrations of producers: every action is an event. The id of a producer is the offset of its first one.
+    package static let producersTopic = TopicLayout(name: "headrace.producers", partitions: 1)
+
+    package func registerProducer(named name: String?) throws(EventLogError) -> ProducerIdentity {
+        guard (name ?? "x").utf8.count <= Limits.nameLength, name != "" else {
+            throw EventLogError("bad-producer", "a producer's name has 1 to \(Limits.nameLength) bytes")
+        }
+        try declare(EmbeddedLog.producersTopic)
+        return try registrations.withLock { _ throws(EventLogError) in
+            let partition = TopicPartition(EmbeddedLog.producersTopic.name, 0)
+            let known = try ProducerRegistration.all(self).last { name != nil && $0.name == name }
+            if let known, known.epoch == Int16.max {
+                throw EventLogError(
+                    "producer-exhausted",
+                    "the producer '\(name ?? "")' was registered \(Int16.max) times; take another name")
+            }
+            let end = sequencer.withLock { $0.nextOffsets[$0.number(of: partition)] }
+            let registration = ProducerRegistration(name: name, id: known?.id ?? end, epoch: known.map { $0.epoch + 1 } ?? 0)
+            let box = Monitor<Result<AppendReceipt, EventLogError>?>(nil)
+            append(registration.append(at: end, time: options.wallClock())) { result in box.update { $0 = result } }
+            if !options.hasThreads { while commitReady() {} }
+            _ = try box.wait(until: { $0 })?.get()
+            sequencer.update { $0.epochs[registration.id] = registration.epoch }
+            return ProducerIdentity(id: registration.id, epoch: registration.epoch)
+        }
     }
 
     // MARK: Following
@@ -171,24 +197,42 @@ package final class EmbeddedLog: EventLog {
             }
         }
     }
+}
 
-    /// Events, syncs and bytes so far, for metrics.
-    package struct Statistics: Sendable {
-        package let events: UInt64
-        package let syncs: UInt64
-        package let bytesWritten: UInt64
-        package let pendingBytes: Int
-        package let stopped: EventLogError?
-        package let damaged: [DamagedRange]
-        package let headHash: Digest
+/// What a log has done so far, for metrics.
+package struct LogStatistics: Sendable {
+    package let events: UInt64
+    package let syncs: UInt64
+    /// Bytes of frames written to the WAL.
+    package let bytesWritten: UInt64
+    /// WAL bytes ever moved into partition files, and bytes that moving and compaction wrote.
+    package let rewrittenBytes: UInt64
+    package let maintenanceBytes: UInt64
+    package let pendingBytes: Int
+    package let stopped: EventLogError?
+    package let damaged: [DamagedRange]
+    package let headHash: Digest
+    /// Sealed WAL segments that wait to be moved.
+    package let waitingSegments: Int
+    /// Why the last maintenance failed; nil when it did not.
+    package let maintenanceFailure: EventLogError?
+
+    /// Bytes written to disk for each byte that arrived, over what was rewritten.
+    package var writeAmplification: Double {
+        rewrittenBytes == 0 ? 1 : 1 + Double(maintenanceBytes) / Double(rewrittenBytes)
     }
+}
 
-    package var statistics: Statistics {
+extension EmbeddedLog {
+    package var statistics: LogStatistics {
         let pending = sequencer.withLock { $0.pendingBytes }
+        let (manifest, failure) = maintenance.withLock { ($0.manifest, $0.failure) }
         return shared.withLock {
-            Statistics(
-                events: $0.durableSequence, syncs: $0.syncs, bytesWritten: $0.bytesWritten, pendingBytes: pending,
-                stopped: $0.stopped, damaged: $0.damaged, headHash: $0.lastHash)
+            LogStatistics(
+                events: $0.durableSequence, syncs: $0.syncs, bytesWritten: $0.bytesWritten,
+                rewrittenBytes: manifest.rewrittenBytes, maintenanceBytes: manifest.maintenanceBytes,
+                pendingBytes: pending, stopped: $0.stopped, damaged: $0.damaged, headHash: $0.lastHash,
+                waitingSegments: max(0, $0.segments.count - 1), maintenanceFailure: failure)
         }
     }
 }

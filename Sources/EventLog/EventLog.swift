@@ -2,7 +2,8 @@ import Base
 import RecordFormat
 
 package enum EventLogModule {}
-/// Errors of the log. Codes that callers act on: `unknown-topic`, `log-stopped`, `log-saturated`, `rot`, `locked`.
+/// Errors of the log. Codes that callers act on: `unknown-topic`, `log-stopped`, `log-saturated`, `rot`, `locked`,
+/// `offset-conflict`, `producer-fenced`, `out-of-order-sequence`, `trimmed`, `pinned`, `unsupported`.
 package typealias EventLogError = Failure<EventLogModule>
 
 /// One partition of one topic.
@@ -47,79 +48,67 @@ package struct Position: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-/// What became of one event of an append.
-package struct EventReceipt: Sendable {
-    package let position: Position
-    /// The id was already in the topic; `position` is where it stands since then.
-    package let duplicate: Bool
-}
-
-/// The answer to an append: given only after the events are on disk.
-package struct AppendReceipt: Sendable {
-    package let events: [EventReceipt]
-    /// `synced`: on disk. Named in every answer, since a backend may be asked for less.
-    package let durability: String
-}
-
-/// Events of one append, atomically all or none, in the order in which they follow each other.
-package struct LogAppend: Sendable {
-    package let principal: String
-    package let events: [(topic: String, partition: Int?, event: NewEvent)]
-
-    /// Whether a full queue refuses it (`log-saturated`). Writers of our own bound themselves by what they have under way.
-    package let refusable: Bool
-
-    /// `partition` nil: chosen by the event's key.
-    package init(
-        principal: String, events: [(topic: String, partition: Int?, event: NewEvent)], refusable: Bool = false
-    ) {
-        self.principal = principal
-        self.events = events
-        self.refusable = refusable
-    }
-}
-
-/// A topic as the log knows it.
-package struct TopicLayout: Sendable, Equatable {
-    package let name: String
-    package let partitions: Int
-
-    package init(name: String, partitions: Int) {
-        self.name = name
-        self.partitions = partitions
-    }
-}
-
 /// What a backend can do; what it lacks is refused with `unsupported`, never imitated.
 package struct LogCapabilities: OptionSet, Sendable {
     package let rawValue: Int
     package init(rawValue: Int) { self.rawValue = rawValue }
-    package static let globalSequence = LogCapabilities(rawValue: 1)
-    package static let idDeduplication = LogCapabilities(rawValue: 2)
-    package static let atomicMultiTopic = LogCapabilities(rawValue: 4)
-    package static let hashChain = LogCapabilities(rawValue: 8)
+    package static let globalSequence = LogCapabilities(rawValue: 1 << 0)
+    package static let idDeduplication = LogCapabilities(rawValue: 1 << 1)
+    package static let atomicMultiTopic = LogCapabilities(rawValue: 1 << 2)
+    package static let hashChain = LogCapabilities(rawValue: 1 << 3)
+    package static let expectedOffset = LogCapabilities(rawValue: 1 << 4)
+    package static let idempotentProducers = LogCapabilities(rawValue: 1 << 5)
+    package static let pins = LogCapabilities(rawValue: 1 << 6)
+    package static let relaxedDurability = LogCapabilities(rawValue: 1 << 7)
+    package static let trim = LogCapabilities(rawValue: 1 << 8)
 }
 
-/// The one narrow door to the events: append, read, offsets, follow. Blocking calls belong on a thread of one's own.
+/// Offsets that must stay readable, under a name: a model, an audit, a backup.
+package struct Pin: Sendable, Equatable {
+    package let name: String
+    package let ranges: [TopicPartition: Range<Int64>]
+
+    package init(name: String, ranges: [TopicPartition: Range<Int64>]) {
+        self.name = name
+        self.ranges = ranges
+    }
+}
+
+/// The one narrow door to the events: append, read, offsets, follow, trim. Blocking calls belong on a thread of one's own.
 package protocol EventLog: AnyObject, Sendable {
     var capabilities: LogCapabilities { get }
 
-    /// Makes a topic known. Declaring it again with the same layout changes nothing; with another it is refused.
+    /// Makes a topic known, or changes how long its events are kept. Its number of partitions never changes.
     func declare(_ layout: TopicLayout) throws(EventLogError)
     var topics: [TopicLayout] { get }
 
     /// Hands over events; `completion` is called once, from the log's thread, after they are on disk or have failed.
     func append(_ append: LogAppend, completion: @escaping @Sendable (Result<AppendReceipt, EventLogError>) -> Void)
 
+    /// Hands over one encoded batch for one partition; its records are not held against event ids.
+    func append(_ append: BatchAppend, completion: @escaping @Sendable (Result<BatchReceipt, EventLogError>) -> Void)
+
+    /// A producer id of its own; the same name again gives the same id with the next epoch, and the older epoch is
+    /// refused from then on.
+    func registerProducer(named name: String?) throws(EventLogError) -> ProducerIdentity
+
     /// Batches of one partition from the one that holds `offset`, at most about `maxBytes` as stored, at least one
-    /// where there is one. Empty at the end.
+    /// where there is one. Empty at the end. Offsets may be missing inside a compacted batch.
     func read(_ partition: TopicPartition, from offset: Int64, maxBytes: Int) throws(EventLogError) -> [RecordBatch]
 
-    /// First offset and one past the last durable one.
+    /// First offset that can be read and one past the last durable one.
     func offsets(_ partition: TopicPartition) throws(EventLogError) -> Range<Int64>
 
-    /// The first offset of the first batch with an event at or after that time; the end when there is none.
+    /// The first offset of an event at or after that time; the end when there is none.
     func offset(_ partition: TopicPartition, atOrAfter time: Instant) throws(EventLogError) -> Int64
+
+    /// Gives up everything below an offset. Refused where a pin holds it.
+    func trim(_ partition: TopicPartition, before offset: Int64) throws(EventLogError)
+
+    /// Keeps offsets from being trimmed or compacted, or changes what a name keeps.
+    func pin(_ pin: Pin) throws(EventLogError)
+    func unpin(_ name: String) throws(EventLogError)
+    var pins: [Pin] { get }
 
     /// Waits until more has become durable than the version given and returns the new version; the same one when the
     /// seconds pass first.
@@ -127,13 +116,27 @@ package protocol EventLog: AnyObject, Sendable {
 
     /// A version number whenever more became durable; only the newest is kept for a slow reader.
     func changes() -> AsyncStream<UInt64>
+
+    /// Follows partitions from offsets on.
+    func follow(_ positions: [TopicPartition: Int64]) throws(EventLogError) -> LogFollower
 }
 
 extension EventLog {
     /// Appends and waits for the disk. For threads of our own.
     package func append(_ append: LogAppend) throws(EventLogError) -> AppendReceipt {
-        let box = Monitor<Result<AppendReceipt, EventLogError>?>(nil)
-        self.append(append) { result in box.update { $0 = result } }
+        try wait { self.append(append, completion: $0) }
+    }
+
+    /// Appends a batch and waits for the disk. For threads of our own.
+    package func append(_ append: BatchAppend) throws(EventLogError) -> BatchReceipt {
+        try wait { self.append(append, completion: $0) }
+    }
+
+    private func wait<R: Sendable>(
+        _ start: (@escaping @Sendable (Result<R, EventLogError>) -> Void) -> Void
+    ) throws(EventLogError) -> R {
+        let box = Monitor<Result<R, EventLogError>?>(nil)
+        start { result in box.update { $0 = result } }
         guard let result = box.wait(until: { $0 }) else {
             throw EventLogError("lost-answer", "the log gave no answer to an append", fault: .headrace)
         }

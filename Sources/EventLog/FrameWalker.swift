@@ -9,7 +9,7 @@ struct FrameWalker {
         case damage(from: Int64, resume: (description: LogFrame.Description, at: Int64)?)
     }
 
-    let file: LogFile
+    let file: any LogFile
     var offset: Int64
     let end: Int64
 
@@ -20,12 +20,21 @@ struct FrameWalker {
             offset += Int64(description.size)
             return .frame(description, at: at, bytes: bytes)
         }
-        return .damage(from: offset, resume: try search(after: offset))
+        return .damage(from: offset, resume: try resume(after: offset))
+    }
+
+    /// If the damaged frame's envelope is whole, the next frame stands where it says; only without it is every byte
+    /// tried, where an event's data might look like a frame.
+    private func resume(after offset: Int64) throws(EventLogError) -> (description: LogFrame.Description, at: Int64)? {
+        if let size = try salvage(at: offset)?.size, let found = try frame(at: offset + Int64(size)) {
+            return (found.0, offset + Int64(size))
+        }
+        return try search(after: offset)
     }
 
     func frame(at offset: Int64) throws(EventLogError) -> (LogFrame.Description, [UInt8])? {
         let head = try file.read(at: offset, count: Int(min(Int64(LogFrame.headerSize), end - offset)))
-        guard let size = head.withUnsafeBytes({ LogFrame.statedSize($0) }), Int64(size) <= end - offset else {
+        guard let size = head.withUnsafeBytes({ LogFrame.statedSize($0) })?.frame, Int64(size) <= end - offset else {
             return nil
         }
         let bytes = try file.read(at: offset, count: size)
@@ -35,6 +44,14 @@ struct FrameWalker {
         } catch {
             return nil
         }
+    }
+
+    /// The envelope at a place where the frame as a whole is damaged, for learning what was lost.
+    func salvage(at offset: Int64) throws(EventLogError) -> LogFrame.Description? {
+        let head = try file.read(at: offset, count: Int(min(Int64(LogFrame.headerSize), end - offset)))
+        guard let size = head.withUnsafeBytes({ LogFrame.statedSize($0) })?.envelope else { return nil }
+        let bytes = try file.read(at: offset, count: size)
+        return bytes.withUnsafeBytes { try? LogFrame.decodeEnvelope($0) }
     }
 
     /// Looks byte by byte for the next magic number that begins a valid frame.

@@ -11,8 +11,13 @@ package struct RecordBatchHeader: Sendable, Equatable {
     package let lastOffsetDelta: Int32
     package let baseTimestamp: Int64
     package let maxTimestamp: Int64
+    package let producer: ProducerStamp
     package let count: Int32
 
+    /// After this moment (milliseconds since 1970) compaction may drop the batch's tombstones; nil before the first pass.
+    package var deleteHorizon: Int64? {
+        attributes & RecordBatchLayout.deleteHorizonBit == 0 ? nil : baseTimestamp
+    }
     package var lastOffset: Int64 { baseOffset + Int64(lastOffsetDelta) }
 
     package init(_ bytes: UnsafeRawBufferPointer) throws(RecordFormatError) {
@@ -35,11 +40,26 @@ package struct RecordBatchHeader: Sendable, Equatable {
         lastOffsetDelta = read(RecordBatchLayout.lastOffsetDelta, Int32.self)
         baseTimestamp = read(RecordBatchLayout.baseTimestamp, Int64.self)
         maxTimestamp = read(RecordBatchLayout.maxTimestamp, Int64.self)
+        producer = ProducerStamp(
+            id: read(RecordBatchLayout.producerID, Int64.self),
+            epoch: read(RecordBatchLayout.producerEpoch, Int16.self),
+            sequence: read(RecordBatchLayout.baseSequence, Int32.self))
         count = read(RecordBatchLayout.count, Int32.self)
-        guard size >= RecordBatchLayout.headerSize, size <= bytes.count, count >= 0, lastOffsetDelta >= -1 else {
+        guard size >= RecordBatchLayout.headerSize, size <= bytes.count, count >= 0, lastOffsetDelta >= 0,
+            count <= Int64(lastOffsetDelta) + 1, baseOffset >= 0, baseOffset < Int64.max - Int64(Int32.max)
+        else {
             throw RecordFormatError(
                 "bad-batch", "a batch states \(size) bytes and \(count) records, which cannot be", fault: .world)
         }
+    }
+}
+
+extension RecordBatchHeader {
+    /// - Parameter bytes: the whole batch.
+    package func matchesCRC(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard bytes.count >= size else { return false }
+        let covered = UnsafeRawBufferPointer(rebasing: bytes[RecordBatchLayout.attributes..<size])
+        return headrace_crc32c(0, covered.baseAddress, covered.count) == crc
     }
 }
 
@@ -53,6 +73,9 @@ package struct RecordView: Sendable {
     package let valueCount: Int32
     package let headersStart: Int32
     package let headersCount: Int32
+    /// From the key's length to the record's last byte: what does not depend on the batch around it.
+    package let bodyStart: Int32
+    package let end: Int32
 }
 
 /// A decoded batch: the uncompressed record bytes and a view per record. Immutable, so it may be shared.
@@ -64,8 +87,7 @@ package final class RecordBatch: Sendable {
     /// Checks the CRC, decompresses and finds the records.
     package init(_ bytes: UnsafeRawBufferPointer) throws(RecordFormatError) {
         let header = try RecordBatchHeader(bytes)
-        let covered = UnsafeRawBufferPointer(rebasing: bytes[RecordBatchLayout.attributes..<header.size])
-        guard headrace_crc32c(0, covered.baseAddress, covered.count) == header.crc else {
+        guard header.matchesCRC(bytes) else {
             throw RecordFormatError(
                 "bad-crc", "the batch at offset \(header.baseOffset) does not match its CRC-32C", fault: .world)
         }
@@ -93,15 +115,22 @@ package final class RecordBatch: Sendable {
         _ raw: UnsafeRawBufferPointer, _ header: RecordBatchHeader
     ) throws(BaseError) -> [RecordView] {
         var views: [RecordView] = []
-        views.reserveCapacity(min(Int(header.count), raw.count))
+        // No record is smaller than seven bytes, so a false count costs no memory.
+        views.reserveCapacity(min(Int(header.count), raw.count / 7))
         var reader = ByteReader(raw)
+        var nextDelta: Int64 = 0
         for _ in 0..<header.count {
             let length = Int(try reader.varint())
-            let end = reader.offset + length
             try reader.require(length)
+            let end = reader.offset + length
             try reader.skip(1)
             let timeDelta = try reader.varint()
             let offsetDelta = try reader.varint()
+            guard offsetDelta >= nextDelta, offsetDelta <= Int64(header.lastOffsetDelta) else {
+                throw BaseError("bad-record", "a record stands outside its batch", fault: .world)
+            }
+            nextDelta = offsetDelta + 1
+            let bodyStart = reader.offset
             func part() throws(BaseError) -> (Int32, Int32) {
                 let count = Int(try reader.varint())
                 guard count >= 0 else { return (-1, 0) }
@@ -120,7 +149,7 @@ package final class RecordBatch: Sendable {
                     offset: header.baseOffset + offsetDelta, timestamp: header.baseTimestamp &+ timeDelta,
                     keyStart: key.0,
                     keyCount: key.1, valueStart: value.0, valueCount: value.1, headersStart: Int32(reader.offset),
-                    headersCount: Int32(headers)))
+                    headersCount: Int32(headers), bodyStart: Int32(bodyStart), end: Int32(end)))
             guard end >= reader.offset else {
                 throw BaseError("bad-record", "a record overruns its length", fault: .world)
             }
@@ -142,6 +171,17 @@ package struct StoredEvent: Sendable {
     }
 
     package var offset: Int64 { batch.records[index].offset }
+
+    /// SHA-256 of what the event says, wherever it stands: time, key, value, headers.
+    package var digest: Digest {
+        let view = batch.records[index]
+        var out = ByteWriter(capacity: 16 + Int(view.end - view.bodyStart))
+        out.append(big: view.timestamp)
+        batch.payload.withUnsafeBytes { raw in
+            out.append(UnsafeRawBufferPointer(rebasing: raw[Int(view.bodyStart)..<Int(view.end)]))
+        }
+        return Digest.of(out.bytes)
+    }
     package var time: Instant { Instant(milliseconds: batch.records[index].timestamp) }
     package var dataCount: Int { Int(batch.records[index].valueCount) }
 

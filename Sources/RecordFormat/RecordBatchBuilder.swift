@@ -27,14 +27,50 @@ package enum RecordBatchLayout {
     package static let lengthOverhead = 12
     package static let codecMask: UInt16 = 7
     package static let codecLZ4: UInt16 = 3
+    /// The base timestamp is the time after which tombstones may go.
+    package static let deleteHorizonBit: UInt16 = 1 << 6
+}
+
+/// Who wrote a batch, by the rules of Kafka's idempotent producer: `sequence` is the number of its first record.
+package struct ProducerStamp: Sendable, Hashable {
+    package let id: Int64
+    package let epoch: Int16
+    package let sequence: Int32
+
+    package init(id: Int64, epoch: Int16, sequence: Int32) {
+        self.id = id
+        self.epoch = epoch
+        self.sequence = sequence
+    }
+
+    /// A batch of nobody in particular.
+    package static let none = ProducerStamp(id: -1, epoch: -1, sequence: -1)
+    package var isNone: Bool { id < 0 }
+}
+
+/// A finished batch on its way into a log.
+package struct EncodedBatch: Sendable {
+    /// RecordBatch v2.
+    package fileprivate(set) var bytes: [UInt8]
+    package let baseOffset: Int64
+    package let count: Int
+    package let maxTimestamp: Int64
+    /// SHA-256 of the records before compression. It stays the same when the records are compressed again.
+    package let digest: Digest
+    package let producer: ProducerStamp
+
+    /// Writes the offset of the first record; the CRC does not cover it.
+    package mutating func stamp(baseOffset: Int64) { RecordBatchLayout.stamp(&bytes, baseOffset: baseOffset) }
 }
 
 /// Collects events into one RecordBatch v2, LZ4-compressed where that is smaller.
 package struct RecordBatchBuilder: Sendable {
-    private var records = ByteWriter()
+    private var records: ByteWriter
     package private(set) var count = 0
-    private var baseTimestamp: Int64 = 0
+    package private(set) var baseTimestamp: Int64 = 0
     package private(set) var maxTimestamp: Int64 = .min
+    private let baseOffset: Int64
+    private let deleteHorizon: Int64?
 
     private static let typeName = [UInt8](EventHeader.type.utf8)
     private static let idName = [UInt8](EventHeader.id.utf8)
@@ -45,15 +81,68 @@ package struct RecordBatchBuilder: Sendable {
     private static let causationName = [UInt8](EventHeader.causation.utf8)
     private static let correlationName = [UInt8](EventHeader.correlation.utf8)
 
-    package init() {}
+    /// - Parameters:
+    ///   - baseOffset: offset of the batch; known when stored records are written again, stamped later for new ones.
+    ///   - deleteHorizon: milliseconds since 1970 after which the tombstones may go; Kafka keeps it in place of the base
+    ///     timestamp (attribute bit 6).
+    package init(baseOffset: Int64 = 0, deleteHorizon: Int64? = nil, capacity: Int = 0) {
+        self.baseOffset = baseOffset
+        self.deleteHorizon = deleteHorizon
+        records = ByteWriter(capacity: capacity)
+        if let deleteHorizon { baseTimestamp = deleteHorizon }
+    }
 
     /// Bytes of the records before compression.
     package var size: Int { records.count }
 
-    package mutating func append(_ event: NewEvent) {
-        let time = event.time.milliseconds
-        if count == 0 { baseTimestamp = time }
+    /// Takes a record's time in and gives its distance from the batch's.
+    @inline(__always)
+    private mutating func note(_ time: Int64) -> Int64 {
+        if count == 0, deleteHorizon == nil { baseTimestamp = time }
         maxTimestamp = max(maxTimestamp, time)
+        return time &- baseTimestamp
+    }
+
+    /// A record without headers: legal in a topic whose declaration gives a default type.
+    package mutating func append(key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?, time: Int64) {
+        let timeDelta = note(time)
+        let keyLength = key?.count ?? -1
+        let valueLength = value?.count ?? -1
+        let total =
+            2 + ByteWriter.varintLength(timeDelta) + ByteWriter.varintLength(Int64(count))
+            + ByteWriter.varintLength(Int64(keyLength)) + max(keyLength, 0)
+            + ByteWriter.varintLength(Int64(valueLength)) + max(valueLength, 0)
+        records.append(varint: Int64(total))
+        records.append(UInt8(0))
+        records.append(varint: timeDelta)
+        records.append(varint: Int64(count))
+        records.append(varint: Int64(keyLength))
+        if let key { records.append(key) }
+        records.append(varint: Int64(valueLength))
+        if let value { records.append(value) }
+        records.append(varint: 0)
+        count += 1
+    }
+
+    /// A stored record again, under its own offset and time: key, value and headers are taken as they stand.
+    package mutating func append(_ batch: RecordBatch, _ index: Int) {
+        let view = batch.records[index]
+        let timeDelta = note(view.timestamp)
+        let offsetDelta = view.offset - baseOffset
+        let body = Int(view.end - view.bodyStart)
+        records.append(
+            varint: Int64(1 + ByteWriter.varintLength(timeDelta) + ByteWriter.varintLength(offsetDelta) + body))
+        records.append(UInt8(0))
+        records.append(varint: timeDelta)
+        records.append(varint: offsetDelta)
+        batch.payload.withUnsafeBytes { raw in
+            records.append(UnsafeRawBufferPointer(rebasing: raw[Int(view.bodyStart)..<Int(view.end)]))
+        }
+        count += 1
+    }
+
+    package mutating func append(_ event: NewEvent) {
+        let timeDelta = note(event.time.milliseconds)
 
         // The record's own length comes first, so the variable part is measured before it is written.
         var headers = 4
@@ -70,7 +159,6 @@ package struct RecordBatchBuilder: Sendable {
         optional(Self.correlationName, event.correlation)
         for (name, value) in event.extensions { optional([UInt8](name.utf8), value) }
 
-        let timeDelta = time &- baseTimestamp
         let keyLength = event.key?.count ?? -1
         let valueLength = event.data?.count ?? -1
         let total =
@@ -111,29 +199,45 @@ package struct RecordBatchBuilder: Sendable {
         records.bytes.append(contentsOf: value.utf8)
     }
 
-    /// The finished batch with base offset 0; the log stamps the real one with `stamp(_:baseOffset:)`, which the CRC
-    /// does not cover.
-    package func finish() -> [UInt8] {
-        precondition(count > 0, "an empty batch is never written")
-        let compressed = LZ4Frame.compress(records.bytes)
+    /// SHA-256 of the records so far, before compression.
+    package var digest: Digest { Digest.of(records.bytes) }
+
+    /// A batch of which compaction left nothing but the offsets it covers.
+    package static func empty(
+        baseOffset: Int64, lastOffset: Int64, time: Int64, producer: ProducerStamp
+    ) -> EncodedBatch {
+        var builder = RecordBatchBuilder(baseOffset: baseOffset)
+        builder.baseTimestamp = time
+        builder.maxTimestamp = time
+        return builder.finish(producer: producer, lastOffset: lastOffset)
+    }
+
+    /// The finished batch.
+    /// - Parameter lastOffset: where the batch ends when records behind its last one were taken out by compaction.
+    package func finish(producer: ProducerStamp = .none, lastOffset: Int64? = nil) -> EncodedBatch {
+        let compressed = records.bytes.withUnsafeBytes { LZ4Frame.compress($0) }
         let body = compressed ?? records.bytes
+        var attributes = compressed == nil ? UInt16(0) : RecordBatchLayout.codecLZ4
+        if deleteHorizon != nil { attributes |= RecordBatchLayout.deleteHorizonBit }
         var out = ByteWriter(capacity: RecordBatchLayout.headerSize + body.count)
-        out.append(big: Int64(0))
+        out.append(big: baseOffset)
         out.append(big: Int32(RecordBatchLayout.headerSize + body.count - RecordBatchLayout.lengthOverhead))
         out.append(big: Int32(-1))
         out.append(UInt8(2))
         out.append(big: UInt32(0))
-        out.append(big: compressed == nil ? UInt16(0) : RecordBatchLayout.codecLZ4)
-        out.append(big: Int32(count - 1))
+        out.append(big: attributes)
+        out.append(big: Int32(clamping: lastOffset.map { $0 - baseOffset } ?? Int64(count - 1)))
         out.append(big: baseTimestamp)
         out.append(big: maxTimestamp)
-        out.append(big: Int64(-1))
-        out.append(big: Int16(-1))
-        out.append(big: Int32(-1))
+        out.append(big: producer.id)
+        out.append(big: producer.epoch)
+        out.append(big: producer.sequence)
         out.append(big: Int32(count))
         out.append(body)
         RecordBatchLayout.seal(&out.bytes)
-        return out.bytes
+        return EncodedBatch(
+            bytes: out.bytes, baseOffset: baseOffset, count: count, maxTimestamp: maxTimestamp, digest: digest,
+            producer: producer)
     }
 }
 

@@ -20,7 +20,7 @@ import Testing
         }
         var builder = RecordBatchBuilder()
         for event in events { builder.append(event) }
-        var bytes = builder.finish()
+        var bytes = builder.finish().bytes
         RecordBatchLayout.stamp(&bytes, baseOffset: 77)
         let scratch = try ScratchDirectory()
         try Data(bytes).write(to: URL(filePath: scratch.path + "/batch"))

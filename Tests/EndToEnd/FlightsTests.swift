@@ -167,26 +167,29 @@ final class FirstDays: Sendable {
                 start += frame.size
                 continue
             }
-            var batches: [(partition: TopicPartition, baseOffset: Int64, count: Int, bytes: [UInt8])] = frame.batches
-                .map {
-                    ($0.partition, $0.baseOffset, $0.count, Array(bytes[start + $0.start..<start + $0.start + $0.size]))
-                }
-            let batch = try batches[index].bytes.withUnsafeBytes { try RecordBatch($0) }
-            var builder = RecordBatchBuilder()
-            for record in batch.records.indices {
-                let event = StoredEvent(batch: batch, index: record)
-                var data = String(decoding: event.data ?? [], as: UTF8.self)
-                if record == 0 {
-                    data = data.replacingOccurrences(of: "\"dep_delay\":", with: "\"dep_delay\":9")
+            let batches = try frame.batches.enumerated().map { number, place in
+                let stored = Array(bytes[start + place.start..<start + place.start + place.size])
+                let batch = try stored.withUnsafeBytes { try RecordBatch($0) }
+                var builder = RecordBatchBuilder(baseOffset: place.baseOffset)
+                for record in batch.records.indices {
+                    let event = StoredEvent(batch: batch, index: record)
+                    guard number == index, record == 0 else {
+                        builder.append(batch, record)
+                        continue
+                    }
+                    let data = String(decoding: event.data ?? [], as: UTF8.self)
+                        .replacingOccurrences(of: "\"dep_delay\":", with: "\"dep_delay\":9")
                         .replacingOccurrences(of: ":9-", with: ":9")
+                    builder.append(
+                        NewEvent(
+                            id: event.id, source: event.header("ce_source") ?? "", type: event.type, time: event.time,
+                            key: event.key, data: [UInt8](data.utf8)))
                 }
-                builder.append(
-                    NewEvent(
-                        id: event.id, source: event.header("ce_source") ?? "", type: event.type, time: event.time,
-                        key: event.key, data: [UInt8](data.utf8)))
+                let encoded = builder.finish()
+                return LogFrame.NewBatch(
+                    partition: place.partition, baseOffset: place.baseOffset, batch: encoded,
+                    isDeduplicated: place.isDeduplicated)
             }
-            batches[index].bytes = builder.finish()
-            RecordBatchLayout.stamp(&batches[index].bytes, baseOffset: batches[index].baseOffset)
             var forged = LogFrame.encode(
                 firstSequence: frame.firstSequence, principal: frame.principal, keyID: frame.keyID, batches: batches,
                 interleave: frame.interleave)
@@ -196,7 +199,7 @@ final class FirstDays: Sendable {
             try Data(bytes[..<start] + forged + bytes[(start + frame.size)...]).write(to: URL(filePath: path))
             // The index is derived; whoever forges would drop it.
             try FileManager.default.removeItem(atPath: String(path.dropLast(4)) + ".index")
-            return (batches[index].partition.description, batches[index].baseOffset)
+            return (frame.batches[index].partition.description, frame.batches[index].baseOffset)
         }
         throw EventLogError("test", "no frame to forge")
     }

@@ -1,4 +1,5 @@
 import Base
+import CPlatform
 import EventLog
 @preconcurrency import Foundation
 import RecordFormat
@@ -69,10 +70,10 @@ import Testing
                 log = try Self.open(scratch.path)
                 #expect(log.recovery.truncatedBytes > 0 && log.recovery.damaged.isEmpty)
             case 2:
-                let segments = try FileManager.default.contentsOfDirectory(atPath: scratch.path).filter {
-                    $0.hasSuffix(".index")
-                }
                 log.close()
+                let segments = try FileManager.default.subpathsOfDirectory(atPath: scratch.path).filter {
+                    $0.hasSuffix(".index") || $0.hasSuffix(".ids")
+                }.sorted()
                 if let victim = segments.randomElement(using: &random) {
                     try FileManager.default.removeItem(atPath: scratch.path + "/" + victim)
                 }
@@ -339,7 +340,11 @@ func rewrite(_ path: String, frame number: Int, _ change: (String) -> String) th
     RecordBatchLayout.seal(&content)
     bytes.replaceSubrange(range, with: content)
     var whole = Array(bytes[start..<start + found.size])
-    let crc = LogFrame.crc(whole)
+    // The digest of the records ends the entry of the first batch in the table.
+    let digest = Digest.of(try content.withUnsafeBytes { try RecordBatch($0) }.payload)
+    let place32 = 96 + found.principal.utf8.count + found.keyID.utf8.count + 2 + found.batches[0].partition.topic.utf8.count + 36
+    whole.replaceSubrange(place32..<place32 + 32, with: digest.bytes)
+    let crc = whole.withUnsafeBytes { headrace_crc32c(0, $0.baseAddress! + 16, found.envelopeSize - 16) }
     for index in 0..<4 { whole[12 + index] = UInt8(truncatingIfNeeded: crc >> UInt32(8 * index)) }
     bytes.replaceSubrange(start..<start + found.size, with: whole)
     try Data(bytes).write(to: URL(filePath: path))

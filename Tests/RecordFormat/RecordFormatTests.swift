@@ -39,7 +39,7 @@ import Testing
         let events = (0..<Int.random(in: 1...300, using: &random)).map { Self.randomEvent(&random, $0) }
         var builder = RecordBatchBuilder()
         for event in events { builder.append(event) }
-        var bytes = builder.finish()
+        var bytes = builder.finish().bytes
         RecordBatchLayout.stamp(&bytes, baseOffset: 1000)
         let batch = try bytes.withUnsafeBytes { try RecordBatch($0) }
         #expect(batch.records.count == events.count)
@@ -67,7 +67,7 @@ import Testing
         var random = SeededRandom(seed: 4)
         var builder = RecordBatchBuilder()
         for number in 0..<50 { builder.append(Self.randomEvent(&random, number)) }
-        let good = builder.finish()
+        let good = builder.finish().bytes
         for _ in 0..<3000 {
             var bytes = good
             for _ in 0..<Int.random(in: 1...8, using: &random) {

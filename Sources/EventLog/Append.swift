@@ -1,0 +1,96 @@
+import Base
+import RecordFormat
+
+/// What an answer promises.
+package enum Durability: String, Sendable {
+    /// The events are on disk.
+    case synced
+    /// The events are in the operating system's hands: they outlive this process, but not a power failure in the next
+    /// moments. Readers see them once they are on disk.
+    case relaxed
+}
+
+/// Events to append as one: all of them or none, in this order.
+package struct LogAppend: Sendable {
+    package let principal: String
+    /// A partition of nil is chosen by the event's key, or its id where it has none.
+    package let events: [(topic: String, partition: Int?, event: NewEvent)]
+    /// Told to come back when the log is saturated; otherwise the caller is one of ours and bounds itself.
+    package let refusable: Bool
+    package let durability: Durability
+    /// Where the first event of this append for a partition must stand, as read before: optimistic concurrency. The
+    /// second one must stand one behind it, and so on; an event that is in the log already is no conflict.
+    package let expected: [TopicPartition: Int64]
+
+    package init(
+        principal: String, events: [(topic: String, partition: Int?, event: NewEvent)], refusable: Bool = false,
+        durability: Durability = .synced, expected: [TopicPartition: Int64] = [:]
+    ) {
+        self.principal = principal
+        self.events = events
+        self.refusable = refusable
+        self.durability = durability
+        self.expected = expected
+    }
+}
+
+/// One encoded batch for one partition.
+package struct BatchAppend: Sendable {
+    package let principal: String
+    package let partition: TopicPartition
+    /// With the stamp of its producer, if it has one.
+    package let batch: EncodedBatch
+    package let durability: Durability
+    package let expectedOffset: Int64?
+
+    package init(
+        principal: String, partition: TopicPartition, batch: EncodedBatch, durability: Durability = .synced, expectedOffset: Int64? = nil
+    ) {
+        self.principal = principal
+        self.partition = partition
+        self.batch = batch
+        self.durability = durability
+        self.expectedOffset = expectedOffset
+    }
+}
+
+/// What became of one event of an append.
+package struct EventReceipt: Sendable {
+    package let position: Position
+    /// The id was already in the topic; `position` is where it stands since then.
+    package let duplicate: Bool
+
+    package init(position: Position, duplicate: Bool) {
+        self.position = position
+        self.duplicate = duplicate
+    }
+}
+
+/// The answer to an append.
+package struct AppendReceipt: Sendable {
+    package let events: [EventReceipt]
+    package let durability: Durability
+}
+
+/// The answer to a batch.
+package struct BatchReceipt: Sendable {
+    /// Of the first record; the others follow it.
+    package let position: Position
+    package let count: Int
+    /// The producer sent this batch before.
+    package let duplicate: Bool
+    package let durability: Durability
+}
+
+/// Cause of an `offset-conflict`: somebody else wrote first.
+package struct OffsetConflict: Error, Sendable {
+    package let partition: TopicPartition
+    package let expected: Int64
+    package let actual: Int64
+}
+
+/// What a producer stamps its batches with.
+package struct ProducerIdentity: Sendable, Equatable {
+    package let id: Int64
+    package let epoch: Int16
+}

@@ -1,0 +1,106 @@
+import Base
+import RecordFormat
+
+/// The envelopes of a rewritten WAL segment, one behind the other: all that the hash chain and the global order need,
+/// while the batches stand in partition files.
+enum ChainFile {
+    static let magic: UInt32 = 0x3143_5248  // "HRC1"
+
+    struct Envelope {
+        let description: LogFrame.Description
+        let hash: Digest
+    }
+
+    /// Begins a file; envelopes are appended, and `sealFromEight` ends it.
+    static func begin(firstSequence: UInt64) -> ByteWriter {
+        var out = ByteWriter(capacity: 1 << 16)
+        out.append(little: magic)
+        out.append(little: UInt32(0))
+        out.append(little: firstSequence)
+        return out
+    }
+
+    /// Reads and checks a whole file. Memory: the file, and some hundred bytes an append.
+    static func load(_ volume: any LogVolume, _ chain: Manifest.Chain) throws(EventLogError) -> [Envelope] {
+        let bytes = try volume.open(chain.path, .read).mapped()
+        do {
+            var reader = try ByteReader(sealed: bytes.bytes, magic: magic)
+            guard try reader.little(UInt64.self) == chain.firstSequence else {
+                throw BaseError("bad-chain", "it belongs to another segment", fault: .world)
+            }
+            var result: [Envelope] = []
+            while reader.remaining > 0 {
+                let rest = UnsafeRawBufferPointer(rebasing: bytes.bytes[reader.offset...])
+                let description = try LogFrame.decodeEnvelope(rest)
+                let envelope = try reader.slice(description.envelopeSize)
+                result.append(Envelope(description: description, hash: Digest.of(envelope)))
+            }
+            return result
+        } catch {
+            throw EventLogError(
+                "rot", "the chain file \(volume.path)/\(chain.path) is damaged; its events can be read, their order and hashes cannot be proven",
+                cause: error, fault: .world)
+        }
+    }
+}
+
+/// Reads partition files in order for work that goes through many ranges one after another: a decoded batch is kept
+/// until the next one is needed.
+struct PartitionReader {
+    let cache: FileCache
+    private var files: [TopicPartition: (start: Int64, files: [PartitionFile])] = [:]
+    private var current: [TopicPartition: RecordBatch] = [:]
+    /// What could not be read.
+    private(set) var damaged: [(partition: TopicPartition, path: String, entry: BatchEntry)] = []
+
+    init(cache: FileCache, manifest: Manifest) {
+        self.cache = cache
+        for partition in manifest.partitions {
+            files[partition.partition] = (
+                partition.start, partition.files.map { PartitionFile(partition.partition, $0, cache) }
+            )
+        }
+    }
+
+    /// The file that holds an offset.
+    func file(_ partition: TopicPartition, _ offset: Int64) -> PartitionFile? {
+        files[partition]?.files.first { $0.record.range.contains(offset) }
+    }
+
+    func isTrimmed(_ partition: TopicPartition, _ range: Range<Int64>) -> Bool {
+        guard let known = files[partition] else { return true }
+        return range.upperBound <= known.start || (known.files.first.map { range.upperBound <= $0.record.baseOffset } ?? true)
+    }
+
+    /// The stored batches that hold records of a range; without those that are trimmed or damaged.
+    mutating func batches(_ partition: TopicPartition, _ range: Range<Int64>) throws(EventLogError) -> [RecordBatch] {
+        var result: [RecordBatch] = []
+        guard let known = files[partition] else { return result }
+        for file in known.files where file.record.range.overlaps(range) {
+            let entries = try file.entries()
+            for entry in entries[entries.firstIndex(endingAfter: range.lowerBound)...] {
+                guard entry.baseOffset < range.upperBound else { break }
+                if let batch = current[partition], batch.header.baseOffset == entry.baseOffset {
+                    result.append(batch)
+                } else if let batch = try read(entry, file) {
+                    current[partition] = batch
+                    result.append(batch)
+                }
+            }
+        }
+        return result
+    }
+
+    private mutating func read(_ entry: BatchEntry, _ file: PartitionFile) throws(EventLogError) -> RecordBatch? {
+        let bytes = try file.file().read(at: entry.fileOffset, count: Int(entry.size))
+        if let batch = try? bytes.withRaw({ raw throws(RecordFormatError) in try RecordBatch(raw) }),
+            batch.header.baseOffset == entry.baseOffset, batch.records.count == Int(entry.count)
+        {
+            return batch
+        }
+        if !damaged.contains(where: { $0.partition == file.partition && $0.entry == entry }) {
+            damaged.append((file.partition, file.path, entry))
+        }
+        return nil
+    }
+}

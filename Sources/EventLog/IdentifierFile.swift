@@ -1,0 +1,193 @@
+import Base
+import CPlatform
+import Synchronization
+
+/// The event ids of one sealed WAL segment: a hash table on disk in buckets of 256 bytes, each with its own checksum,
+/// looked up in place so that opening a log costs nothing per event. Derived: rebuilt from the log when it is missing.
+package final class IdentifierFile: Sendable {
+    static let magic: UInt32 = 0x3244_5248  // "HRD2"
+    static let bucketSize = 256
+    static let headerSize = 64
+    /// Entries of 24 bytes in a bucket, before its count (1), overflow flag (1), reserve (2) and CRC-32C (4).
+    static let bucketEntries = 10
+    /// Buckets are filled to this many entries on average.
+    private static let fill = 6
+
+    /// One event id.
+    struct Entry: Sendable {
+        let hash: (UInt64, UInt64)
+        /// Index into the file's partitions.
+        let partition: UInt32
+        let offset: Int64
+    }
+
+    enum Answer: Equatable {
+        case absent
+        case found(TopicPartition, Int64)
+        case damaged
+    }
+
+    let firstSequence: UInt64
+    let endSequence: UInt64
+    /// Recorded time of the newest event, milliseconds since 1970.
+    let newestRecorded: Int64
+    let count: Int
+    private let partitions: [TopicPartition]
+    private let buckets: Int
+    private let start: Int
+    private let bytes: MappedBytes
+    private let suspect = Mutex(false)
+
+    /// A lookup met damage; the file is to be built again.
+    var isSuspect: Bool { suspect.withLock { $0 } }
+
+    /// nil when the file is damaged where its header or partitions stand, or does not have the size it states.
+    init?(_ bytes: MappedBytes) {
+        let raw = bytes.bytes
+        guard raw.count >= IdentifierFile.headerSize else { return nil }
+        var names: [TopicPartition] = []
+        var fields: (UInt64, UInt64, Int64, Int, Int, Int)?
+        do throws(BaseError) {
+            var reader = ByteReader(raw)
+            guard try reader.little(UInt32.self) == IdentifierFile.magic else { return nil }
+            let crc = try reader.little(UInt32.self)
+            let first: UInt64 = try reader.little()
+            let end: UInt64 = try reader.little()
+            let newest: Int64 = try reader.little()
+            let count = Int(try reader.little(UInt32.self))
+            let buckets = Int(try reader.little(UInt32.self))
+            let start = Int(try reader.little(UInt32.self))
+            guard start >= IdentifierFile.headerSize, start <= raw.count, buckets > 0,
+                start + buckets * IdentifierFile.bucketSize == raw.count,
+                headrace_crc32c(0, raw.baseAddress.map { $0 + 8 }, start - 8) == crc
+            else { return nil }
+            reader = ByteReader(raw, offset: 44)
+            for _ in 0..<(try reader.little(UInt32.self)) {
+                let topic = try reader.sizedText()
+                names.append(TopicPartition(topic, Int(try reader.little(UInt32.self))))
+            }
+            fields = (first, end, newest, count, buckets, start)
+        } catch {
+            return nil
+        }
+        guard let fields else { return nil }
+        (firstSequence, endSequence, newestRecorded, count, buckets, start) = fields
+        partitions = names
+        self.bytes = bytes
+    }
+
+    private static func bucket(_ hash: UInt64, _ buckets: Int) -> Int {
+        Int(truncatingIfNeeded: hash.multipliedFullWidth(by: UInt64(buckets)).high)
+    }
+
+    func find(_ hash: (UInt64, UInt64)) -> Answer {
+        var bucket = IdentifierFile.bucket(hash.0, buckets)
+        for _ in 0..<buckets {
+            let at = start + bucket * IdentifierFile.bucketSize
+            let raw = UnsafeRawBufferPointer(rebasing: bytes.bytes[at..<at + IdentifierFile.bucketSize])
+            guard
+                headrace_crc32c(0, raw.baseAddress, 252)
+                    == UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: 252, as: UInt32.self)),
+                Int(raw[248]) <= IdentifierFile.bucketEntries
+            else {
+                suspect.withLock { $0 = true }
+                return .damaged
+            }
+            for entry in 0..<Int(raw[248]) {
+                func word(_ index: Int) -> UInt64 {
+                    UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: entry * 24 + index * 8, as: UInt64.self))
+                }
+                guard word(0) == hash.0, word(1) == hash.1 else { continue }
+                let place = IdentifierTable.unpack(word(2))
+                guard Int(place.0) < partitions.count else { return .damaged }
+                return .found(partitions[Int(place.0)], place.1)
+            }
+            if raw[249] == 0 { return .absent }
+            bucket = (bucket + 1) % buckets
+        }
+        return .absent
+    }
+
+    /// Every entry with its partition; nil when a bucket is damaged.
+    func entries() -> [(hash: (UInt64, UInt64), partition: TopicPartition, offset: Int64)]? {
+        guard isIntact else { return nil }
+        var result: [(hash: (UInt64, UInt64), partition: TopicPartition, offset: Int64)] = []
+        result.reserveCapacity(count)
+        for bucket in 0..<buckets {
+            let at = start + bucket * IdentifierFile.bucketSize
+            for entry in 0..<min(Int(bytes.bytes[at + 248]), IdentifierFile.bucketEntries) {
+                func word(_ index: Int) -> UInt64 {
+                    UInt64(
+                        littleEndian: bytes.bytes.loadUnaligned(
+                            fromByteOffset: at + entry * 24 + index * 8, as: UInt64.self))
+                }
+                let place = IdentifierTable.unpack(word(2))
+                guard Int(place.0) < partitions.count else { return nil }
+                result.append(((word(0), word(1)), partitions[Int(place.0)], place.1))
+            }
+        }
+        return result
+    }
+
+    /// Checks every bucket.
+    var isIntact: Bool {
+        for bucket in 0..<buckets {
+            let at = start + bucket * IdentifierFile.bucketSize
+            let raw = UnsafeRawBufferPointer(rebasing: bytes.bytes[at..<at + IdentifierFile.bucketSize])
+            guard
+                headrace_crc32c(0, raw.baseAddress, 252)
+                    == UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: 252, as: UInt32.self))
+            else { return false }
+        }
+        return true
+    }
+
+    static func encode(
+        firstSequence: UInt64, endSequence: UInt64, newestRecorded: Int64, partitions: [TopicPartition],
+        entries: [Entry]
+    ) -> [UInt8] {
+        let buckets = max(1, (entries.count + fill - 1) / fill)
+        var out = ByteWriter()
+        out.append(little: magic)
+        out.append(little: UInt32(0))
+        out.append(little: firstSequence)
+        out.append(little: endSequence)
+        out.append(little: newestRecorded)
+        out.append(little: UInt32(entries.count))
+        out.append(little: UInt32(buckets))
+        out.append(little: UInt32(0))
+        out.append(little: UInt32(partitions.count))
+        for partition in partitions {
+            out.append(sized: partition.topic)
+            out.append(little: UInt32(partition.partition))
+        }
+        while out.count < headerSize || out.count % 64 != 0 { out.append(UInt8(0)) }
+        let start = out.count
+        out.patch(little: UInt32(start), at: 40)
+        out.patch(little: out.bytes.withUnsafeBytes { headrace_crc32c(0, $0.baseAddress! + 8, start - 8) }, at: 4)
+        out.bytes.append(contentsOf: repeatElement(0, count: buckets * bucketSize))
+        out.bytes.withUnsafeMutableBytes { raw in
+            for entry in entries {
+                var bucket = self.bucket(entry.hash.0, buckets)
+                while Int(raw[start + bucket * bucketSize + 248]) == bucketEntries {
+                    raw[start + bucket * bucketSize + 249] = 1
+                    bucket = (bucket + 1) % buckets
+                }
+                let at = start + bucket * bucketSize
+                let slot = at + Int(raw[at + 248]) * 24
+                raw.storeBytes(of: entry.hash.0.littleEndian, toByteOffset: slot, as: UInt64.self)
+                raw.storeBytes(of: entry.hash.1.littleEndian, toByteOffset: slot + 8, as: UInt64.self)
+                raw.storeBytes(
+                    of: IdentifierTable.pack(entry.partition, entry.offset).littleEndian, toByteOffset: slot + 16,
+                    as: UInt64.self)
+                raw[at + 248] += 1
+            }
+            for bucket in 0..<buckets {
+                let at = start + bucket * bucketSize
+                let crc = headrace_crc32c(0, raw.baseAddress.map { $0 + at }, 252)
+                raw.storeBytes(of: crc.littleEndian, toByteOffset: at + 252, as: UInt32.self)
+            }
+        }
+        return out.bytes
+    }
+}

@@ -1,0 +1,160 @@
+import Base
+import RecordFormat
+import Synchronization
+
+/// Who waits for new batches, and the threads that read for all of them. Sendable because its table is behind a lock.
+package final class FollowerHub: Sendable {
+    /// Threads that read what is not in memory; jobs that may wait for them.
+    private static let threads = 2
+    private static let waiting = 100_000
+
+    private struct State {
+        var waiters: [Int: (partitions: [TopicPartition], continuation: CheckedContinuation<Void, Never>)] = [:]
+        var byPartition: [TopicPartition: Set<Int>] = [:]
+        var next = 0
+        /// How often something was published, so that what comes between a look and a wait is not missed.
+        var version: UInt64 = 0
+        var closed = false
+    }
+
+    let tail = TailCache()
+    private let state = Mutex(State())
+    private let pool = Mutex<BlockingPool?>(nil)
+
+    package init() {}
+
+    var version: UInt64 { state.withLock { $0.version } }
+    var isClosed: Bool { state.withLock { $0.closed } }
+
+    /// Started with the first follower: most logs have none.
+    func readers() -> BlockingPool {
+        pool.withLock { pool in
+            if let pool { return pool }
+            let fresh = BlockingPool(name: "log-follow", threads: FollowerHub.threads, limit: FollowerHub.waiting)
+            pool = fresh
+            return fresh
+        }
+    }
+
+    /// New batches are readable.
+    package func wake(_ partitions: [TopicPartition]) {
+        let ready: [CheckedContinuation<Void, Never>] = state.withLock { state in
+            state.version += 1
+            guard !state.waiters.isEmpty else { return [] }
+            var numbers: Set<Int> = []
+            for partition in Set(partitions) { numbers.formUnion(state.byPartition[partition] ?? []) }
+            return numbers.sorted().compactMap { take($0, &state) }
+        }
+        for continuation in ready { continuation.resume() }
+    }
+
+    private func take(_ number: Int, _ state: inout State) -> CheckedContinuation<Void, Never>? {
+        guard let waiter = state.waiters.removeValue(forKey: number) else { return nil }
+        for partition in waiter.partitions { state.byPartition[partition]?.remove(number) }
+        return waiter.continuation
+    }
+
+    /// Waits until something was published since `version` in one of the partitions, the log closes or the task ends.
+    func wait(_ partitions: [TopicPartition], since version: UInt64) async {
+        let number = state.withLock { state in
+            state.next += 1
+            return state.next
+        }
+        await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                let passes = state.withLock { state in
+                    if state.closed || state.version != version || Task.isCancelled { return true }
+                    state.waiters[number] = (partitions, continuation)
+                    for partition in partitions { state.byPartition[partition, default: []].insert(number) }
+                    return false
+                }
+                if passes { continuation.resume() }
+            }
+        } onCancel: {
+            let waiter = state.withLock { take(number, &$0) }
+            waiter?.resume()
+        }
+    }
+
+    package func close() {
+        let all = state.withLock { state in
+            state.closed = true
+            return state.waiters.keys.sorted().compactMap { take($0, &state) }
+        }
+        for continuation in all { continuation.resume() }
+        tail.clear()
+    }
+}
+
+/// Follows partitions of a log: each call gives what comes next, as fast as the caller asks and no faster. One caller at
+/// a time. Many followers at the end of a partition get the same decoded batches.
+package actor LogFollower {
+    /// Bytes as stored that one partition gives at a time.
+    package static let pageBytes = 1 << 20
+
+    private let log: any EventLog
+    private let hub: FollowerHub
+    private let partitions: [TopicPartition]
+    /// The next offset of every partition.
+    package private(set) var positions: [TopicPartition: Int64]
+    private var turn = 0
+
+    init(log: any EventLog, hub: FollowerHub, positions: [TopicPartition: Int64]) {
+        self.log = log
+        self.hub = hub
+        self.positions = positions
+        partitions = positions.keys.sorted()
+    }
+
+    /// The next events of one of the partitions, each in turn; waits when there are none. nil when the log closes or the
+    /// task is cancelled. Events below the position asked for may stand at the front of the first batch: `from` tells.
+    package func next() async throws -> (partition: TopicPartition, from: Int64, batches: [RecordBatch])? {
+        while !Task.isCancelled, !hub.isClosed {
+            let seen = hub.version
+            for step in partitions.indices {
+                let partition = partitions[(turn + step) % partitions.count]
+                let from = positions[partition] ?? 0
+                let batches = try await read(partition, from)
+                guard let last = batches.last else { continue }
+                positions[partition] = last.header.lastOffset + 1
+                turn = (turn + step + 1) % partitions.count
+                return (partition, from, batches)
+            }
+            await hub.wait(partitions, since: seen)
+        }
+        return nil
+    }
+
+    private func read(_ partition: TopicPartition, _ from: Int64) async throws -> [RecordBatch] {
+        if let cached = hub.tail.batches(partition, from: from, maxBytes: LogFollower.pageBytes) { return cached }
+        guard try log.offsets(partition).upperBound > from else { return [] }
+        let (log, hub) = (log, hub)
+        return try await hub.readers().run {
+            // Another follower may have read it while this one waited for a thread.
+            if let cached = hub.tail.batches(partition, from: from, maxBytes: LogFollower.pageBytes) { return cached }
+            let batches = try log.read(partition, from: from, maxBytes: LogFollower.pageBytes)
+            // Only what stands at the end is worth keeping for others.
+            if let last = batches.last, try log.offsets(partition).upperBound - last.header.lastOffset <= 10_000 {
+                hub.tail.insert(batches, partition)
+            }
+            return batches
+        }
+    }
+}
+
+extension EmbeddedLog {
+    package func follow(_ positions: [TopicPartition: Int64]) throws(EventLogError) -> LogFollower {
+        guard !positions.isEmpty else {
+            throw EventLogError("bad-offset", "a follower needs at least one partition to follow")
+        }
+        for (partition, offset) in positions {
+            let readable = try offsets(partition)
+            guard offset >= readable.lowerBound else {
+                throw EventLogError(
+                    "trimmed",
+                    "offsets of \(partition) below \(readable.lowerBound) were given up by retention; follow from there")
+            }
+        }
+        return LogFollower(log: self, hub: hub, positions: positions)
+    }
+}

@@ -1,0 +1,87 @@
+import Base
+
+/// How a file is opened.
+package enum LogFileMode: Sendable {
+    case read
+    /// It must exist.
+    case write
+    case create
+    /// It must not exist.
+    case createNew
+}
+
+/// An open file with positional reads and writes, so that threads may share it.
+package protocol LogFile: AnyObject, Sendable {
+    /// The path inside its volume, or from the root for a real file; for messages.
+    var path: String { get }
+    var size: Int64 { get }
+    /// Up to `count` bytes; fewer at the end of the file.
+    func read(at offset: Int64, count: Int) throws(EventLogError) -> [UInt8]
+    func write(_ bytes: [UInt8], at offset: Int64) throws(EventLogError)
+    /// Returns when everything written is on disk. A failure is final: what was written may be gone.
+    func sync() throws(EventLogError)
+    func truncate(to size: Int64) throws(EventLogError)
+    /// Reserves zeroed space so that appends change no metadata; false when that cannot be had, which only costs speed.
+    func reserve(_ range: Range<Int64>) -> Bool
+    /// The whole file as it is now, without reading it before it is needed where that is possible.
+    func mapped() throws(EventLogError) -> MappedBytes
+}
+
+/// A directory with files in it, at most one directory deep. The log's only way to the disk, so that a simulation can
+/// take its place.
+package protocol LogVolume: Sendable {
+    var path: String { get }
+    /// Relative paths of all files, sorted.
+    func list() throws(EventLogError) -> [String]
+    func open(_ path: String, _ mode: LogFileMode) throws(EventLogError) -> any LogFile
+    func remove(_ path: String) throws(EventLogError)
+    func rename(_ from: String, _ to: String) throws(EventLogError)
+    /// Creates a directory where there is none.
+    func makeDirectory(_ path: String) throws(EventLogError)
+    /// Makes created, renamed and removed entries durable; an empty path is the volume itself.
+    func syncDirectory(_ path: String) throws(EventLogError)
+    /// Keeps every other process out until the returned object goes.
+    func lock() throws(EventLogError) -> any Sendable
+}
+
+extension LogVolume {
+    /// Everything in a small file; nil when there is none or it cannot be read.
+    func contents(_ path: String) -> [UInt8]? {
+        guard let file = try? open(path, .read) else { return nil }
+        return try? file.read(at: 0, count: Int(file.size))
+    }
+
+    /// Replaces a file as a whole: after a crash there is the old one or the new one.
+    /// - Parameter durable: false for derived files, which a crash may take.
+    func replace(_ path: String, with bytes: [UInt8], durable: Bool) throws(EventLogError) {
+        let temporary = path + ".tmp"
+        let file = try open(temporary, .create)
+        try file.truncate(to: 0)
+        try file.write(bytes, at: 0)
+        if durable { try file.sync() }
+        try rename(temporary, path)
+        if durable { try syncDirectory(String(path.prefix(upTo: path.lastIndex(of: "/") ?? path.startIndex))) }
+    }
+}
+
+/// Bytes of a file that stay where they are as long as this object lives. Sendable because they are never written.
+package final class MappedBytes: @unchecked Sendable {  // no lock: read only
+    package let bytes: UnsafeRawBufferPointer
+    private let release: @Sendable (UnsafeRawBufferPointer) -> Void
+
+    package init(_ bytes: UnsafeRawBufferPointer, release: @escaping @Sendable (UnsafeRawBufferPointer) -> Void) {
+        self.bytes = bytes
+        self.release = release
+    }
+
+    /// A copy of bytes in memory.
+    package convenience init(copying array: [UInt8]) {
+        let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: max(array.count, 1), alignment: 16)
+        copy.copyBytes(from: array)
+        self.init(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(copy)[..<array.count])) { bytes in
+            bytes.baseAddress.map { UnsafeMutableRawPointer(mutating: $0).deallocate() }
+        }
+    }
+
+    deinit { release(bytes) }
+}

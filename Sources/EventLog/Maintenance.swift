@@ -1,0 +1,269 @@
+import Base
+import CPlatform
+import RecordFormat
+
+/// What the upkeep of a log knows.
+struct Maintenance: Sendable {
+    var manifest: Manifest
+    /// Sealed WAL segments that still stand as such, oldest first.
+    var sealed: [SealedSegment]
+    var closing = false
+    var isWoken = false
+    var failure: EventLogError?
+}
+
+/// A WAL segment that gets no more frames.
+struct SealedSegment: Sendable {
+    let segment: EmbeddedLog.Segment
+    var index: SegmentIndexFile
+    let keepsIndex: Bool
+    /// Ids of its first events, in a file from an earlier run.
+    let prior: IdentifierFile?
+    /// Index and ids are on disk.
+    var isIndexed = false
+    /// Ticket of the first append that stands behind it.
+    let writtenTicket: Int
+}
+
+extension EmbeddedLog {
+    func maintenanceLoop() {
+        headrace_yield_to_others()
+        while true {
+            let isClosing = maintenance.wait(seconds: options.maintenanceInterval) { state -> Bool? in
+                if state.closing { return true }
+                let hasWork = state.isWoken || (!state.sealed.isEmpty && state.failure == nil)
+                state.isWoken = false
+                return hasWork ? false : nil
+            }
+            if isClosing == true { return }
+            do throws(EventLogError) {
+                try maintain()
+            } catch {
+                // The log goes on as it is; the reason stands in the statistics, and the next interval tries again.
+                maintenance.update { $0.failure = error }
+            }
+        }
+    }
+
+    func wakeMaintenance() { maintenance.update { $0.isWoken = true } }
+
+    /// One pass of upkeep: writes indexes of sealed segments, moves them into partition files, gives up what retention
+    /// lets go, compacts, and forgets ids behind every horizon. Runs by itself in the background; callers see it done.
+    /// - Parameter compacts: compacts even where little would be won.
+    package func maintain(compactsAll compacts: Bool = false) throws(EventLogError) {
+        guard !options.readOnly else {
+            throw EventLogError("read-only", "the log in \(volume.path) was opened for reading only")
+        }
+        try upkeep.withLock { _ throws(EventLogError) in
+            try indexSealed()
+            while let sealed = maintenance.withLock({ $0.closing && options.hasThreads ? nil : $0.sealed.first }) {
+                try rewrite(sealed)
+            }
+            try rebuildDamagedIdentifiers()
+            try retain()
+            try compact(all: compacts)
+            try forgetIdentifiers()
+            maintenance.withLock { $0.failure = nil }
+        }
+    }
+
+    // MARK: Derived files of sealed segments
+
+    private func indexSealed() throws(EventLogError) {
+        for sealed in maintenance.withLock({ $0.sealed }) where !sealed.isIndexed {
+            let file = try writeIndex(sealed)
+            if let file {
+                sequencer.withLock { $0.identifiers.adopt(file, written: sealed.writtenTicket, next: $0.nextTicket) }
+            }
+            maintenance.withLock { state in
+                guard
+                    let place = state.sealed.firstIndex(where: {
+                        $0.segment.firstSequence == sealed.segment.firstSequence
+                    })
+                else { return }
+                state.sealed[place].isIndexed = true
+                state.sealed[place].index.identifiers = []
+            }
+        }
+    }
+
+    /// Writes the index and the ids of a segment beside it; the ids as they can be looked up from then on.
+    func writeIndex(_ sealed: SealedSegment) throws(EventLogError) -> IdentifierFile? {
+        let first = sealed.segment.firstSequence
+        if sealed.keepsIndex {
+            try volume.replace(Segment.indexPath(first), with: sealed.index.encoded(), durable: false)
+        } else {
+            try volume.remove(Segment.indexPath(first))
+        }
+        var index = sealed.index
+        var entries = index.identifiers
+        if let prior = sealed.prior {
+            guard let known = prior.entries() else { return try rebuildIdentifiers(sealed) }
+            entries =
+                known.map {
+                    IdentifierFile.Entry(hash: $0.hash, partition: index.number(of: $0.partition), offset: $0.offset)
+                } + entries
+        }
+        return try writeIdentifiers(
+            first..<index.nextSequence, index.newestRecorded, partitions: index.partitions, entries)
+    }
+
+    func writeIdentifiers(
+        _ sequences: Range<UInt64>, _ newest: Int64, partitions: [TopicPartition], _ entries: [IdentifierFile.Entry]
+    ) throws(EventLogError) -> IdentifierFile? {
+        let path = Segment.identifierPath(sequences.lowerBound)
+        let bytes = IdentifierFile.encode(
+            firstSequence: sequences.lowerBound, endSequence: sequences.upperBound, newestRecorded: newest,
+            partitions: partitions, entries: entries)
+        try volume.replace(path, with: bytes, durable: false)
+        return IdentifierFile(try volume.open(path, .read).mapped())
+    }
+
+    private func rebuildIdentifiers(_ sealed: SealedSegment) throws(EventLogError) -> IdentifierFile? {
+        var walker = FrameWalker(file: sealed.segment.file, offset: 0, end: sealed.segment.end)
+        var index = SegmentIndexFile()
+        while let step = try walker.next() {
+            switch step {
+            case .frame(let frame, _, let bytes):
+                for batch in frame.batches where batch.isDeduplicated {
+                    try index.identify(batch, try EmbeddedLog.records(batch, bytes), frame.recordedTime)
+                }
+            case .damage(_, let resume): walker.offset = resume?.at ?? sealed.segment.end
+            }
+        }
+        return try writeIdentifiers(
+            sealed.segment.firstSequence..<sealed.index.nextSequence, index.newestRecorded,
+            partitions: index.partitions, index.identifiers)
+    }
+
+    static func records(_ batch: LogFrame.Batch, _ frame: [UInt8]) throws(EventLogError) -> RecordBatch {
+        do {
+            return try frame.withRaw { raw throws(RecordFormatError) in
+                try RecordBatch(UnsafeRawBufferPointer(rebasing: raw[batch.start..<batch.start + batch.size]))
+            }
+        } catch {
+            throw EventLogError("bad-frame", "a batch of \(batch.partition) is damaged", cause: error, fault: .world)
+        }
+    }
+
+    /// A table of ids that turned out damaged is built again from what it was built from.
+    private func rebuildDamagedIdentifiers() throws(EventLogError) {
+        let files = sequencer.withLock { $0.identifiers.files }
+        for file in files where file.isSuspect {
+            let manifest = maintenance.withLock { $0.manifest }
+            let built: IdentifierFile?
+            if let chain = manifest.chains.first(where: { $0.firstSequence == file.firstSequence }) {
+                built = try IdentifierRebuild(cache: cache, manifest: manifest).build(chain)
+            } else if let sealed = maintenance.withLock({ state in
+                state.sealed.first { $0.segment.firstSequence == file.firstSequence }
+            }) {
+                built = try rebuildIdentifiers(sealed)
+            } else {
+                built = try rebuildActiveIdentifiers(file)
+            }
+            if let built { sequencer.withLock { $0.identifiers.place(built) } }
+        }
+    }
+
+    /// The file of the segment being written, left by an earlier run.
+    private func rebuildActiveIdentifiers(_ file: IdentifierFile) throws(EventLogError) -> IdentifierFile? {
+        let segment = shared.withLock { state in state.segments.first { $0.firstSequence == file.firstSequence } }
+        guard let segment else { return nil }
+        var walker = FrameWalker(file: segment.file, offset: 0, end: segment.end)
+        var index = SegmentIndexFile()
+        walk: while let step = try walker.next() {
+            switch step {
+            case .frame(let frame, _, let bytes):
+                guard frame.firstSequence < file.endSequence else { break walk }
+                for batch in frame.batches where batch.isDeduplicated {
+                    try index.identify(batch, try EmbeddedLog.records(batch, bytes), frame.recordedTime)
+                }
+            case .damage(_, let resume): walker.offset = resume?.at ?? segment.end
+            }
+        }
+        let built = try writeIdentifiers(
+            file.firstSequence..<file.endSequence, index.newestRecorded, partitions: index.partitions,
+            index.identifiers)
+        writer.withLock { if $0?.segment.firstSequence == file.firstSequence { $0?.prior = built } }
+        return built
+    }
+
+    private func forgetIdentifiers() throws(EventLogError) {
+        var horizon: Int64 = 0
+        let layouts = topics
+        // A topic that nobody has declared yet may ask for more than the others.
+        let known = Set(layouts.map(\.name))
+        guard shared.withLock({ $0.partitions.list.allSatisfy { known.contains($0.partition.topic) } }) else { return }
+        for layout in layouts {
+            switch layout.deduplication {
+            case .never: break
+            case .milliseconds(let time): horizon = max(horizon, time)
+            case .forever: return
+            }
+        }
+        let (cutoff, overflow) = options.wallClock().milliseconds.subtractingReportingOverflow(horizon)
+        guard !overflow else { return }
+        var manifest = maintenance.withLock { $0.manifest }
+        let gone = sequencer.withLock { state in
+            state.identifiers.forget(recordedBefore: cutoff)
+        }.filter { $0.endSequence <= manifest.rewrittenThrough }
+        guard let last = gone.last else { return }
+        manifest.identifiersFrom = max(manifest.identifiersFrom, last.endSequence)
+        try adopt(&manifest)
+        for file in gone { try volume.remove(Segment.identifierPath(file.firstSequence)) }
+    }
+
+    /// Makes a manifest the valid one.
+    func adopt(_ manifest: inout Manifest) throws(EventLogError) {
+        try manifest.store(volume)
+        let stored = manifest
+        maintenance.withLock { $0.manifest = stored }
+    }
+}
+
+extension SegmentIndexFile {
+    /// Takes the ids of a batch's events in.
+    mutating func identify(
+        _ batch: LogFrame.Batch, _ records: RecordBatch, _ recordedTime: Int64
+    ) throws(EventLogError) {
+        identify(batch.partition, records, batch.baseOffset..<batch.end)
+        newestRecorded = max(newestRecorded, recordedTime)
+    }
+
+    /// Takes the ids of some of a batch's events in.
+    mutating func identify(_ partition: TopicPartition, _ records: RecordBatch, _ range: Range<Int64>) {
+        let seed = IdentifierTable.topicSeed(partition.topic)
+        let number = number(of: partition)
+        for record in records.records.indices where range.contains(records.records[record].offset) {
+            let event = StoredEvent(batch: records, index: record)
+            let hash = IdentifierTable.hash(topic: seed, source: event.header(EventHeader.source) ?? "", id: event.id)
+            identifiers.append(IdentifierFile.Entry(hash: hash, partition: number, offset: event.offset))
+        }
+    }
+}
+
+/// Builds the ids of a rewritten segment again, from its chain file and the partition files.
+struct IdentifierRebuild {
+    let cache: FileCache
+    let manifest: Manifest
+
+    func build(_ chain: Manifest.Chain) throws(EventLogError) -> IdentifierFile? {
+        var index = SegmentIndexFile()
+        var reader = PartitionReader(cache: cache, manifest: manifest)
+        for envelope in try ChainFile.load(cache.volume, chain) {
+            for batch in envelope.description.batches where batch.isDeduplicated {
+                // What is trimmed or damaged has no ids any more.
+                for records in try reader.batches(batch.partition, batch.baseOffset..<batch.end) {
+                    index.identify(batch.partition, records, batch.baseOffset..<batch.end)
+                }
+            }
+            index.newestRecorded = max(index.newestRecorded, envelope.description.recordedTime)
+        }
+        let path = EmbeddedLog.Segment.identifierPath(chain.firstSequence)
+        let bytes = IdentifierFile.encode(
+            firstSequence: chain.firstSequence, endSequence: chain.endSequence, newestRecorded: index.newestRecorded,
+            partitions: index.partitions, entries: index.identifiers)
+        try cache.volume.replace(path, with: bytes, durable: false)
+        return IdentifierFile(try cache.volume.open(path, .read).mapped())
+    }
+}

@@ -1,0 +1,399 @@
+import Base
+import RecordFormat
+
+extension EmbeddedLog {
+    /// Opens the log in a directory, creating it when there is none, and recovers its tail.
+    package static func open(_ directory: String, options: Options = Options()) throws(EventLogError) -> EmbeddedLog {
+        try open(DiskVolume(directory), options: options)
+    }
+
+    /// Opens the log on a volume.
+    ///
+    /// Damage above the durable mark is a torn tail and is cut off; damage below it is rot and stays where it is, named
+    /// in `recovery.damaged`, with everything around it readable.
+    package static func open(
+        _ volume: any LogVolume, options: Options = Options()
+    ) throws(EventLogError) -> EmbeddedLog {
+        var lock: (any Sendable)?
+        if !options.readOnly {
+            try volume.makeDirectory("")
+            lock = try volume.lock()
+        }
+        var opening = Opening(volume: volume, options: options)
+        try opening.load()
+        var tail: WriterState?
+        if !options.readOnly { tail = try opening.startWriting() }
+        let log = EmbeddedLog(opening, volume: volume, options: options, lock: lock, tail: tail)
+        let registrations = try ProducerRegistration.all(log)
+        if !registrations.isEmpty {
+            try log.declare(producersTopic)
+            log.sequencer.withLock { state in
+                for registration in registrations {
+                    state.epochs[registration.id] = max(state.epochs[registration.id] ?? 0, registration.epoch)
+                }
+            }
+        }
+        return log
+    }
+
+    /// Whether a living process owns the log in a directory: the lock says so, whatever pid files may say.
+    package static func isOwned(_ directory: String) -> Bool { DiskVolume(directory).isLocked }
+}
+
+/// The work of opening: partition files by the manifest, sealed segments from their indexes, the last segment by scanning
+/// what its index does not cover.
+struct Opening {
+    let volume: any LogVolume
+    let options: EmbeddedLog.Options
+    let cache: FileCache
+    var sequencer = Sequencer()
+    var shared = EmbeddedLog.Shared()
+    var report = RecoveryReport()
+    var manifest = Manifest()
+    var sealed: [SealedSegment] = []
+    private var mark: DurableMark?
+    /// There is a mark and it cannot be read: then nothing is cut off.
+    private var markIsDamaged = false
+    private var lastIndex = SegmentIndexFile()
+    private var lastPrior: IdentifierFile?
+    private var lastIsIntact = true
+    private var nextSequence: UInt64 = 0
+    private var lastHash = Digest.zero
+    /// Events lost in frames whose envelope is unreadable too.
+    private var unknownLost: Int64 = 0
+
+    init(volume: any LogVolume, options: EmbeddedLog.Options) {
+        self.volume = volume
+        self.options = options
+        cache = FileCache(volume)
+    }
+
+    mutating func load() throws(EventLogError) {
+        let names = try volume.list()
+        try refuseOldFormat(names)
+        if let bytes = volume.contents(DurableMark.path), !bytes.isEmpty {
+            mark = DurableMark(bytes)
+            markIsDamaged = mark == nil
+        }
+        manifest = try Manifest.load(volume) ?? Manifest()
+        try tidy(names)
+        adoptManifest()
+        try loadIdentifiers(Set(names))
+        let segments = names.compactMap { name -> UInt64? in
+            guard name.hasSuffix(".wal"), name.utf8.count == 24 else { return nil }
+            return UInt64(name.dropLast(4))
+        }.filter { $0 >= manifest.rewrittenThrough }
+        for (number, first) in segments.enumerated() {
+            try loadSegment(first, isLast: number == segments.count - 1)
+        }
+        compareWithMark()
+        shared.durableSequence = nextSequence
+        shared.lastHash = lastHash
+        sequencer.nextSequence = nextSequence
+        for number in shared.partitions.list.indices {
+            let known = shared.partitions[number]
+            sequencer.setNextOffset(known.partition, known.end + unknownLost)
+        }
+        report.events = nextSequence
+        report.damaged = shared.damaged
+    }
+
+    private func refuseOldFormat(_ names: [String]) throws(EventLogError) {
+        guard let first = names.first(where: { $0.hasSuffix(".wal") }), let file = try? volume.open(first, .read),
+            let magic = try? file.read(at: 0, count: 4), magic == [UInt8]("HRF1".utf8)
+        else { return }
+        throw EventLogError(
+            "old-format",
+            "\(volume.path)/\(first) has format 1 of an earlier Headrace; this one reads format 2. Start with an empty directory and import again"
+        )
+    }
+
+    /// Takes away what an interrupted rewriting, trimming or compaction left: nothing that the manifest names.
+    private mutating func tidy(_ names: [String]) throws(EventLogError) {
+        guard !options.readOnly else { return }
+        var valid: [String: Int64] = [:]
+        for partition in manifest.partitions {
+            for file in partition.files {
+                let path = file.path(partition.partition)
+                valid[path] = file.bytes
+                valid[PartitionFile.indexPath(path)] = -1
+            }
+        }
+        for name in names {
+            if name.hasPrefix(EmbeddedLog.quarantine + "/") { continue }
+            let isLeftover =
+                name.hasSuffix(".tmp") || (name.contains("/") && valid[name] == nil)
+                || (name.hasSuffix(".wal") && (UInt64(name.dropLast(4)) ?? .max) < manifest.rewrittenThrough)
+                || (name.hasSuffix(".chain") && !manifest.chains.contains { $0.path == name })
+            if isLeftover {
+                try volume.remove(name)
+                report.removed.append(name)
+            } else if let bytes = valid[name], bytes >= 0 {
+                let file = try volume.open(name, .write)
+                if file.size > bytes { try file.truncate(to: bytes) }
+            }
+        }
+        for (path, bytes) in valid.sorted(by: { $0.key < $1.key }) where bytes >= 0 {
+            let size = names.contains(path) ? (try? volume.open(path, .read))?.size ?? 0 : 0
+            guard size < bytes else { continue }
+            shared.damaged.append(DamagedRange(file: path, from: size, to: bytes, sequences: 0..<0))
+        }
+    }
+
+    private mutating func adoptManifest() {
+        for record in manifest.partitions {
+            let number = shared.partitions.number(of: record.partition)
+            shared.partitions[number].start = record.start
+            shared.partitions[number].lostEnd = record.end
+            shared.partitions[number].files = record.files.map { PartitionFile(record.partition, $0, cache) }
+        }
+        shared.damaged += manifest.damaged
+        sequencer.producers = manifest.producers
+        nextSequence = manifest.rewrittenThrough
+        lastHash = manifest.rewrittenHash
+    }
+
+    /// The ids of rewritten segments; built again where they are missing.
+    private mutating func loadIdentifiers(_ names: Set<String>) throws(EventLogError) {
+        for chain in manifest.chains where chain.endSequence > manifest.identifiersFrom {
+            if let file = identifiers(chain.firstSequence), file.endSequence == chain.endSequence {
+                sequencer.identifiers.place(file)
+                continue
+            }
+            let path = EmbeddedLog.Segment.identifierPath(chain.firstSequence)
+            report.rebuiltIndexes.append(path)
+            guard !options.readOnly,
+                let file = try? IdentifierRebuild(cache: cache, manifest: manifest).build(chain)
+            else { continue }
+            sequencer.identifiers.place(file)
+        }
+    }
+
+    private func identifiers(_ first: UInt64) -> IdentifierFile? {
+        guard let file = try? volume.open(EmbeddedLog.Segment.identifierPath(first), .read),
+            let bytes = try? file.mapped(), let identifiers = IdentifierFile(bytes), identifiers.firstSequence == first
+        else { return nil }
+        return identifiers
+    }
+
+    /// The mark knows how far the log once was on disk, and the hash there.
+    private mutating func compareWithMark() {
+        guard let mark else { return }
+        if mark.sequence > nextSequence {
+            let file = shared.segments.last?.path ?? EmbeddedLog.Segment.path(mark.segment)
+            let end = shared.segments.last?.end ?? 0
+            shared.damaged.append(
+                DamagedRange(file: file, from: end, to: max(mark.end, end), sequences: nextSequence..<mark.sequence))
+            unknownLost += Int64(mark.sequence - nextSequence)
+            nextSequence = mark.sequence
+            lastHash = mark.hash
+            lastIsIntact = false
+        } else if mark.sequence == nextSequence {
+            // If the last frame is not the one that was written, the chain goes on from the one that was, and shows it.
+            lastHash = mark.hash
+        }
+    }
+
+    // MARK: WAL segments
+
+    private mutating func loadSegment(_ first: UInt64, isLast: Bool) throws(EventLogError) {
+        let file = try volume.open(EmbeddedLog.Segment.path(first), options.readOnly ? .read : .write)
+        var segment = EmbeddedLog.Segment(firstSequence: first, file: file, end: 0)
+        var index = SegmentIndexFile()
+        let size = file.size
+        let damagedBefore = shared.damaged.count
+        let prior = identifiers(first)
+        if let prior { sequencer.identifiers.place(prior) }
+        if let bytes = volume.contents(EmbeddedLog.Segment.indexPath(first)),
+            let stored = SegmentIndexFile(bytes), stored.coveredBytes <= size,
+            // Ids that are in no file come from scanning.
+            stored.batches.isEmpty || (prior?.endSequence ?? 0) >= stored.nextSequence
+        {
+            index = stored
+            segment.end = stored.coveredBytes
+            adopt(stored, first)
+        } else if !isLast {
+            report.rebuiltIndexes.append(EmbeddedLog.Segment.indexPath(first))
+        }
+        if first > nextSequence {
+            // A whole segment is missing.
+            shared.damaged.append(
+                DamagedRange(file: segment.path, from: 0, to: 0, sequences: nextSequence..<first))
+            unknownLost += Int64(first - nextSequence)
+        }
+        nextSequence = max(nextSequence, max(first, index.nextSequence))
+        if index.coveredBytes > 0 { lastHash = index.lastHash }
+        // A sealed segment ends where its index says; anything else is scanned.
+        if segment.end < size {
+            try scan(&segment, &index, size: size, isLast: isLast, priorEnd: prior?.endSequence ?? 0)
+        }
+        shared.segments.append(segment)
+        lastIsIntact = shared.damaged.count == damagedBefore
+        if isLast {
+            lastIndex = index
+            lastPrior = prior
+        } else {
+            index.coveredBytes = segment.end
+            index.nextSequence = nextSequence
+            index.lastHash = lastHash
+            sealed.append(
+                SealedSegment(
+                    segment: segment, index: index, keepsIndex: lastIsIntact, prior: prior,
+                    isIndexed: (prior?.endSequence ?? 0) >= nextSequence, writtenTicket: 0))
+        }
+    }
+
+    private mutating func adopt(_ index: SegmentIndexFile, _ first: UInt64) {
+        for (partition, entry) in index.batches {
+            shared.partitions.append(entry, segment: first, to: index.partitions[Int(partition)])
+        }
+        for (batch, stamp) in index.producers {
+            let (partition, entry) = index.batches[Int(batch)]
+            sequencer.producers.note(
+                stamp, count: Int(entry.count), partition: index.partitions[Int(partition)], offset: entry.baseOffset,
+                recordedTime: index.newestRecorded)
+        }
+    }
+
+    /// Walks frames from `segment.end`, deciding at each damage whether it is a torn tail or rot.
+    private mutating func scan(
+        _ segment: inout EmbeddedLog.Segment, _ index: inout SegmentIndexFile, size: Int64, isLast: Bool,
+        priorEnd: UInt64
+    ) throws(EventLogError) {
+        var walker = FrameWalker(file: segment.file, offset: segment.end, end: size)
+        while let step = try walker.next() {
+            switch step {
+            case .frame(let description, let at, let bytes):
+                try add(description, at, bytes, segment.firstSequence, &index, priorEnd: priorEnd)
+                report.scannedBytes += Int64(description.size)
+                segment.end = at + Int64(description.size)
+                nextSequence = description.endSequence
+                lastHash = bytes.withUnsafeBytes {
+                    Digest.of(UnsafeRawBufferPointer(rebasing: $0[..<description.envelopeSize]))
+                }
+            case .damage(let from, let resume):
+                guard let next = try damage(&segment, walker, from, resume, isLast: isLast) else { return }
+                walker.offset = next
+            }
+        }
+    }
+
+    /// Decides what a damaged place is, and gives where to go on; nil ends the segment.
+    private mutating func damage(
+        _ segment: inout EmbeddedLog.Segment, _ walker: FrameWalker, _ from: Int64,
+        _ resume: (description: LogFrame.Description, at: Int64)?, isLast: Bool
+    ) throws(EventLogError) -> Int64? {
+        let size = walker.end
+        let isEmpty = try isZero(segment.file, from, size)
+        let durableEnd = mark.map { $0.segment == segment.firstSequence ? $0.end : 0 } ?? 0
+        func cut(_ report: inout RecoveryReport) {
+            guard !isEmpty else { return }
+            report.truncatedBytes = size - from
+            report.truncatedFile = segment.path
+        }
+        if let resume {
+            if isLast, mark != nil, from >= durableEnd,
+                try durableThrough(walker, from: resume.at) <= nextSequence
+            {
+                // It was written in one group with the damaged one, and that group never was on disk as a whole.
+                cut(&report)
+                return nil
+            }
+            // A frame follows that was written when this one was on disk.
+            let after = max(resume.description.firstSequence, nextSequence)
+            try note(
+                DamagedRange(file: segment.path, from: from, to: resume.at, sequences: nextSequence..<after), walker)
+            return resume.at
+        }
+        guard from < durableEnd || !isLast || (markIsDamaged && !isEmpty) else {
+            cut(&report)
+            return nil
+        }
+        let to = isLast && !markIsDamaged ? durableEnd : size
+        let through = max(isLast ? mark?.sequence ?? nextSequence : nextSequence, nextSequence)
+        try note(DamagedRange(file: segment.path, from: from, to: to, sequences: nextSequence..<through), walker)
+        nextSequence = through
+        segment.end = to
+        lastHash = mark?.hash ?? lastHash
+        return nil
+    }
+
+    /// What the frames from an offset on say was on disk when they were written.
+    private func durableThrough(_ walker: FrameWalker, from offset: Int64) throws(EventLogError) -> UInt64 {
+        var walker = walker
+        walker.offset = offset
+        var newest: UInt64 = 0
+        while let step = try walker.next() {
+            switch step {
+            case .frame(let description, _, _): newest = max(newest, description.durableThrough)
+            case .damage(_, let resume): walker.offset = resume?.at ?? walker.end
+            }
+        }
+        return newest
+    }
+
+    /// Keeps the range and learns from what is left of the frame which offsets are gone.
+    private mutating func note(_ range: DamagedRange, _ walker: FrameWalker) throws(EventLogError) {
+        shared.damaged.append(range)
+        let first = range.sequences.lowerBound
+        if let frame = try walker.salvage(at: range.from), frame.firstSequence == first,
+            frame.eventCount == range.sequences.count
+        {
+            for batch in frame.batches {
+                let number = shared.partitions.number(of: batch.partition)
+                shared.partitions[number].lostEnd = max(shared.partitions[number].lostEnd, batch.end)
+            }
+        } else {
+            unknownLost += Int64(range.sequences.count)
+        }
+    }
+
+    private func isZero(_ file: any LogFile, _ from: Int64, _ to: Int64) throws(EventLogError) -> Bool {
+        var offset = from
+        while offset < to {
+            let bytes = try file.read(at: offset, count: Int(min(1 << 20, to - offset)))
+            if bytes.isEmpty { return true }
+            if bytes.contains(where: { $0 != 0 }) { return false }
+            offset += Int64(bytes.count)
+        }
+        return true
+    }
+
+    private mutating func add(
+        _ frame: LogFrame.Description, _ at: Int64, _ bytes: [UInt8], _ segment: UInt64,
+        _ index: inout SegmentIndexFile, priorEnd: UInt64
+    ) throws(EventLogError) {
+        index.newestRecorded = max(index.newestRecorded, frame.recordedTime)
+        for batch in frame.batches {
+            let entry = try EmbeddedLog.entry(batch, bytes, at)
+            shared.partitions.append(entry, segment: segment, to: batch.partition)
+            index.append(entry, batch.partition, batch.producer)
+            sequencer.producers.note(
+                batch.producer, count: batch.count, partition: batch.partition, offset: batch.baseOffset,
+                recordedTime: frame.recordedTime)
+            guard batch.isDeduplicated, frame.endSequence > priorEnd else { continue }
+            let known = index.identifiers.count
+            try index.identify(batch, try EmbeddedLog.records(batch, bytes), frame.recordedTime)
+            let number = UInt32(sequencer.number(of: batch.partition))
+            for identifier in index.identifiers[known...] {
+                sequencer.identifiers.insert(identifier.hash, partition: number, offset: identifier.offset)
+            }
+        }
+    }
+
+    mutating func startWriting() throws(EventLogError) -> WriterState {
+        if shared.segments.isEmpty {
+            shared.segments.append(try EmbeddedLog.createSegment(volume, firstSequence: nextSequence))
+        }
+        let segment = shared.segments[shared.segments.count - 1]
+        if segment.file.size > segment.end { try segment.file.truncate(to: segment.end) }
+        let state = WriterState(
+            segment: segment, index: lastIndex, keepsIndex: lastIsIntact, prior: lastPrior, previousHash: lastHash,
+            durableSequence: nextSequence, writtenSequence: nextSequence,
+            mark: try volume.open(DurableMark.path, .create))
+        try segment.file.sync()
+        try volume.syncDirectory("")
+        try EmbeddedLog.writeMark(state)
+        return state
+    }
+}

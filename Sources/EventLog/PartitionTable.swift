@@ -1,0 +1,71 @@
+import Base
+
+/// Where the batches of every partition stand: in files of their own, then in the WAL.
+struct PartitionTable: Sendable {
+    /// A batch that still stands in the WAL.
+    struct TailEntry: Sendable {
+        let entry: BatchEntry
+        /// First sequence of its segment.
+        let segment: UInt64
+    }
+
+    struct Partition: Sendable {
+        let partition: TopicPartition
+        /// First offset that may be read.
+        var start: Int64 = 0
+        var files: [PartitionFile] = []
+        var tail: [TailEntry] = []
+        /// Where the partition once ended in frames that are lost: their offsets are never given again.
+        var lostEnd: Int64 = 0
+
+        /// One past the last offset that is there.
+        var end: Int64 {
+            max(tail.last?.entry.end ?? files.last?.record.end ?? start, start, lostEnd)
+        }
+
+        /// Index of the first tail batch that ends after an offset.
+        func tailIndex(endingAfter offset: Int64) -> Int {
+            var low = 0
+            var high = tail.count
+            while low < high {
+                let middle = (low + high) / 2
+                if tail[middle].entry.end <= offset { low = middle + 1 } else { high = middle }
+            }
+            return low
+        }
+
+        func fileIndex(endingAfter offset: Int64) -> Int {
+            var low = 0
+            var high = files.count
+            while low < high {
+                let middle = (low + high) / 2
+                if files[middle].record.end <= offset { low = middle + 1 } else { high = middle }
+            }
+            return low
+        }
+    }
+
+    private(set) var list: [Partition] = []
+    private var numbers: [TopicPartition: Int] = [:]
+
+    mutating func number(of partition: TopicPartition) -> Int {
+        if let known = numbers[partition] { return known }
+        numbers[partition] = list.count
+        list.append(Partition(partition: partition))
+        return list.count - 1
+    }
+
+    func known(_ partition: TopicPartition) -> Int? { numbers[partition] }
+
+    subscript(number: Int) -> Partition {
+        get { list[number] }
+        _modify { yield &list[number] }
+    }
+
+    subscript(partition: TopicPartition) -> Partition? { numbers[partition].map { list[$0] } }
+
+    mutating func append(_ entry: BatchEntry, segment: UInt64, to partition: TopicPartition) {
+        let number = number(of: partition)
+        list[number].tail.append(TailEntry(entry: entry, segment: segment))
+    }
+}
