@@ -37,6 +37,11 @@ let package = Package(
         target("Base", [crypto]),
         target("RecordFormat", ["Base", "CPlatform", "CLZ4"]),
         target("EventLog", ["Base", "CPlatform", "RecordFormat"]),
+        target("Simulation", ["Base", "RecordFormat", "EventLog"]),
+        .executableTarget(
+            name: "headrace-simulate",
+            dependencies: ["Base", "Simulation", product("ArgumentParser", "swift-argument-parser")],
+            swiftSettings: settings),
         target("Catalog", ["Base", product("Yams", "Yams")]),
         target("Gateway", ["Base", "RecordFormat", "EventLog", "Catalog"]),
         target("Streams", ["Base", "RecordFormat", "EventLog", "Catalog", grdb]),
@@ -80,7 +85,8 @@ let package = Package(
             dependencies: [
                 "Base", "CPlatform", "RecordFormat", "EventLog", "Catalog", "Gateway", "Streams", "Learning",
                 "Features",
-                "Datasets", "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", "Node", grdb,
+                "Datasets", "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", "Node",
+                "Simulation", grdb,
             ],
             path: "Tests", exclude: ["EndToEnd/Oracle", "Contract/Python"], swiftSettings: settings),
     ]

@@ -44,7 +44,8 @@ package struct BatchAppend: Sendable {
     package let expectedOffset: Int64?
 
     package init(
-        principal: String, partition: TopicPartition, batch: EncodedBatch, durability: Durability = .synced, expectedOffset: Int64? = nil
+        principal: String, partition: TopicPartition, batch: EncodedBatch, durability: Durability = .synced,
+        expectedOffset: Int64? = nil
     ) {
         self.principal = principal
         self.partition = partition

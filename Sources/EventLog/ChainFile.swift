@@ -38,7 +38,8 @@ enum ChainFile {
             return result
         } catch {
             throw EventLogError(
-                "rot", "the chain file \(volume.path)/\(chain.path) is damaged; its events can be read, their order and hashes cannot be proven",
+                "rot",
+                "the chain file \(volume.path)/\(chain.path) is damaged; its events can be read, their order and hashes cannot be proven",
                 cause: error, fault: .world)
         }
     }
@@ -69,7 +70,8 @@ struct PartitionReader {
 
     func isTrimmed(_ partition: TopicPartition, _ range: Range<Int64>) -> Bool {
         guard let known = files[partition] else { return true }
-        return range.upperBound <= known.start || (known.files.first.map { range.upperBound <= $0.record.baseOffset } ?? true)
+        return range.upperBound <= known.start
+            || (known.files.first.map { range.upperBound <= $0.record.baseOffset } ?? true)
     }
 
     /// The stored batches that hold records of a range; without those that are trimmed or damaged.
@@ -94,7 +96,8 @@ struct PartitionReader {
     private mutating func read(_ entry: BatchEntry, _ file: PartitionFile) throws(EventLogError) -> RecordBatch? {
         let bytes = try file.file().read(at: entry.fileOffset, count: Int(entry.size))
         if let batch = try? bytes.withRaw({ raw throws(RecordFormatError) in try RecordBatch(raw) }),
-            batch.header.baseOffset == entry.baseOffset, batch.records.count == Int(entry.count)
+            batch.header.baseOffset == entry.baseOffset, batch.records.count == Int(entry.count),
+            batch.header.leaderEpoch == -1
         {
             return batch
         }

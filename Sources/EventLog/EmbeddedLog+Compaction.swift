@@ -95,7 +95,7 @@ extension EmbeddedLog {
         }
         let generation = (record.files.map(\.generation).max() ?? 0) + 1
         var appender = PartitionAppender(
-            record, cache: cache, limit: options.partitionFileSize, compactingAs: generation)
+            record, cache: cache, options: options, compactingAs: generation)
         var compaction = BatchCompaction(decision: decision)
         for (file, entries) in files {
             for entry in entries {
@@ -146,7 +146,7 @@ struct BatchCompaction {
                     && pending.last.map { $0.batch.header.lastOffset + 1 } == batch.header.baseOffset
                     && batch.header.lastOffset - first.baseOffset < Int64(Int32.max)
             } ?? true
-        if !joins || size >= PartitionAppender.batchSize { try flush(&appender) }
+        if !joins || size >= appender.sizes.joined { try flush(&appender) }
         pending.append((batch, kept))
         size += kept.reduce(0) { $0 + Int(batch.records[$1].end - batch.records[$1].bodyStart) + 8 }
         recorded = max(recorded, recordedTime)

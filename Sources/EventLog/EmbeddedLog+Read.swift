@@ -113,7 +113,7 @@ extension EmbeddedLog {
         do {
             let batch = try bytes.withRaw { raw throws(RecordFormatError) in try RecordBatch(raw) }
             guard batch.header.baseOffset == entry.baseOffset, batch.records.count == Int(entry.count),
-                batch.header.lastOffset + 1 == entry.end
+                batch.header.lastOffset + 1 == entry.end, batch.header.leaderEpoch == -1
             else { throw RecordFormatError("bad-batch", "another batch stands there", fault: .world) }
             return batch
         } catch {

@@ -88,7 +88,7 @@ extension EmbeddedLog {
         _ batches: [(entry: BatchEntry, recorded: Int64)], of partition: TopicPartition, from segment: Segment,
         _ record: inout Manifest.Partition
     ) throws(EventLogError) -> UInt64 {
-        var appender = PartitionAppender(record, cache: cache, limit: options.partitionFileSize)
+        var appender = PartitionAppender(record, cache: cache, options: options)
         var lost = record.lost
         var next = record.end
         for (entry, recorded) in batches {
@@ -133,9 +133,11 @@ extension EmbeddedLog {
                 if moved > 0 { state.partitions[number].tail.removeFirst(moved) }
             }
             state.segments.removeAll { $0.firstSequence == segment.firstSequence }
-            state.damaged = manifest.damaged + state.damaged.filter { range in
-                !manifest.damaged.contains { $0.sequences == range.sequences }
-            }
+            state.damaged =
+                manifest.damaged
+                + state.damaged.filter { range in
+                    !manifest.damaged.contains { $0.sequences == range.sequences }
+                }
         }
     }
 }

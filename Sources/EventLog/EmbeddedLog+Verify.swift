@@ -45,7 +45,7 @@ extension EmbeddedLog {
             var run = Verification(
                 subject: subject, manifest: manifest, reader: PartitionReader(cache: cache, manifest: manifest))
             for chain in manifest.chains { try run.check(chain, volume) }
-            try run.checkCompacted(cache)
+            try run.checkFiles(cache)
             for segment in segments { try run.check(segment) }
             return run.finish(head: head)
         }
@@ -143,9 +143,13 @@ private struct Verification {
         }
         guard builder.digest != batch.digest else { return }
         // Damage was reported already; anything else was changed with its checksum made good.
-        let isDamaged = reader.damaged.contains { $0.partition == batch.partition && $0.entry.baseOffset < batch.end && $0.entry.end > batch.baseOffset }
-            || manifest.partitions.contains { $0.partition == batch.partition && $0.lost.contains { $0.overlaps(range) } }
-        guard !isDamaged else { return }
+        let isUnreadable = reader.damaged.contains {
+            $0.partition == batch.partition && ($0.entry.baseOffset..<$0.entry.end).overlaps(range)
+        }
+        let isLost = manifest.partitions.contains {
+            $0.partition == batch.partition && $0.lost.contains { $0.overlaps(range) }
+        }
+        guard !isUnreadable, !isLost else { return }
         let file = reader.file(batch.partition, batch.baseOffset)
         result.rewritten.append(
             LogVerification.Rewritten(
@@ -153,41 +157,54 @@ private struct Verification {
                 ranges: [(batch.partition, range)]))
     }
 
-    /// Compacted files are known by a digest of the whole file.
-    mutating func checkCompacted(_ cache: FileCache) throws(EventLogError) {
+    /// What the chain does not reach: compacted files, known by a digest of the whole file, and trimmed batches.
+    mutating func checkFiles(_ cache: FileCache) throws(EventLogError) {
         for partition in manifest.partitions {
             for record in partition.files {
                 result.bytes += record.bytes
-                guard record.isCompacted else { continue }
                 let file = PartitionFile(partition.partition, record, cache)
-                let opened = try file.file()
-                var stream = DigestStream()
-                var offset: Int64 = 0
-                while offset < record.bytes {
-                    let bytes = try opened.read(at: offset, count: Int(min(1 << 20, record.bytes - offset)))
-                    guard !bytes.isEmpty else { break }
-                    stream.update(bytes)
-                    offset += Int64(bytes.count)
-                }
-                guard offset < record.bytes || stream.finish() != record.digest else { continue }
-                let entries = try file.entries()
-                var found = false
-                for entry in entries {
-                    let bytes = try opened.read(at: entry.fileOffset, count: Int(entry.size))
-                    if (try? bytes.withRaw({ raw throws(RecordFormatError) in try RecordBatch(raw) })) != nil { continue }
-                    found = true
-                    result.damaged.append(
-                        DamagedRange(
-                            file: file.path, from: entry.fileOffset, to: entry.fileOffset + Int64(entry.size),
-                            sequences: 0..<0))
-                }
-                if !found {
-                    result.rewritten.append(
-                        LogVerification.Rewritten(
-                            file: file.path, at: 0, sequences: 0..<0, ranges: [(partition.partition, record.range)]))
+                if record.isCompacted {
+                    try checkCompacted(file)
+                } else if record.baseOffset < partition.start {
+                    // What is trimmed and still there is no part of any batch that is checked otherwise.
+                    _ = try findDamage(file, below: partition.start)
                 }
             }
         }
+    }
+
+    private mutating func checkCompacted(_ file: PartitionFile) throws(EventLogError) {
+        let opened = try file.file()
+        var stream = DigestStream()
+        var offset: Int64 = 0
+        while offset < file.record.bytes {
+            let bytes = try opened.read(at: offset, count: Int(min(1 << 20, file.record.bytes - offset)))
+            guard !bytes.isEmpty else { break }
+            stream.update(bytes)
+            offset += Int64(bytes.count)
+        }
+        guard offset < file.record.bytes || stream.finish() != file.record.digest else { return }
+        guard try !findDamage(file, below: .max) else { return }
+        result.rewritten.append(
+            LogVerification.Rewritten(
+                file: file.path, at: 0, sequences: 0..<0, ranges: [(file.partition, file.record.range)]))
+    }
+
+    /// Whether batches of a file that end at or below an offset are damaged.
+    private mutating func findDamage(_ file: PartitionFile, below offset: Int64) throws(EventLogError) -> Bool {
+        var found = false
+        let opened = try file.file()
+        for entry in try file.entries() where entry.end <= offset {
+            let bytes = try opened.read(at: entry.fileOffset, count: Int(entry.size))
+            let batch = try? bytes.withRaw { raw throws(RecordFormatError) in try RecordBatch(raw) }
+            if let header = batch?.header, header.leaderEpoch == -1, header.baseOffset == entry.baseOffset { continue }
+            found = true
+            result.damaged.append(
+                DamagedRange(
+                    file: file.path, from: entry.fileOffset, to: entry.fileOffset + Int64(entry.size),
+                    sequences: 0..<0))
+        }
+        return found
     }
 
     mutating func check(_ segment: EmbeddedLog.Segment) throws(EventLogError) {

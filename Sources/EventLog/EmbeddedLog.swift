@@ -37,6 +37,8 @@ package final class EmbeddedLog: EventLog {
         package var segmentSize = EmbeddedLog.segmentSize
         package var partitionFileSize = EmbeddedLog.partitionFileSize
         package var wallClock: @Sendable () -> Instant = { Instant.wallClock() }
+        /// What batches become when they move out of the WAL.
+        package var rewriting = RewriteSizes()
         /// False: nothing happens by itself; `commitReady` and `maintain` are called by whoever drives the log.
         package var hasThreads = true
         /// How long a relaxed append may wait for the disk, in seconds.
@@ -168,7 +170,8 @@ package final class EmbeddedLog: EventLog {
                     "the producer '\(name ?? "")' was registered \(Int16.max) times; take another name")
             }
             let end = sequencer.withLock { $0.nextOffsets[$0.number(of: partition)] }
-            let registration = ProducerRegistration(name: name, id: known?.id ?? end, epoch: known.map { $0.epoch + 1 } ?? 0)
+            let registration = ProducerRegistration(
+                name: name, id: known?.id ?? end, epoch: known.map { $0.epoch + 1 } ?? 0)
             let box = Monitor<Result<AppendReceipt, EventLogError>?>(nil)
             append(registration.append(at: end, time: options.wallClock())) { result in box.update { $0 = result } }
             if !options.hasThreads { while commitReady() {} }

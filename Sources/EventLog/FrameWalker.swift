@@ -33,7 +33,8 @@ struct FrameWalker {
     }
 
     func frame(at offset: Int64) throws(EventLogError) -> (LogFrame.Description, [UInt8])? {
-        let head = try file.read(at: offset, count: Int(min(Int64(LogFrame.headerSize), end - offset)))
+        guard offset + Int64(LogFrame.headerSize) <= end else { return nil }
+        let head = try file.read(at: offset, count: LogFrame.headerSize)
         guard let size = head.withUnsafeBytes({ LogFrame.statedSize($0) })?.frame, Int64(size) <= end - offset else {
             return nil
         }
@@ -48,7 +49,8 @@ struct FrameWalker {
 
     /// The envelope at a place where the frame as a whole is damaged, for learning what was lost.
     func salvage(at offset: Int64) throws(EventLogError) -> LogFrame.Description? {
-        let head = try file.read(at: offset, count: Int(min(Int64(LogFrame.headerSize), end - offset)))
+        guard offset + Int64(LogFrame.headerSize) <= end else { return nil }
+        let head = try file.read(at: offset, count: LogFrame.headerSize)
         guard let size = head.withUnsafeBytes({ LogFrame.statedSize($0) })?.envelope else { return nil }
         let bytes = try file.read(at: offset, count: size)
         return bytes.withUnsafeBytes { try? LogFrame.decodeEnvelope($0) }

@@ -152,7 +152,8 @@ extension EmbeddedLog {
             guard offset >= readable.lowerBound else {
                 throw EventLogError(
                     "trimmed",
-                    "offsets of \(partition) below \(readable.lowerBound) were given up by retention; follow from there")
+                    "offsets of \(partition) below \(readable.lowerBound) were given up by retention; follow from there"
+                )
             }
         }
         return LogFollower(log: self, hub: hub, positions: positions)

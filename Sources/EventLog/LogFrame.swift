@@ -182,7 +182,7 @@ package enum LogFrame {
             do {
                 let header = try RecordBatchHeader(stored)
                 guard header.size == batch.size, header.baseOffset == batch.baseOffset,
-                    Int(header.count) == batch.count, header.matchesCRC(stored)
+                    Int(header.count) == batch.count, header.leaderEpoch == -1, header.matchesCRC(stored)
                 else { throw RecordFormatError("bad-crc", "it does not match its CRC-32C", fault: .world) }
             } catch {
                 throw EventLogError(

@@ -51,15 +51,19 @@ extension LogVolume {
         return try? file.read(at: 0, count: Int(file.size))
     }
 
-    /// Replaces a file as a whole: after a crash there is the old one or the new one.
-    /// - Parameter durable: false for derived files, which a crash may take.
-    func replace(_ path: String, with bytes: [UInt8], durable: Bool) throws(EventLogError) {
-        let temporary = path + ".tmp"
-        let file = try open(temporary, .create)
+    /// Writes what shall take a file's place beside it.
+    func prepare(_ path: String, with bytes: [UInt8], durable: Bool = true) throws(EventLogError) {
+        let file = try open(path + ".tmp", .create)
         try file.truncate(to: 0)
         try file.write(bytes, at: 0)
         if durable { try file.sync() }
-        try rename(temporary, path)
+    }
+
+    /// Replaces a file as a whole: after a crash there is the old one or the new one.
+    /// - Parameter durable: false for derived files, which a crash may take.
+    func replace(_ path: String, with bytes: [UInt8], durable: Bool) throws(EventLogError) {
+        try prepare(path, with: bytes, durable: durable)
+        try rename(path + ".tmp", path)
         if durable { try syncDirectory(String(path.prefix(upTo: path.lastIndex(of: "/") ?? path.startIndex))) }
     }
 }

@@ -10,6 +10,8 @@ struct Maintenance: Sendable {
     var closing = false
     var isWoken = false
     var failure: EventLogError?
+    /// Set when nobody knows which manifest a crash would leave: then nothing is moved or removed until the next start.
+    var stopped: EventLogError?
 }
 
 /// A WAL segment that gets no more frames.
@@ -91,7 +93,7 @@ extension EmbeddedLog {
     func writeIndex(_ sealed: SealedSegment) throws(EventLogError) -> IdentifierFile? {
         let first = sealed.segment.firstSequence
         if sealed.keepsIndex {
-            try volume.replace(Segment.indexPath(first), with: sealed.index.encoded(), durable: false)
+            try volume.replace(Segment.indexPath(first), with: sealed.index.encoded(), durable: true)
         } else {
             try volume.remove(Segment.indexPath(first))
         }
@@ -108,6 +110,7 @@ extension EmbeddedLog {
             first..<index.nextSequence, index.newestRecorded, partitions: index.partitions, entries)
     }
 
+    /// Synced like content: once events are trimmed, their ids cannot be had from anywhere else.
     func writeIdentifiers(
         _ sequences: Range<UInt64>, _ newest: Int64, partitions: [TopicPartition], _ entries: [IdentifierFile.Entry]
     ) throws(EventLogError) -> IdentifierFile? {
@@ -115,7 +118,7 @@ extension EmbeddedLog {
         let bytes = IdentifierFile.encode(
             firstSequence: sequences.lowerBound, endSequence: sequences.upperBound, newestRecorded: newest,
             partitions: partitions, entries: entries)
-        try volume.replace(path, with: bytes, durable: false)
+        try volume.replace(path, with: bytes, durable: true)
         return IdentifierFile(try volume.open(path, .read).mapped())
     }
 
@@ -215,9 +218,19 @@ extension EmbeddedLog {
 
     /// Makes a manifest the valid one.
     func adopt(_ manifest: inout Manifest) throws(EventLogError) {
-        try manifest.store(volume)
+        if let stopped = maintenance.withLock({ $0.stopped }) { throw stopped }
+        let (isAdopted, failure) = manifest.store(volume)
         let stored = manifest
-        maintenance.withLock { $0.manifest = stored }
+        if isAdopted { maintenance.withLock { $0.manifest = stored } }
+        guard let failure else { return }
+        guard isAdopted else { throw failure }
+        let reason = EventLogError(
+            "upkeep-stopped",
+            "the manifest of \(volume.path) could not be brought to disk; appends and reads go on, moving and trimming wait for the next start",
+            cause: failure, fault: .world)
+        maintenance.withLock { $0.stopped = reason }
+        show(stored)
+        throw reason
     }
 }
 

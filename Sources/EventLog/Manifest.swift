@@ -264,10 +264,34 @@ extension Manifest {
         return newest
     }
 
+    /// Puts back a copy that is missing, damaged or old.
+    func restoreCopies(_ volume: any LogVolume) throws(EventLogError) {
+        guard generation > 0 else { return }
+        let bytes = encoded()
+        for name in Manifest.names where volume.contents(name) != bytes {
+            try volume.replace(name, with: bytes, durable: true)
+        }
+    }
+
     /// Makes this the valid state, durably. After a crash in between, the old one or this one holds.
-    mutating func store(_ volume: any LogVolume) throws(EventLogError) {
+    /// - Returns: whether this is the valid state now; with a failure even then, when nobody knows which of the two a
+    ///   crash would leave. Nothing that either of them names may be removed after that.
+    mutating func store(_ volume: any LogVolume) -> (isAdopted: Bool, failure: EventLogError?) {
         generation += 1
         let bytes = encoded()
-        for name in Manifest.names { try volume.replace(name, with: bytes, durable: true) }
+        var renamed = 0
+        do throws(EventLogError) {
+            // Whatever can fail for want of space fails before anything has changed.
+            for name in Manifest.names { try volume.prepare(name, with: bytes) }
+            for name in Manifest.names {
+                try volume.rename(name + ".tmp", name)
+                renamed += 1
+            }
+            try volume.syncDirectory("")
+            return (true, nil)
+        } catch {
+            if renamed == 0 { generation -= 1 }
+            return (renamed > 0, error)
+        }
     }
 }

@@ -76,6 +76,7 @@ struct Opening {
             markIsDamaged = mark == nil
         }
         manifest = try Manifest.load(volume) ?? Manifest()
+        if !options.readOnly { try manifest.restoreCopies(volume) }
         try tidy(names)
         adoptManifest()
         try loadIdentifiers(Set(names))
@@ -239,7 +240,9 @@ struct Opening {
             sealed.append(
                 SealedSegment(
                     segment: segment, index: index, keepsIndex: lastIsIntact, prior: prior,
-                    isIndexed: (prior?.endSequence ?? 0) >= nextSequence, writtenTicket: 0))
+                    isIndexed: (prior?.endSequence ?? 0) >= nextSequence,
+                    // Below every ticket: the ids that were scanned may stand in the segment that goes on.
+                    writtenTicket: -1))
         }
     }
 
@@ -381,6 +384,18 @@ struct Opening {
         }
     }
 
+    /// Writes what stands above the mark once more. If a sync failed in an earlier run, the system may have marked these
+    /// pages clean although the disk never saw them; reading them proves nothing, and only writing makes them dirty again.
+    private func rewriteTail(of segment: EmbeddedLog.Segment) throws(EventLogError) {
+        var offset = mark.map { $0.segment == segment.firstSequence ? $0.end : 0 } ?? 0
+        while offset < segment.end {
+            let bytes = try segment.file.read(at: offset, count: Int(min(1 << 20, segment.end - offset)))
+            guard !bytes.isEmpty else { return }
+            try segment.file.write(bytes, at: offset)
+            offset += Int64(bytes.count)
+        }
+    }
+
     mutating func startWriting() throws(EventLogError) -> WriterState {
         if shared.segments.isEmpty {
             shared.segments.append(try EmbeddedLog.createSegment(volume, firstSequence: nextSequence))
@@ -391,9 +406,12 @@ struct Opening {
             segment: segment, index: lastIndex, keepsIndex: lastIsIntact, prior: lastPrior, previousHash: lastHash,
             durableSequence: nextSequence, writtenSequence: nextSequence,
             mark: try volume.open(DurableMark.path, .create))
+        try rewriteTail(of: segment)
         try segment.file.sync()
-        try volume.syncDirectory("")
         try EmbeddedLog.writeMark(state)
+        // From here on there is a mark after any crash: an old one at worst.
+        try state.mark.sync()
+        try volume.syncDirectory("")
         return state
     }
 }

@@ -1,18 +1,24 @@
 import Base
 import RecordFormat
 
+/// Sizes of batches in partition files, in bytes.
+package struct RewriteSizes: Sendable {
+    /// Small batches are put together until they hold this many bytes before compression.
+    package var joined = 256 << 10
+    /// Batches stored with this many bytes or more are taken as they are.
+    package var verbatim = 16 << 10
+    package init() {}
+}
+
 /// Writes batches behind each other into the files of one partition, beginning a new file where one is full. Nothing it
 /// writes counts before a manifest says so.
 struct PartitionAppender {
-    /// Small batches are put together until they hold this many bytes before compression.
-    static let batchSize = 256 << 10
-    /// Batches stored with this many bytes or more are taken as they are.
-    static let verbatimSize = 16 << 10
     /// Bytes handed to the file at once.
     private static let writeSize = 1 << 20
 
     private let cache: FileCache
     private let limit: Int64
+    let sizes: RewriteSizes
     private(set) var partition: Manifest.Partition
     private(set) var written: UInt64 = 0
     private(set) var createdFiles = false
@@ -30,10 +36,14 @@ struct PartitionAppender {
     private(set) var files: [Manifest.File] = []
 
     /// - Parameter compacts: begins new files of that generation instead of appending to the last one.
-    init(_ partition: Manifest.Partition, cache: FileCache, limit: Int64, compactingAs generation: UInt32? = nil) {
+    init(
+        _ partition: Manifest.Partition, cache: FileCache, options: EmbeddedLog.Options,
+        compactingAs generation: UInt32? = nil
+    ) {
         self.partition = partition
         self.cache = cache
-        self.limit = limit
+        limit = options.partitionFileSize
+        sizes = options.rewriting
         self.generation = generation ?? 0
         compacts = generation != nil
     }
@@ -42,11 +52,10 @@ struct PartitionAppender {
     private var nextBuilderOffset: Int64 = 0
 
     /// Takes a stored batch: as it is when it is large, or with its neighbours when it is small.
-    /// - Parameter isWhole: false when a gap follows the last batch, so that nothing is joined over it.
     mutating func append(
         _ bytes: [UInt8], _ header: RecordBatchHeader, recordedTime: Int64
     ) throws(EventLogError) {
-        if bytes.count >= PartitionAppender.verbatimSize || !header.producer.isNone || header.count == 0 {
+        if bytes.count >= sizes.verbatim || !header.producer.isNone || header.count == 0 {
             try flushBuilder()
             try write(bytes, BatchWalker.entry(header, at: 0), recordedTime)
             return
@@ -64,11 +73,11 @@ struct PartitionAppender {
         for index in batch.records.indices { builder?.append(batch, index) }
         nextBuilderOffset = header.lastOffset + 1
         builderRecorded = max(builderRecorded, recordedTime)
-        if (builder?.size ?? 0) >= PartitionAppender.batchSize { try flushBuilder() }
+        if (builder?.size ?? 0) >= sizes.joined { try flushBuilder() }
     }
 
     private mutating func begin(at offset: Int64) {
-        builder = RecordBatchBuilder(baseOffset: offset, capacity: PartitionAppender.batchSize + (16 << 10))
+        builder = RecordBatchBuilder(baseOffset: offset, capacity: sizes.joined + (16 << 10))
         builderBase = offset
         nextBuilderOffset = offset
     }

@@ -54,7 +54,8 @@ package struct ProducerTable: Sendable {
     ) throws(EventLogError) -> Verdict {
         guard stamp.sequence >= 0, stamp.epoch >= 0 else {
             throw EventLogError(
-                "bad-producer", "a producer's epoch and sequence number are not negative: \(stamp.epoch), \(stamp.sequence)")
+                "bad-producer",
+                "a producer's epoch and sequence number are not negative: \(stamp.epoch), \(stamp.sequence)")
         }
         guard let entry = entries[Key(producer: stamp.id, partition: partition)] else { return .accepted }
         guard stamp.epoch >= entry.epoch else {

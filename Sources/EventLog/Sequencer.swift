@@ -230,7 +230,9 @@ struct Sequencer: Sendable {
             case .absent: continue
             case .memory(let partition, let offset): result[index] = place((partition, offset))
             case .file(let partition, let offset, let recorded):
-                if case .milliseconds(let horizon) = layouts[topic]?.deduplication, now - recorded > horizon { continue }
+                if case .milliseconds(let horizon) = layouts[topic]?.deduplication, now - recorded > horizon {
+                    continue
+                }
                 result[index] = Position(
                     topic: partition.topic, partition: partition.partition, offset: offset, sequence: nil)
             case .damaged:

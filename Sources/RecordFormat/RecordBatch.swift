@@ -6,6 +6,8 @@ package struct RecordBatchHeader: Sendable, Equatable {
     package let baseOffset: Int64
     /// Bytes of the whole batch.
     package let size: Int
+    /// -1 where no cluster wrote it.
+    package let leaderEpoch: Int32
     package let crc: UInt32
     package let attributes: UInt16
     package let lastOffsetDelta: Int32
@@ -35,6 +37,7 @@ package struct RecordBatchHeader: Sendable, Equatable {
         }
         baseOffset = read(RecordBatchLayout.baseOffset, Int64.self)
         size = Int(read(RecordBatchLayout.length, Int32.self)) + RecordBatchLayout.lengthOverhead
+        leaderEpoch = read(RecordBatchLayout.leaderEpoch, Int32.self)
         crc = read(RecordBatchLayout.crc, UInt32.self)
         attributes = read(RecordBatchLayout.attributes, UInt16.self)
         lastOffsetDelta = read(RecordBatchLayout.lastOffsetDelta, Int32.self)

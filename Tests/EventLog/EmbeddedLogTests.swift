@@ -342,7 +342,8 @@ func rewrite(_ path: String, frame number: Int, _ change: (String) -> String) th
     var whole = Array(bytes[start..<start + found.size])
     // The digest of the records ends the entry of the first batch in the table.
     let digest = Digest.of(try content.withUnsafeBytes { try RecordBatch($0) }.payload)
-    let place32 = 96 + found.principal.utf8.count + found.keyID.utf8.count + 2 + found.batches[0].partition.topic.utf8.count + 36
+    let place32 =
+        96 + found.principal.utf8.count + found.keyID.utf8.count + 2 + found.batches[0].partition.topic.utf8.count + 36
     whole.replaceSubrange(place32..<place32 + 32, with: digest.bytes)
     let crc = whole.withUnsafeBytes { headrace_crc32c(0, $0.baseAddress! + 16, found.envelopeSize - 16) }
     for index in 0..<4 { whole[12 + index] = UInt8(truncatingIfNeeded: crc >> UInt32(8 * index)) }

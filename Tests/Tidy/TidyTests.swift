@@ -11,6 +11,8 @@ import Testing
         var table: [String: Set<String>] = [
             "Base": ["Crypto"], "RecordFormat": ["Base", "CPlatform", "CLZ4"],
             "EventLog": ["Base", "CPlatform", "RecordFormat"],
+            "Simulation": ["Base", "RecordFormat", "EventLog"],
+            "headrace-simulate": ["Base", "Simulation", "ArgumentParser"],
             "Catalog": ["Base", "Yams"], "Gateway": ["Base", "RecordFormat", "EventLog", "Catalog"],
             "Streams": ["Base", "RecordFormat", "EventLog", "Catalog", "GRDB"], "Learning": ["Base"],
             "Training": stream.union(["Datasets", "Models", "CXGBoost"]),

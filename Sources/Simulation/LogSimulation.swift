@@ -1,0 +1,583 @@
+import Base
+import EventLog
+import RecordFormat
+
+/// One seeded life of an embedded log on a simulated disk: appends, group commits, rewriting, trimming, compaction,
+/// faults, power failures and restarts in random order, compared with a model after each restart.
+package struct LogSimulation {
+    package struct Outcome: Sendable {
+        package var appends = 0
+        package var events = 0
+        package var crashes = 0
+        package var restarts = 0
+        package var rewritten: UInt64 = 0
+        package var rotten = 0
+        package init() {}
+    }
+
+    private static let topics: [TopicLayout] = [
+        TopicLayout(name: "events", partitions: 2),
+        TopicLayout(name: "table", partitions: 1, isCompacted: true, tombstoneRetention: 50),
+        TopicLayout(name: "brief", partitions: 1, retention: Retention(bytes: 3000)),
+        TopicLayout(name: "plain", partitions: 1, deduplication: .never),
+    ]
+    private static let compacted: Set<String> = ["table"]
+    private static let steps = 60
+
+    private let seed: UInt64
+    private var random: SeededRandom
+    private let volume: SimulatedVolume
+    private var log: EmbeddedLog?
+    private var model = LogModel()
+    private var inbox = Monitor<[(Int, Result<[EventReceipt], EventLogError>)]>([])
+    private var offered: [Int: (append: LogModel.Pending, durability: Durability)] = [:]
+    private var nextToken = 0
+    private var nextAppend = 0
+    private var step = 0
+    private let clock = Monitor<Int64>(1000)
+    private var producer:
+        (identity: ProducerIdentity, next: Int32, last: [(sequence: Int32, token: Int, batch: EncodedBatch)])?
+    private var outcome = Outcome()
+    private let trace: Bool
+
+    package init(seed: UInt64, canary: SimulatedVolume.Canary? = nil, trace: Bool = false) {
+        self.seed = seed
+        random = SeededRandom(seed: seed &* 0x9E37_79B9 &+ 17)
+        volume = SimulatedVolume(seed: seed &+ 1, canary: canary)
+        self.trace = trace
+    }
+
+    /// Runs one seed; throws a `SimulationFailure` when a promise was broken.
+    package static func run(
+        seed: UInt64, canary: SimulatedVolume.Canary? = nil, trace: Bool = false
+    ) throws -> Outcome {
+        var simulation = LogSimulation(seed: seed, canary: canary, trace: trace)
+        try simulation.live()
+        return simulation.outcome
+    }
+
+    private func failure(_ what: String) -> SimulationFailure { SimulationFailure(seed: seed, step: step, what: what) }
+
+    private func say(_ what: @autoclosure () -> String) {
+        if trace { print("\(step): \(what())") }
+    }
+
+    private var options: EmbeddedLog.Options {
+        var options = EmbeddedLog.Options()
+        options.hasThreads = false
+        options.segmentSize = [1500, 4000, 12_000][Int(seed % 3)]
+        options.partitionFileSize = [900, 3000][Int(seed / 3 % 2)]
+        options.rewriting.joined = [300, 2000][Int(seed / 6 % 2)]
+        options.rewriting.verbatim = 700
+        let clock = clock
+        options.wallClock = { Instant(milliseconds: clock.withLock { $0 }) }
+        return options
+    }
+
+    private mutating func live() throws {
+        try start()
+        for number in 1...LogSimulation.steps {
+            step = number
+            clock.withLock { $0 += Int64.random(in: 0...20, using: &random) }
+            do {
+                try act()
+            } catch let error as EventLogError {
+                guard volume.isDown || log?.statistics.stopped != nil else {
+                    throw failure("an unexpected error: \(error)")
+                }
+            }
+            try collect()
+            if volume.isDown {
+                try crash()
+            } else if log?.statistics.stopped != nil {
+                try restart(afterCrash: Bool.random(using: &random))
+            }
+        }
+        step += 1
+        try restart(afterCrash: Bool.random(using: &random))
+        try check(verifies: true)
+        if seed % 4 == 0 { try rot() }
+    }
+
+    // MARK: Acting
+
+    private mutating func act() throws {
+        guard let log else { throw failure("there is no log") }
+        switch Int.random(in: 0..<40, using: &random) {
+        case 0..<16: try offer(log)
+        case 16..<18: try batch(log)
+        case 18..<28:
+            say("commit")
+            log.commitReady()
+        case 28..<31:
+            say("maintain")
+            let all = Bool.random(using: &random)
+            do {
+                try log.maintain(compactsAll: all)
+            } catch {
+                // A fault in the upkeep leaves the log as it is; the next pass goes on.
+                guard
+                    ["write-failed", "disk-full", "sync-failed", "read-failed", "open-failed", "upkeep-stopped"]
+                        .contains(error.code)
+                else { throw error }
+                say("upkeep failed: \(error)")
+            }
+            try noteStarts(log)
+        case 31: try trim(log)
+        case 32:
+            let within = Int.random(in: 1...60, using: &random)
+            say("the power goes within \(within) operations")
+            volume.crash(within: within)
+        case 33:
+            say("crash")
+            try crash()
+        case 34: try restart(afterCrash: false)
+        case 35:
+            // Some disks fail now and then for a while.
+            var faults = SimulatedVolume.Faults.none
+            switch Int.random(in: 0..<4, using: &random) {
+            case 0: faults.write = 30
+            case 1: faults.sync = 30
+            case 2: faults.full = 30
+            default: break
+            }
+            say("faults \(faults)")
+            volume.set(faults)
+        case 36: clock.withLock { $0 += 1000 }
+        default: try peek(log)
+        }
+    }
+
+    private mutating func event(_ topic: String) -> (LogModel.Event, NewEvent) {
+        nextToken += 1
+        let key: String? = topic == "table" ? "k\(Int.random(in: 0..<6, using: &random))" : nil
+        let isTombstone = topic == "table" && Int.random(in: 0..<5, using: &random) == 0
+        let time = Int64.random(in: 0..<10_000, using: &random)
+        let event = LogModel.Event(token: nextToken, key: key, isTombstone: isTombstone, time: time)
+        let padding = String(repeating: "x", count: Int.random(in: 0..<120, using: &random))
+        return (
+            event,
+            NewEvent(
+                id: "t\(nextToken)", source: "s", type: "t", time: Instant(milliseconds: time),
+                key: key.map { [UInt8]($0.utf8) }, data: isTombstone ? nil : [UInt8]("\(nextToken) \(padding)".utf8))
+        )
+    }
+
+    /// Offers an append of events; some of them again, some with an expected offset.
+    private mutating func offer(_ log: EmbeddedLog) throws {
+        var events: [(topic: String, partition: Int?, event: NewEvent)] = []
+        var plan: [(partition: TopicPartition?, topic: String, event: LogModel.Event)] = []
+        for _ in 0..<Int.random(in: 1...6, using: &random) {
+            let topic = ["events", "events", "table", "brief"][Int.random(in: 0..<4, using: &random)]
+            if topic == "events", Int.random(in: 0..<6, using: &random) == 0,
+                let known = model.places.filter({ $0.value.partition.topic == "events" }).keys.sorted().randomElement(
+                    using: &random), let place = model.places[known],
+                let event = model.events[place.partition]?[place.offset],
+                !plan.contains(where: { $0.event.token == known })
+            {
+                // The key chooses the partition; without one the id does.
+                events.append(
+                    (
+                        topic, nil,
+                        NewEvent(
+                            id: "t\(known)", source: "s", type: "t", time: Instant(milliseconds: event.time),
+                            data: [UInt8]("\(known) ".utf8))
+                    ))
+                plan.append((nil, topic, event))
+                continue
+            }
+            let (event, new) = event(topic)
+            events.append((topic, nil, new))
+            plan.append((nil, topic, event))
+        }
+        nextAppend += 1
+        let number = nextAppend
+        var expected: [TopicPartition: Int64] = [:]
+        let table = TopicPartition("table", 0)
+        let conflicts: Bool?
+        if Int.random(in: 0..<6, using: &random) == 0, plan.contains(where: { $0.topic == "table" }),
+            offered.isEmpty, model.relaxed.isEmpty
+        {
+            let end = try log.offsets(table).upperBound
+            let wrong = Bool.random(using: &random)
+            expected[table] = wrong ? end + 1 : end
+            conflicts = wrong
+        } else {
+            conflicts = nil
+        }
+        let durability: Durability = Int.random(in: 0..<4, using: &random) == 0 ? .relaxed : .synced
+        offered[number] = (LogModel.Pending(number: number, events: plan), durability)
+        say("offer \(number): \(plan.map(\.event.token)) \(durability)")
+        let inbox = inbox
+        log.append(
+            LogAppend(principal: "p", events: events, durability: durability, expected: expected)
+        ) { result in
+            inbox.withLock { $0.append((number, result.map(\.events))) }
+        }
+        if let conflicts, log.statistics.stopped == nil {
+            let refused = inbox.withLock { answers in
+                answers.contains { answer in
+                    if case .failure(let error) = answer.1 {
+                        return answer.0 == number && error.code == "offset-conflict"
+                    }
+                    return false
+                }
+            }
+            guard refused == conflicts else {
+                throw failure("an expected offset was \(refused ? "refused" : "taken") wrongly")
+            }
+            if refused {
+                inbox.withLock { $0.removeAll { $0.0 == number } }
+                offered[number] = nil
+            }
+        }
+    }
+
+    /// A batch of an idempotent producer, now and then the same again.
+    private mutating func batch(_ log: EmbeddedLog) throws {
+        let partition = TopicPartition("plain", 0)
+        if producer == nil {
+            producer = (try log.registerProducer(named: "p\(seed)"), 0, [])
+            try collect()
+            // The registration is an event of its own topic.
+            return
+        }
+        guard var current = producer else { return }
+        if let again = current.last.randomElement(using: &random), Int.random(in: 0..<3, using: &random) == 0,
+            let place = model.places[again.token]
+        {
+            let box = Monitor<Result<BatchReceipt, EventLogError>?>(nil)
+            log.append(BatchAppend(principal: "p", partition: partition, batch: again.batch)) { result in
+                box.withLock { $0 = result }
+            }
+            log.commitReady()
+            switch box.withLock({ $0 }) {
+            case .success(let receipt)?:
+                guard receipt.duplicate, receipt.position.offset == place.offset else {
+                    throw failure("a repeated batch at \(place.offset) was answered with \(receipt)")
+                }
+            case .failure(let error)?:
+                guard error.code == "log-stopped" else { throw failure("a repeated batch was refused: \(error)") }
+            case nil: throw failure("a batch has no answer")
+            }
+            return
+        }
+        nextToken += 1
+        nextAppend += 1
+        let event = LogModel.Event(token: nextToken, key: nil, isTombstone: false, time: 5)
+        var builder = RecordBatchBuilder()
+        let text = [UInt8]("\(nextToken) ".utf8)
+        text.withUnsafeBytes { builder.append(key: nil, value: $0, time: 5) }
+        let stamp = ProducerStamp(id: current.identity.id, epoch: current.identity.epoch, sequence: current.next)
+        let encoded = builder.finish(producer: stamp)
+        let number = nextAppend
+        offered[number] = (
+            LogModel.Pending(number: number, events: [(partition, "plain", event)]), .synced
+        )
+        let inbox = inbox
+        say("batch \(number): token \(nextToken), sequence \(current.next)")
+        log.append(BatchAppend(principal: "p", partition: partition, batch: encoded)) { result in
+            inbox.withLock {
+                $0.append((number, result.map { [EventReceipt(position: $0.position, duplicate: $0.duplicate)] }))
+            }
+        }
+        log.commitReady()
+        current.last.append((current.next, nextToken, encoded))
+        if current.last.count > 5 { current.last.removeFirst() }
+        current.next += 1
+        producer = current
+    }
+
+    private mutating func trim(_ log: EmbeddedLog) throws {
+        let partition = TopicPartition("events", Int.random(in: 0..<2, using: &random))
+        let range = try log.offsets(partition)
+        guard !range.isEmpty else { return }
+        let offset = Int64.random(in: range, using: &random)
+        say("trim \(partition) before \(offset)")
+        if Bool.random(using: &random) {
+            do {
+                try log.pin(Pin(name: "pin", ranges: [partition: range.lowerBound..<range.upperBound]))
+            } catch { return try tolerate(error) }
+            do {
+                try log.trim(partition, before: range.upperBound)
+                throw failure("a pinned range was trimmed")
+            } catch let error as EventLogError {
+                guard error.code == "pinned" || volume.isDown else { throw failure("a pin was answered with \(error)") }
+            }
+            do { try log.unpin("pin") } catch { return try tolerate(error) }
+        }
+        do { try log.trim(partition, before: offset) } catch { try tolerate(error) }
+        try noteStarts(log)
+    }
+
+    private func tolerate(_ error: EventLogError) throws {
+        guard
+            ["write-failed", "disk-full", "sync-failed", "power-failure", "pinned", "upkeep-stopped"].contains(
+                error.code)
+        else { throw error }
+    }
+
+    /// Only forward: what was readable may be trimmed, what was trimmed stays so.
+    private mutating func noteStarts(_ log: EmbeddedLog) throws {
+        for layout in LogSimulation.topics {
+            for number in 0..<layout.partitions {
+                let partition = TopicPartition(layout.name, number)
+                let start = try log.offsets(partition).lowerBound
+                model.starts[partition] = max(model.starts[partition] ?? 0, start)
+            }
+        }
+    }
+
+    /// Takes the answers to appends in.
+    private mutating func collect() throws {
+        let answers = inbox.withLock { list in
+            defer { list = [] }
+            return list
+        }
+        for (number, result) in answers {
+            guard let (append, durability) = offered.removeValue(forKey: number) else {
+                throw failure("append \(number) was answered twice")
+            }
+            switch result {
+            case .failure(let error):
+                guard ["log-stopped", "ids-damaged"].contains(error.code) else {
+                    throw failure("append \(number) was refused: \(error)")
+                }
+                say("append \(number) failed: \(error.code)")
+                model.ambiguous.append(append)
+            case .success(let receipts):
+                guard receipts.count == append.events.count else { throw failure("receipts are missing") }
+                outcome.appends += 1
+                for (receipt, (_, _, event)) in zip(receipts, append.events) {
+                    let partition = TopicPartition(receipt.position.topic, receipt.position.partition)
+                    if receipt.duplicate {
+                        guard let place = model.places[event.token], place.offset == receipt.position.offset,
+                            place.partition == partition
+                        else {
+                            throw failure("token \(event.token) is no duplicate of \(receipt.position)")
+                        }
+                        continue
+                    }
+                    outcome.events += 1
+                    if let known = model.places[event.token] {
+                        throw failure("token \(event.token) stands at \(known) and again at \(receipt.position)")
+                    }
+                    if let wrong = model.acknowledge(
+                        event, partition, receipt.position.offset, receipt.position.sequence,
+                        relaxed: durability == .relaxed ? append : nil)
+                    {
+                        throw failure(wrong)
+                    }
+                }
+            }
+        }
+        if let log { model.settle(below: log.statistics.events) }
+    }
+}
+
+extension LogSimulation {
+    // MARK: Restarting
+
+    private mutating func start() throws {
+        // The power may go while the log recovers, too.
+        for _ in 0..<20 {
+            do {
+                let log = try EmbeddedLog.open(volume, options: options)
+                for layout in LogSimulation.topics { try log.declare(layout) }
+                self.log = log
+                return
+            } catch {
+                guard volume.isDown else { throw failure("the log does not open: \(error)") }
+                volume.crash()
+            }
+        }
+        throw failure("the log does not open")
+    }
+
+    private mutating func crash() throws {
+        say("the power is gone")
+        outcome.crashes += 1
+        if let log { model.settle(below: log.statistics.events) }
+        log = nil
+        model.losePower()
+        volume.crash()
+        try restart(afterCrash: nil)
+    }
+
+    /// - Parameter afterCrash: true: the process dies but the power stays; nil: the power went.
+    private mutating func restart(afterCrash: Bool?) throws {
+        volume.set(.none)
+        if let log, afterCrash != nil {
+            outcome.rewritten += log.statistics.rewrittenBytes
+            if afterCrash == false {
+                log.close()
+                try collect()
+            }
+        }
+        log = nil
+        if volume.isDown {
+            volume.crash()
+            model.losePower()
+        }
+        // What was never answered may have happened.
+        inbox = Monitor([])
+        model.ambiguous += offered.keys.sorted().compactMap { offered[$0]?.append }
+        offered = [:]
+        say("restart")
+        outcome.restarts += 1
+        if Int.random(in: 0..<5, using: &random) == 0 { volume.crash(within: 40) }
+        try start()
+        volume.crash(within: nil)
+        if volume.isDown {
+            volume.crash()
+            try start()
+        }
+        model.losePower()
+        try check(verifies: Int.random(in: 0..<4, using: &random) == 0)
+        try resumeProducer()
+    }
+
+    private mutating func resumeProducer() throws {
+        guard let current = producer, let log else { return }
+        // Batches without an answer were sent or were not; a real client would ask by sending them again. A new epoch
+        // begins at 0 and fences the old one.
+        let identity: ProducerIdentity
+        do {
+            identity = try log.registerProducer(named: "p\(seed)")
+        } catch {
+            throw failure("a producer cannot register again: \(error)")
+        }
+        guard identity.id == current.identity.id, identity.epoch > current.identity.epoch else {
+            throw failure("a producer registered as \(identity) after \(current.identity)")
+        }
+        var builder = RecordBatchBuilder()
+        [UInt8]("0 ".utf8).withUnsafeBytes { builder.append(key: nil, value: $0, time: 5) }
+        let old = ProducerStamp(id: current.identity.id, epoch: current.identity.epoch, sequence: current.next)
+        let box = Monitor<Result<BatchReceipt, EventLogError>?>(nil)
+        log.append(
+            BatchAppend(principal: "p", partition: TopicPartition("plain", 0), batch: builder.finish(producer: old))
+        ) { result in box.withLock { $0 = result } }
+        guard case .failure(let error)? = box.withLock({ $0 }), error.code == "producer-fenced" else {
+            throw failure("an old epoch was not fenced")
+        }
+        producer = (identity, 0, [])
+    }
+
+    // MARK: Looking
+
+    private static func token(_ event: StoredEvent) -> LogModel.Event? {
+        let key = event.key.map { String(decoding: $0, as: UTF8.self) }
+        let time = event.time.milliseconds
+        if let data = event.data {
+            guard let token = Int(String(decoding: data.prefix { $0 != 0x20 }, as: UTF8.self)) else { return nil }
+            return LogModel.Event(token: token, key: key, isTombstone: false, time: time)
+        }
+        guard let token = Int(event.id.dropFirst()) else { return nil }
+        return LogModel.Event(token: token, key: key, isTombstone: true, time: time)
+    }
+
+    private func contents(_ log: EmbeddedLog) throws -> [TopicPartition: [Int64: LogModel.Event]] {
+        var found: [TopicPartition: [Int64: LogModel.Event]] = [:]
+        for layout in LogSimulation.topics {
+            for number in 0..<layout.partitions {
+                let partition = TopicPartition(layout.name, number)
+                var last: Int64 = -1
+                do {
+                    try log.forEachEvent(partition) { event in
+                        guard event.offset > last, let read = LogSimulation.token(event) else {
+                            throw failure("\(partition)@\(event.offset) stands behind \(last), or makes no sense")
+                        }
+                        last = event.offset
+                        found[partition, default: [:]][event.offset] = read
+                        return true
+                    }
+                } catch let error as EventLogError {
+                    throw failure("\(partition) cannot be read: \(error)")
+                }
+            }
+        }
+        return found
+    }
+
+    private mutating func check(verifies: Bool) throws {
+        guard let log else { return }
+        guard log.recovery.damaged.isEmpty else { throw failure("damage without rot: \(log.recovery.damaged)") }
+        try noteStarts(log)
+        if let wrong = model.compare(try contents(log), compacted: LogSimulation.compacted) { throw failure(wrong) }
+        guard verifies else { return }
+        let verification = try log.verify()
+        guard verification.isIntact else {
+            throw failure("verify: \(verification.damaged) \(verification.rewritten)")
+        }
+    }
+
+    /// Looks something up while the log is running.
+    private mutating func peek(_ log: EmbeddedLog) throws {
+        try collect()
+        let partition = TopicPartition("events", Int.random(in: 0..<2, using: &random))
+        let time = Int64.random(in: 0..<10_000, using: &random)
+        let range = try log.offsets(partition)
+        let found = try log.offset(partition, atOrAfter: Instant(milliseconds: time))
+        // Relaxed events are seen once they are on disk.
+        let visible = (model.events[partition] ?? [:]).filter { range.contains($0.key) }
+        let expected = visible.filter { $0.value.time >= time }.keys.min() ?? range.upperBound
+        guard found == expected else {
+            throw failure("the first offset of \(partition) at or after \(time) is \(expected), not \(found)")
+        }
+    }
+
+    /// A bit flips on the disk at rest: everything else stays readable, and the damage is told.
+    private mutating func rot() throws {
+        log?.close()
+        try collect()
+        log = nil
+        guard let name = volume.rot() else { return }
+        outcome.rotten += 1
+        say("a bit flipped in \(name)")
+        let log: EmbeddedLog
+        do {
+            log = try EmbeddedLog.open(volume, options: options)
+        } catch {
+            throw failure("a bit flipped in \(name), and the log does not open: \(error)")
+        }
+        for layout in LogSimulation.topics { try log.declare(layout) }
+        var lost = 0
+        for (partition, list) in model.events.sorted(by: { $0.key < $1.key }) {
+            for (offset, event) in list.sorted(by: { $0.key < $1.key }) where offset >= model.starts[partition] ?? 0 {
+                do {
+                    let batch = try log.read(partition, from: offset, maxBytes: 1).first
+                    let read = batch.flatMap { batch in
+                        batch.records.firstIndex { $0.offset == offset }.flatMap {
+                            LogSimulation.token(StoredEvent(batch: batch, index: $0))
+                        }
+                    }
+                    if read == nil, LogSimulation.compacted.contains(partition.topic),
+                        model.mayBeCompacted(partition, offset)
+                    {
+                        continue
+                    }
+                    guard read == event else {
+                        throw failure(
+                            "a bit flipped in \(name): \(partition)@\(offset) gives \(String(describing: read)) and no error"
+                        )
+                    }
+                } catch let error as EventLogError {
+                    guard error.code == "rot" else { throw failure("a bit flipped in \(name): \(error)") }
+                    lost += 1
+                }
+            }
+        }
+        let verification = try log.verify()
+        let isNoticed = !verification.isIntact || !log.recovery.damaged.isEmpty
+        guard lost == 0 || isNoticed else {
+            throw failure("a bit flipped in \(name): \(lost) events are lost in silence")
+        }
+        let derived = name.hasSuffix(".index") || name.hasSuffix(".ids") || name.hasPrefix("manifest")
+        guard !derived || lost == 0 else {
+            throw failure("a bit flipped in \(name), derived, and \(lost) events are lost")
+        }
+        let isContent = name.hasSuffix(".log") || name.hasSuffix(".wal") || name.hasSuffix(".chain")
+        guard !isContent || isNoticed else { throw failure("a bit flipped in \(name) and nothing noticed") }
+        log.close()
+    }
+}
