@@ -79,7 +79,7 @@ struct PartitionReader {
         var result: [RecordBatch] = []
         guard let known = files[partition] else { return result }
         for file in known.files where file.record.range.overlaps(range) {
-            let entries = try file.entries()
+            guard let entries = try readable(file) else { continue }
             for entry in entries[entries.firstIndex(endingAfter: range.lowerBound)...] {
                 guard entry.baseOffset < range.upperBound else { break }
                 if let batch = current[partition], batch.header.baseOffset == entry.baseOffset {
@@ -93,6 +93,26 @@ struct PartitionReader {
         return result
     }
 
+    /// The batches of a file; nil when it is gone.
+    private mutating func readable(_ file: PartitionFile) throws(EventLogError) -> [BatchEntry]? {
+        do {
+            _ = try file.file()
+            return try file.entries()
+        } catch {
+            guard error.code == "open-failed" else { throw error }
+            let whole = BatchEntry(
+                baseOffset: file.record.baseOffset, end: file.record.end, maxTime: file.record.maxTime, fileOffset: 0,
+                size: Int32(clamping: file.record.bytes), count: Int32(clamping: file.record.records))
+            note(whole, file)
+            return nil
+        }
+    }
+
+    private mutating func note(_ entry: BatchEntry, _ file: PartitionFile) {
+        guard !damaged.contains(where: { $0.partition == file.partition && $0.entry == entry }) else { return }
+        damaged.append((file.partition, file.path, entry))
+    }
+
     private mutating func read(_ entry: BatchEntry, _ file: PartitionFile) throws(EventLogError) -> RecordBatch? {
         let bytes = try file.file().read(at: entry.fileOffset, count: Int(entry.size))
         if let batch = try? bytes.withRaw({ raw throws(RecordFormatError) in try RecordBatch(raw) }),
@@ -101,9 +121,7 @@ struct PartitionReader {
         {
             return batch
         }
-        if !damaged.contains(where: { $0.partition == file.partition && $0.entry == entry }) {
-            damaged.append((file.partition, file.path, entry))
-        }
+        note(entry, file)
         return nil
     }
 }

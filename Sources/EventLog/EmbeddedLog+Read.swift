@@ -22,12 +22,22 @@ extension EmbeddedLog {
                 return try readOnce(partition, offset, maxBytes)
             } catch {
                 // Compaction or retention may have put another file in its place meanwhile.
-                guard error.code == "open-failed", case .file(let file) = place(partition, offset, maxBytes),
-                    (try? file.file()) != nil
-                else { throw error }
+                guard error.code == "open-failed", case .file(let file) = place(partition, offset, maxBytes) else {
+                    throw error
+                }
+                guard (try? file.file()) != nil else { throw missing(file, error) }
             }
         }
         return try readOnce(partition, offset, maxBytes)
+    }
+
+    /// A file that the manifest names and nobody finds is damage like any other.
+    private func missing(_ file: PartitionFile, _ error: EventLogError) -> EventLogError {
+        guard error.code == "open-failed" else { return error }
+        return EventLogError(
+            "rot",
+            "offsets \(file.record.baseOffset)..<\(file.record.end) of \(file.partition) are lost: \(volume.path)/\(file.path) is gone; the rest is readable",
+            cause: error, fault: .world)
     }
 
     private func readOnce(

@@ -46,8 +46,10 @@ extension EmbeddedLog {
             manifest.partitions[number].files.removeAll { $0.end <= record.start }
             manifest.partitions[number].lost.removeAll { $0.upperBound <= record.start }
         }
-        guard !gone.isEmpty || zip(before.partitions, manifest.partitions).contains(where: { $0.start != $1.start })
-        else { return }
+        let starts = Dictionary(uniqueKeysWithValues: before.partitions.map { ($0.partition, $0.start) })
+        guard !gone.isEmpty || manifest.partitions.contains(where: { $0.start != starts[$0.partition] ?? 0 }) else {
+            return
+        }
         let chains = try trimmedChains(&manifest)
         try adopt(&manifest)
         show(manifest)

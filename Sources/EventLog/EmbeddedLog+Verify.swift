@@ -163,11 +163,17 @@ private struct Verification {
             for record in partition.files {
                 result.bytes += record.bytes
                 let file = PartitionFile(partition.partition, record, cache)
-                if record.isCompacted {
-                    try checkCompacted(file)
-                } else if record.baseOffset < partition.start {
-                    // What is trimmed and still there is no part of any batch that is checked otherwise.
-                    _ = try findDamage(file, below: partition.start)
+                do {
+                    if record.isCompacted {
+                        try checkCompacted(file)
+                    } else if record.baseOffset < partition.start {
+                        // What is trimmed and still there is no part of any batch that is checked otherwise.
+                        _ = try findDamage(file, below: partition.start)
+                    }
+                } catch {
+                    guard error.code == "open-failed" else { throw error }
+                    result.damaged.append(
+                        DamagedRange(file: file.path, from: 0, to: record.bytes, sequences: 0..<0))
                 }
             }
         }

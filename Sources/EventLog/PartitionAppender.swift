@@ -125,9 +125,14 @@ struct PartitionAppender {
         guard !compacts, let last = partition.files.last, !last.isCompacted, last.bytes < limit else {
             return try create(at: offset)
         }
+        // If somebody took the file away, the partition goes on in the next one.
+        guard let known = try? cache.volume.open(last.path(partition.partition), .write), known.size >= last.bytes
+        else {
+            return try create(at: offset)
+        }
         entries = try PartitionFile(partition.partition, last, cache).entries()
         record = last
-        file = try cache.volume.open(last.path(partition.partition), .write)
+        file = known
     }
 
     private mutating func create(at offset: Int64) throws(EventLogError) {

@@ -15,30 +15,29 @@ package struct LogSimulation {
         package init() {}
     }
 
-    private static let topics: [TopicLayout] = [
+    static let topics: [TopicLayout] = [
         TopicLayout(name: "events", partitions: 2),
         TopicLayout(name: "table", partitions: 1, isCompacted: true, tombstoneRetention: 50),
         TopicLayout(name: "brief", partitions: 1, retention: Retention(bytes: 3000)),
         TopicLayout(name: "plain", partitions: 1, deduplication: .never),
     ]
-    private static let compacted: Set<String> = ["table"]
-    private static let steps = 60
+    static let compacted: Set<String> = ["table"]
+    static let steps = 60
 
-    private let seed: UInt64
-    private var random: SeededRandom
-    private let volume: SimulatedVolume
-    private var log: EmbeddedLog?
-    private var model = LogModel()
-    private var inbox = Monitor<[(Int, Result<[EventReceipt], EventLogError>)]>([])
-    private var offered: [Int: (append: LogModel.Pending, durability: Durability)] = [:]
-    private var nextToken = 0
-    private var nextAppend = 0
-    private var step = 0
-    private let clock = Monitor<Int64>(1000)
-    private var producer:
-        (identity: ProducerIdentity, next: Int32, last: [(sequence: Int32, token: Int, batch: EncodedBatch)])?
-    private var outcome = Outcome()
-    private let trace: Bool
+    let seed: UInt64
+    var random: SeededRandom
+    let volume: SimulatedVolume
+    var log: EmbeddedLog?
+    var model = LogModel()
+    var inbox = Monitor<[(Int, Result<[EventReceipt], EventLogError>)]>([])
+    var offered: [Int: (append: LogModel.Pending, durability: Durability)] = [:]
+    var nextToken = 0
+    var nextAppend = 0
+    var step = 0
+    let clock = Monitor<Int64>(1000)
+    var producer: (identity: ProducerIdentity, next: Int32, last: [(sequence: Int32, token: Int, batch: EncodedBatch)])?
+    var outcome = Outcome()
+    let trace: Bool
 
     package init(seed: UInt64, canary: SimulatedVolume.Canary? = nil, trace: Bool = false) {
         self.seed = seed
@@ -56,13 +55,13 @@ package struct LogSimulation {
         return simulation.outcome
     }
 
-    private func failure(_ what: String) -> SimulationFailure { SimulationFailure(seed: seed, step: step, what: what) }
+    func failure(_ what: String) -> SimulationFailure { SimulationFailure(seed: seed, step: step, what: what) }
 
-    private func say(_ what: @autoclosure () -> String) {
+    func say(_ what: @autoclosure () -> String) {
         if trace { print("\(step): \(what())") }
     }
 
-    private var options: EmbeddedLog.Options {
+    var options: EmbeddedLog.Options {
         var options = EmbeddedLog.Options()
         options.hasThreads = false
         options.segmentSize = [1500, 4000, 12_000][Int(seed % 3)]
@@ -74,7 +73,7 @@ package struct LogSimulation {
         return options
     }
 
-    private mutating func live() throws {
+    mutating func live() throws {
         try start()
         for number in 1...LogSimulation.steps {
             step = number
@@ -101,7 +100,7 @@ package struct LogSimulation {
 
     // MARK: Acting
 
-    private mutating func act() throws {
+    mutating func act() throws {
         guard let log else { throw failure("there is no log") }
         switch Int.random(in: 0..<40, using: &random) {
         case 0..<16: try offer(log)
@@ -148,7 +147,7 @@ package struct LogSimulation {
         }
     }
 
-    private mutating func event(_ topic: String) -> (LogModel.Event, NewEvent) {
+    mutating func event(_ topic: String) -> (LogModel.Event, NewEvent) {
         nextToken += 1
         let key: String? = topic == "table" ? "k\(Int.random(in: 0..<6, using: &random))" : nil
         let isTombstone = topic == "table" && Int.random(in: 0..<5, using: &random) == 0
@@ -164,7 +163,7 @@ package struct LogSimulation {
     }
 
     /// Offers an append of events; some of them again, some with an expected offset.
-    private mutating func offer(_ log: EmbeddedLog) throws {
+    mutating func offer(_ log: EmbeddedLog) throws {
         var events: [(topic: String, partition: Int?, event: NewEvent)] = []
         var plan: [(partition: TopicPartition?, topic: String, event: LogModel.Event)] = []
         for _ in 0..<Int.random(in: 1...6, using: &random) {
@@ -234,7 +233,7 @@ package struct LogSimulation {
     }
 
     /// A batch of an idempotent producer, now and then the same again.
-    private mutating func batch(_ log: EmbeddedLog) throws {
+    mutating func batch(_ log: EmbeddedLog) throws {
         let partition = TopicPartition("plain", 0)
         if producer == nil {
             producer = (try log.registerProducer(named: "p\(seed)"), 0, [])
@@ -288,7 +287,7 @@ package struct LogSimulation {
         producer = current
     }
 
-    private mutating func trim(_ log: EmbeddedLog) throws {
+    mutating func trim(_ log: EmbeddedLog) throws {
         let partition = TopicPartition("events", Int.random(in: 0..<2, using: &random))
         let range = try log.offsets(partition)
         guard !range.isEmpty else { return }
@@ -310,7 +309,7 @@ package struct LogSimulation {
         try noteStarts(log)
     }
 
-    private func tolerate(_ error: EventLogError) throws {
+    func tolerate(_ error: EventLogError) throws {
         guard
             ["write-failed", "disk-full", "sync-failed", "power-failure", "pinned", "upkeep-stopped"].contains(
                 error.code)
@@ -318,7 +317,7 @@ package struct LogSimulation {
     }
 
     /// Only forward: what was readable may be trimmed, what was trimmed stays so.
-    private mutating func noteStarts(_ log: EmbeddedLog) throws {
+    mutating func noteStarts(_ log: EmbeddedLog) throws {
         for layout in LogSimulation.topics {
             for number in 0..<layout.partitions {
                 let partition = TopicPartition(layout.name, number)
@@ -329,7 +328,7 @@ package struct LogSimulation {
     }
 
     /// Takes the answers to appends in.
-    private mutating func collect() throws {
+    mutating func collect() throws {
         let answers = inbox.withLock { list in
             defer { list = [] }
             return list
@@ -372,212 +371,5 @@ package struct LogSimulation {
             }
         }
         if let log { model.settle(below: log.statistics.events) }
-    }
-}
-
-extension LogSimulation {
-    // MARK: Restarting
-
-    private mutating func start() throws {
-        // The power may go while the log recovers, too.
-        for _ in 0..<20 {
-            do {
-                let log = try EmbeddedLog.open(volume, options: options)
-                for layout in LogSimulation.topics { try log.declare(layout) }
-                self.log = log
-                return
-            } catch {
-                guard volume.isDown else { throw failure("the log does not open: \(error)") }
-                volume.crash()
-            }
-        }
-        throw failure("the log does not open")
-    }
-
-    private mutating func crash() throws {
-        say("the power is gone")
-        outcome.crashes += 1
-        if let log { model.settle(below: log.statistics.events) }
-        log = nil
-        model.losePower()
-        volume.crash()
-        try restart(afterCrash: nil)
-    }
-
-    /// - Parameter afterCrash: true: the process dies but the power stays; nil: the power went.
-    private mutating func restart(afterCrash: Bool?) throws {
-        volume.set(.none)
-        if let log, afterCrash != nil {
-            outcome.rewritten += log.statistics.rewrittenBytes
-            if afterCrash == false {
-                log.close()
-                try collect()
-            }
-        }
-        log = nil
-        if volume.isDown {
-            volume.crash()
-            model.losePower()
-        }
-        // What was never answered may have happened.
-        inbox = Monitor([])
-        model.ambiguous += offered.keys.sorted().compactMap { offered[$0]?.append }
-        offered = [:]
-        say("restart")
-        outcome.restarts += 1
-        if Int.random(in: 0..<5, using: &random) == 0 { volume.crash(within: 40) }
-        try start()
-        volume.crash(within: nil)
-        if volume.isDown {
-            volume.crash()
-            try start()
-        }
-        model.losePower()
-        try check(verifies: Int.random(in: 0..<4, using: &random) == 0)
-        try resumeProducer()
-    }
-
-    private mutating func resumeProducer() throws {
-        guard let current = producer, let log else { return }
-        // Batches without an answer were sent or were not; a real client would ask by sending them again. A new epoch
-        // begins at 0 and fences the old one.
-        let identity: ProducerIdentity
-        do {
-            identity = try log.registerProducer(named: "p\(seed)")
-        } catch {
-            throw failure("a producer cannot register again: \(error)")
-        }
-        guard identity.id == current.identity.id, identity.epoch > current.identity.epoch else {
-            throw failure("a producer registered as \(identity) after \(current.identity)")
-        }
-        var builder = RecordBatchBuilder()
-        [UInt8]("0 ".utf8).withUnsafeBytes { builder.append(key: nil, value: $0, time: 5) }
-        let old = ProducerStamp(id: current.identity.id, epoch: current.identity.epoch, sequence: current.next)
-        let box = Monitor<Result<BatchReceipt, EventLogError>?>(nil)
-        log.append(
-            BatchAppend(principal: "p", partition: TopicPartition("plain", 0), batch: builder.finish(producer: old))
-        ) { result in box.withLock { $0 = result } }
-        guard case .failure(let error)? = box.withLock({ $0 }), error.code == "producer-fenced" else {
-            throw failure("an old epoch was not fenced")
-        }
-        producer = (identity, 0, [])
-    }
-
-    // MARK: Looking
-
-    private static func token(_ event: StoredEvent) -> LogModel.Event? {
-        let key = event.key.map { String(decoding: $0, as: UTF8.self) }
-        let time = event.time.milliseconds
-        if let data = event.data {
-            guard let token = Int(String(decoding: data.prefix { $0 != 0x20 }, as: UTF8.self)) else { return nil }
-            return LogModel.Event(token: token, key: key, isTombstone: false, time: time)
-        }
-        guard let token = Int(event.id.dropFirst()) else { return nil }
-        return LogModel.Event(token: token, key: key, isTombstone: true, time: time)
-    }
-
-    private func contents(_ log: EmbeddedLog) throws -> [TopicPartition: [Int64: LogModel.Event]] {
-        var found: [TopicPartition: [Int64: LogModel.Event]] = [:]
-        for layout in LogSimulation.topics {
-            for number in 0..<layout.partitions {
-                let partition = TopicPartition(layout.name, number)
-                var last: Int64 = -1
-                do {
-                    try log.forEachEvent(partition) { event in
-                        guard event.offset > last, let read = LogSimulation.token(event) else {
-                            throw failure("\(partition)@\(event.offset) stands behind \(last), or makes no sense")
-                        }
-                        last = event.offset
-                        found[partition, default: [:]][event.offset] = read
-                        return true
-                    }
-                } catch let error as EventLogError {
-                    throw failure("\(partition) cannot be read: \(error)")
-                }
-            }
-        }
-        return found
-    }
-
-    private mutating func check(verifies: Bool) throws {
-        guard let log else { return }
-        guard log.recovery.damaged.isEmpty else { throw failure("damage without rot: \(log.recovery.damaged)") }
-        try noteStarts(log)
-        if let wrong = model.compare(try contents(log), compacted: LogSimulation.compacted) { throw failure(wrong) }
-        guard verifies else { return }
-        let verification = try log.verify()
-        guard verification.isIntact else {
-            throw failure("verify: \(verification.damaged) \(verification.rewritten)")
-        }
-    }
-
-    /// Looks something up while the log is running.
-    private mutating func peek(_ log: EmbeddedLog) throws {
-        try collect()
-        let partition = TopicPartition("events", Int.random(in: 0..<2, using: &random))
-        let time = Int64.random(in: 0..<10_000, using: &random)
-        let range = try log.offsets(partition)
-        let found = try log.offset(partition, atOrAfter: Instant(milliseconds: time))
-        // Relaxed events are seen once they are on disk.
-        let visible = (model.events[partition] ?? [:]).filter { range.contains($0.key) }
-        let expected = visible.filter { $0.value.time >= time }.keys.min() ?? range.upperBound
-        guard found == expected else {
-            throw failure("the first offset of \(partition) at or after \(time) is \(expected), not \(found)")
-        }
-    }
-
-    /// A bit flips on the disk at rest: everything else stays readable, and the damage is told.
-    private mutating func rot() throws {
-        log?.close()
-        try collect()
-        log = nil
-        guard let name = volume.rot() else { return }
-        outcome.rotten += 1
-        say("a bit flipped in \(name)")
-        let log: EmbeddedLog
-        do {
-            log = try EmbeddedLog.open(volume, options: options)
-        } catch {
-            throw failure("a bit flipped in \(name), and the log does not open: \(error)")
-        }
-        for layout in LogSimulation.topics { try log.declare(layout) }
-        var lost = 0
-        for (partition, list) in model.events.sorted(by: { $0.key < $1.key }) {
-            for (offset, event) in list.sorted(by: { $0.key < $1.key }) where offset >= model.starts[partition] ?? 0 {
-                do {
-                    let batch = try log.read(partition, from: offset, maxBytes: 1).first
-                    let read = batch.flatMap { batch in
-                        batch.records.firstIndex { $0.offset == offset }.flatMap {
-                            LogSimulation.token(StoredEvent(batch: batch, index: $0))
-                        }
-                    }
-                    if read == nil, LogSimulation.compacted.contains(partition.topic),
-                        model.mayBeCompacted(partition, offset)
-                    {
-                        continue
-                    }
-                    guard read == event else {
-                        throw failure(
-                            "a bit flipped in \(name): \(partition)@\(offset) gives \(String(describing: read)) and no error"
-                        )
-                    }
-                } catch let error as EventLogError {
-                    guard error.code == "rot" else { throw failure("a bit flipped in \(name): \(error)") }
-                    lost += 1
-                }
-            }
-        }
-        let verification = try log.verify()
-        let isNoticed = !verification.isIntact || !log.recovery.damaged.isEmpty
-        guard lost == 0 || isNoticed else {
-            throw failure("a bit flipped in \(name): \(lost) events are lost in silence")
-        }
-        let derived = name.hasSuffix(".index") || name.hasSuffix(".ids") || name.hasPrefix("manifest")
-        guard !derived || lost == 0 else {
-            throw failure("a bit flipped in \(name), derived, and \(lost) events are lost")
-        }
-        let isContent = name.hasSuffix(".log") || name.hasSuffix(".wal") || name.hasSuffix(".chain")
-        guard !isContent || isNoticed else { throw failure("a bit flipped in \(name) and nothing noticed") }
-        log.close()
     }
 }

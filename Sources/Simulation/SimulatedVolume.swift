@@ -234,7 +234,7 @@ package final class SimulatedVolume: LogVolume {
         }
     }
 
-    /// Flips a bit of a file at rest; gives its name.
+    /// Flips a bit of a file at rest, cuts it or takes it away; gives its name.
     package func rot() -> String? {
         state.withLock { state in
             let names = state.entries.keys.sorted().filter { name in
@@ -245,6 +245,18 @@ package final class SimulatedVolume: LogVolume {
                 var inode = state.inodes[number]
             else { return nil }
             let at = Int.random(in: 0..<inode.current.count, using: &state.random)
+            switch Int.random(in: 0..<6, using: &state.random) {
+            case 0:
+                state.entries[name] = nil
+                state.durableEntries[name] = nil
+                return name
+            case 1:
+                SimulatedVolume.resize(&inode.current, to: at)
+                inode.durable = inode.current
+                state.inodes[number] = inode
+                return name
+            default: break
+            }
             let bit: UInt8 = 1 << UInt8.random(in: 0..<8, using: &state.random)
             inode.current[at] ^= bit
             if at < inode.durable.count { inode.durable[at] = inode.current[at] }
