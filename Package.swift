@@ -37,6 +37,15 @@ let package = Package(
         target("Base", [crypto]),
         target("RecordFormat", ["Base", "CPlatform", "CLZ4"]),
         target("EventLog", ["Base", "CPlatform", "RecordFormat"]),
+        .target(
+            name: "BenchmarkBodies", dependencies: ["Base", "RecordFormat", "EventLog"], path: "Benchmarks/Bodies",
+            swiftSettings: settings),
+        .executableTarget(
+            name: "headrace-bench",
+            dependencies: [
+                "Base", "EventLog", "BenchmarkBodies", product("ArgumentParser", "swift-argument-parser"),
+            ],
+            path: "Benchmarks/headrace-bench", swiftSettings: settings),
         target("Simulation", ["Base", "RecordFormat", "EventLog"]),
         .executableTarget(
             name: "headrace-simulate",

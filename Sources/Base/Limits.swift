@@ -16,6 +16,10 @@ package enum Limits {
     package static let nameLength = 249
     /// Appends that wait for the log's writer, in bytes; beyond it producers wait (or are told to come back).
     package static let pendingAppends = 64 << 20
+    /// Events of one append, which may go to as many partitions.
+    package static let appendEvents = 50_000
+    /// Records of one batch before compression.
+    package static let batchBytes = 64 << 20
     /// Events in one page of an HTTP or CLI read.
     package static let pageEvents = 10_000
     /// How long one SQL statement may run, in seconds.

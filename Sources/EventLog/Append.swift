@@ -42,16 +42,19 @@ package struct BatchAppend: Sendable {
     package let batch: EncodedBatch
     package let durability: Durability
     package let expectedOffset: Int64?
+    /// Told to come back when the log is saturated.
+    package let refusable: Bool
 
     package init(
         principal: String, partition: TopicPartition, batch: EncodedBatch, durability: Durability = .synced,
-        expectedOffset: Int64? = nil
+        expectedOffset: Int64? = nil, refusable: Bool = false
     ) {
         self.principal = principal
         self.partition = partition
         self.batch = batch
         self.durability = durability
         self.expectedOffset = expectedOffset
+        self.refusable = refusable
     }
 }
 

@@ -65,7 +65,9 @@ struct PartitionReader {
 
     /// The file that holds an offset.
     func file(_ partition: TopicPartition, _ offset: Int64) -> PartitionFile? {
-        files[partition]?.files.first { $0.record.range.contains(offset) }
+        guard let known = files[partition]?.files else { return nil }
+        let number = PartitionTable.index(in: known, endingAfter: offset)
+        return number < known.count && known[number].record.range.contains(offset) ? known[number] : nil
     }
 
     func isTrimmed(_ partition: TopicPartition, _ range: Range<Int64>) -> Bool {
@@ -78,7 +80,10 @@ struct PartitionReader {
     mutating func batches(_ partition: TopicPartition, _ range: Range<Int64>) throws(EventLogError) -> [RecordBatch] {
         var result: [RecordBatch] = []
         guard let known = files[partition] else { return result }
-        for file in known.files where file.record.range.overlaps(range) {
+        var number = PartitionTable.index(in: known.files, endingAfter: range.lowerBound)
+        while number < known.files.count, known.files[number].record.baseOffset < range.upperBound {
+            let file = known.files[number]
+            number += 1
             guard let entries = try readable(file) else { continue }
             for entry in entries[entries.firstIndex(endingAfter: range.lowerBound)...] {
                 guard entry.baseOffset < range.upperBound else { break }
@@ -99,7 +104,7 @@ struct PartitionReader {
             _ = try file.file()
             return try file.entries()
         } catch {
-            guard error.code == "open-failed" else { throw error }
+            guard ["no-such-file", "read-failed"].contains(error.code) else { throw error }
             let whole = BatchEntry(
                 baseOffset: file.record.baseOffset, end: file.record.end, maxTime: file.record.maxTime, fileOffset: 0,
                 size: Int32(clamping: file.record.bytes), count: Int32(clamping: file.record.records))
@@ -114,7 +119,14 @@ struct PartitionReader {
     }
 
     private mutating func read(_ entry: BatchEntry, _ file: PartitionFile) throws(EventLogError) -> RecordBatch? {
-        let bytes = try file.file().read(at: entry.fileOffset, count: Int(entry.size))
+        let bytes: [UInt8]
+        do {
+            bytes = try file.file().read(at: entry.fileOffset, count: Int(entry.size))
+        } catch {
+            guard error.code == "read-failed" else { throw error }
+            note(entry, file)
+            return nil
+        }
         if let batch = try? bytes.withRaw({ raw throws(RecordFormatError) in try RecordBatch(raw) }),
             batch.header.baseOffset == entry.baseOffset, batch.records.count == Int(entry.count),
             batch.header.leaderEpoch == -1

@@ -93,8 +93,9 @@ final class DiskFile: LogFile {
             }
         let descriptor = Foundation.open(path, flags | O_CLOEXEC, 0o640)
         guard descriptor >= 0 else {
+            let code = errno == ENOENT ? "no-such-file" : "open-failed"
             let reason = DiskFile.reason(errno)
-            throw EventLogError("open-failed", "cannot open \(path): \(reason)", fault: .world)
+            throw EventLogError(code, "cannot open \(path): \(reason)", fault: .world)
         }
         self.path = path
         self.descriptor = descriptor

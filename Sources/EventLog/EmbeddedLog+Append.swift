@@ -98,13 +98,24 @@ extension EmbeddedLog {
     private func check(_ append: BatchAppend) throws(EventLogError) {
         try checkWritable()
         guard append.batch.count > 0, append.batch.baseOffset == 0,
-            append.batch.bytes.count <= LogFrame.maximumSize / 2
+            append.batch.bytes.count <= LogFrame.maximumSize / 2,
+            append.batch.recordBytes <= Limits.batchBytes, append.principal.utf8.count <= Limits.nameLength
         else {
             throw EventLogError(
                 "append-too-large",
-                "one batch takes 1 record or more and at most \(LogFrame.maximumSize / 2) bytes; this one has \(append.batch.count) records and \(append.batch.bytes.count) bytes"
+                "one batch takes 1 record or more, at most \(LogFrame.maximumSize / 2) bytes (\(Limits.batchBytes) before compression) and a principal of at most \(Limits.nameLength) bytes; this one has \(append.batch.count) records and \(append.batch.bytes.count) bytes"
             )
         }
+    }
+
+    /// Bytes of everything but the data.
+    private static func attributeBytes(_ event: NewEvent) -> Int {
+        var bytes = event.id.utf8.count + event.source.utf8.count + event.type.utf8.count + (event.key?.count ?? 0)
+        for text in [event.subject, event.contentType, event.causation, event.correlation] {
+            bytes += text?.utf8.count ?? 0
+        }
+        for (name, value) in event.extensions { bytes += name.utf8.count + value.utf8.count }
+        return bytes
     }
 
     private func check(_ append: LogAppend) throws(EventLogError) {
@@ -123,12 +134,14 @@ extension EmbeddedLog {
                     "an event of '\(topic)' needs an id of 1 to \(Limits.nameLength) bytes, not '\(event.id.prefix(40))'"
                 )
             }
-            total += size + 256
+            total += size + EmbeddedLog.attributeBytes(event) + 256
         }
-        guard !append.events.isEmpty, total <= LogFrame.maximumSize / 2 else {
+        guard !append.events.isEmpty, append.events.count <= Limits.appendEvents,
+            append.principal.utf8.count <= Limits.nameLength, total <= LogFrame.maximumSize / 2
+        else {
             throw EventLogError(
                 "append-too-large",
-                "one append takes 1 event or more and at most \(LogFrame.maximumSize / 2) bytes; this one has \(append.events.count) events and \(total) bytes"
+                "one append takes 1 to \(Limits.appendEvents) events, at most \(LogFrame.maximumSize / 2) bytes and a principal of at most \(Limits.nameLength); this one has \(append.events.count) events and \(total) bytes"
             )
         }
     }

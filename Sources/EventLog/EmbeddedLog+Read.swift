@@ -22,7 +22,7 @@ extension EmbeddedLog {
                 return try readOnce(partition, offset, maxBytes)
             } catch {
                 // Compaction or retention may have put another file in its place meanwhile.
-                guard error.code == "open-failed", case .file(let file) = place(partition, offset, maxBytes) else {
+                guard error.code == "no-such-file", case .file(let file) = place(partition, offset, maxBytes) else {
                     throw error
                 }
                 guard (try? file.file()) != nil else { throw missing(file, error) }
@@ -33,7 +33,7 @@ extension EmbeddedLog {
 
     /// A file that the manifest names and nobody finds is damage like any other.
     private func missing(_ file: PartitionFile, _ error: EventLogError) -> EventLogError {
-        guard error.code == "open-failed" else { return error }
+        guard error.code == "no-such-file" else { return error }
         return EventLogError(
             "rot",
             "offsets \(file.record.baseOffset)..<\(file.record.end) of \(file.partition) are lost: \(volume.path)/\(file.path) is gone; the rest is readable",
@@ -94,7 +94,9 @@ extension EmbeddedLog {
                 return record.baseOffset <= offset ? .file(known.files[file]) : .missing(offset..<record.baseOffset)
             }
             var index = known.tailIndex(endingAfter: offset)
-            guard index < known.tail.count else { return .end }
+            guard index < known.tail.count else {
+                return offset < known.lostEnd ? .missing(offset..<known.lostEnd) : .end
+            }
             if known.tail[index].entry.baseOffset > offset {
                 return .missing(offset..<known.tail[index].entry.baseOffset)
             }
@@ -143,35 +145,48 @@ extension EmbeddedLog {
     }
 
     package func offset(_ partition: TopicPartition, atOrAfter time: Instant) throws(EventLogError) -> Int64 {
-        let wanted = time.milliseconds
-        let (start, files, end) = shared.withLock { state -> (Int64, [PartitionFile], Int64) in
-            guard let number = state.partitions.known(partition) else { return (0, [], 0) }
-            let known = state.partitions[number]
-            return (known.start, known.files, known.end)
+        for _ in 0..<EmbeddedLog.attempts {
+            do {
+                if let found = try search(partition, time.milliseconds) { return found }
+            } catch {
+                guard error.code == "no-such-file" else { throw error }
+            }
         }
-        for file in files where file.record.maxTime >= wanted {
-            for entry in try file.entries() where entry.maxTime >= wanted && entry.end > start {
+        throw EventLogError(
+            "busy", "the files of \(partition) change faster than they can be searched; try again", fault: .world,
+            retriable: true)
+    }
+
+    /// nil when batches moved from the WAL into a file meanwhile.
+    private func search(_ partition: TopicPartition, _ wanted: Int64) throws(EventLogError) -> Int64? {
+        guard let known = shared.withLock({ $0.partitions[partition] }) else { return 0 }
+        for file in known.files where file.record.maxTime >= wanted {
+            for entry in try file.entries() where entry.maxTime >= wanted && entry.end > known.start {
                 let batch = try decode(entry, try file.file(), partition)
-                if let found = EmbeddedLog.first(in: batch, from: start, atOrAfter: wanted) { return found }
+                if let found = EmbeddedLog.first(in: batch, from: known.start, atOrAfter: wanted) { return found }
             }
         }
-        var offset = max(files.last?.record.end ?? start, start)
-        while offset < end {
-            let next: (BatchEntry, any LogFile)? = shared.withLock { state in
-                guard let number = state.partitions.known(partition) else { return nil }
-                let tail = state.partitions[number].tail
-                let from = state.partitions[number].tailIndex(endingAfter: offset)
-                guard let found = tail[from...].first(where: { $0.entry.maxTime >= wanted }),
+        let moved = known.files.last?.record.end ?? 0
+        var offset = max(moved, known.start)
+        while true {
+            let next: (entry: BatchEntry, file: any LogFile)?? = shared.withLock { state in
+                guard let now = state.partitions[partition], now.files.last?.record.end ?? 0 == moved else {
+                    return .none
+                }
+                guard
+                    let found = now.tail[now.tailIndex(endingAfter: offset)...].first(where: {
+                        $0.entry.maxTime >= wanted
+                    }),
                     let segment = state.segments.first(where: { $0.firstSequence == found.segment })
-                else { return nil }
-                return (found.entry, segment.file)
+                else { return .some(nil) }
+                return .some((found.entry, segment.file))
             }
-            guard let (entry, file) = next else { break }
+            guard let next else { return nil }
+            guard let (entry, file) = next else { return known.end }
             let batch = try decode(entry, file, partition)
-            if let found = EmbeddedLog.first(in: batch, from: start, atOrAfter: wanted) { return found }
+            if let found = EmbeddedLog.first(in: batch, from: known.start, atOrAfter: wanted) { return found }
             offset = entry.end
         }
-        return end
     }
 
     private static func first(in batch: RecordBatch, from start: Int64, atOrAfter time: Int64) -> Int64? {

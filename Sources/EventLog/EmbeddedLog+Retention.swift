@@ -85,6 +85,9 @@ extension EmbeddedLog {
         guard !options.readOnly else {
             throw EventLogError("read-only", "the log in \(volume.path) was opened for reading only")
         }
+        guard sequencer.withLock({ $0.partitions.contains(partition) }) else {
+            throw EventLogError("unknown-topic", "there is no partition \(partition)")
+        }
         let end = try offsets(partition).upperBound
         guard offset >= 0, offset <= end else {
             throw EventLogError("bad-offset", "\(partition) can be trimmed up to offset \(end), not \(offset)")
@@ -105,13 +108,14 @@ extension EmbeddedLog {
     }
 
     package func pin(_ pin: Pin) throws(EventLogError) {
-        try changePins { pins throws(EventLogError) in
+        try changePins(pin.name) { pins throws(EventLogError) in
             guard pins.count < Limits.pins || pins.contains(where: { $0.name == pin.name }) else {
                 throw EventLogError("too-many-pins", "\(Limits.pins) pins are held; release one first")
             }
             for (partition, range) in pin.ranges {
                 let readable = try offsets(partition)
-                guard range.lowerBound >= readable.lowerBound, range.upperBound <= readable.upperBound else {
+                guard !range.isEmpty, range.lowerBound >= readable.lowerBound, range.upperBound <= readable.upperBound
+                else {
                     throw EventLogError(
                         "bad-offset",
                         "'\(pin.name)' cannot hold offsets \(range.lowerBound)..<\(range.upperBound) of \(partition): \(readable.lowerBound)..<\(readable.upperBound) are there"
@@ -125,18 +129,26 @@ extension EmbeddedLog {
     }
 
     package func unpin(_ name: String) throws(EventLogError) {
-        try changePins { pins throws(EventLogError) in pins.removeAll { $0.name == name } }
+        try changePins(name) { pins throws(EventLogError) in pins.removeAll { $0.name == name } }
     }
 
     package var pins: [Pin] { maintenance.withLock { $0.manifest.pins } }
 
-    private func changePins(_ change: (inout [Pin]) throws(EventLogError) -> Void) throws(EventLogError) {
+    private func changePins(_ name: String, _ change: (inout [Pin]) throws(EventLogError) -> Void) throws(EventLogError)
+    {
         guard !options.readOnly else {
             throw EventLogError("read-only", "the log in \(volume.path) was opened for reading only")
         }
         try upkeep.withLock { _ throws(EventLogError) in
             var manifest = maintenance.withLock { $0.manifest }
+            let before = manifest.pins.first { $0.name == name }
             try change(&manifest.pins)
+            // What the pin kept may be superseded; compaction looks at it again.
+            for (partition, range) in before?.ranges ?? [:] {
+                guard let number = manifest.index(of: partition) else { continue }
+                manifest.partitions[number].compactedThrough = min(
+                    manifest.partitions[number].compactedThrough, range.lowerBound)
+            }
             try adopt(&manifest)
         }
     }

@@ -22,6 +22,14 @@ extension EmbeddedLog {
             written += try move(
                 contents.batches[partition] ?? [], of: partition, from: segment, &manifest.partitions[number])
         }
+        if !contents.damaged.isEmpty {
+            // Offsets that were lost at the end of a partition are never given to another event.
+            for known in shared.withLock({ $0.partitions.list })
+            where known.lostEnd > 0 && known.tail.allSatisfy({ $0.segment <= segment.firstSequence }) {
+                let number = manifest.ensure(known.partition)
+                manifest.partitions[number].end = max(manifest.partitions[number].end, known.lostEnd)
+            }
+        }
         contents.chain.sealFromEight()
         let chain = Manifest.Chain(
             firstSequence: segment.firstSequence, endSequence: sealed.index.nextSequence,

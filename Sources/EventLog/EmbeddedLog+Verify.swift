@@ -137,9 +137,7 @@ private struct Verification {
         }
         var builder = RecordBatchBuilder(baseOffset: batch.baseOffset)
         for records in stored {
-            for index in records.records.indices where range.contains(records.records[index].offset) {
-                builder.append(records, index)
-            }
+            for index in records.indices(in: range) { builder.append(records, index) }
         }
         guard builder.digest != batch.digest else { return }
         // Damage was reported already; anything else was changed with its checksum made good.
@@ -171,7 +169,7 @@ private struct Verification {
                         _ = try findDamage(file, below: partition.start)
                     }
                 } catch {
-                    guard error.code == "open-failed" else { throw error }
+                    guard ["no-such-file", "read-failed"].contains(error.code) else { throw error }
                     result.damaged.append(
                         DamagedRange(file: file.path, from: 0, to: record.bytes, sequences: 0..<0))
                 }

@@ -1,4 +1,5 @@
 import Base
+import Dispatch
 import RecordFormat
 
 /// What only the writer touches.
@@ -20,6 +21,10 @@ struct WriterState: Sendable {
     var unsynced: [(partition: TopicPartition, entry: BatchEntry)] = []
     var hasUnsynced = false
     var bytesSinceSync = 0
+    /// When the oldest unsynced byte was written, in nanoseconds of uptime.
+    var unsyncedSince: UInt64 = 0
+    /// Recorded time of the segment's first frame, milliseconds since 1970.
+    var oldestRecorded: Int64?
     /// Reused from group to group.
     var buffer: [UInt8] = []
 }
@@ -111,7 +116,12 @@ extension EmbeddedLog {
             state.writeTicket = state.nextTicket
             state.pendingBytes = 0
         }
-        shared.update { if $0.stopped == nil { $0.stopped = reason } }
+        shared.update { state in
+            guard state.stopped == nil else { return }
+            state.stopped = reason
+            state.version += 1
+        }
+        writer.withLock { $0?.hasUnsynced = false }
         for item in failed { item.completion(reason) }
     }
 
@@ -140,11 +150,18 @@ extension EmbeddedLog {
             }
             state.segment.end = end
             state.previousHash = hash
+            if !state.hasUnsynced { state.unsyncedSince = DispatchTime.now().uptimeNanoseconds }
             state.hasUnsynced = true
+            state.oldestRecorded = state.oldestRecorded ?? now
             state.bytesSinceSync += state.buffer.count
         }
-        // Relaxed appends wait for a sync of others, or for the next quiet moment.
-        guard group.isEmpty || group.contains(where: { $0.durability == .synced }) else { return }
+        // Relaxed appends wait for a sync of others, but neither for long nor for many bytes.
+        let waited = Double(DispatchTime.now().uptimeNanoseconds &- state.unsyncedSince) / 1e9
+        guard
+            group.isEmpty || group.contains(where: { $0.durability == .synced })
+                || state.bytesSinceSync >= EmbeddedLog.groupSize
+                || (options.hasThreads && waited >= options.relaxedDelay)
+        else { return }
         try sync(&state)
         if state.segment.end >= options.segmentSize { try roll(&state) }
     }
@@ -229,11 +246,30 @@ extension EmbeddedLog {
         state.segment = segment
         state.reserved = 0
         state.index = SegmentIndexFile()
+        state.oldestRecorded = nil
         state.keepsIndex = true
         state.prior = nil
         shared.update { $0.segments.append(segment) }
         maintenance.update { $0.sealed.append(sealed) }
         try EmbeddedLog.writeMark(state)
+    }
+
+    /// Ends a segment that has stood open for long, so that a quiet log moves, and is trimmed, all the same.
+    func rollOldSegment() throws(EventLogError) {
+        let now = options.wallClock().milliseconds
+        do throws(EventLogError) {
+            try writer.withLock { state throws(EventLogError) in
+                guard var current = state.take() else { return }
+                defer { state = current }
+                guard !current.hasUnsynced, let oldest = current.oldestRecorded, now - oldest > options.segmentAge,
+                    sequencer.withLock({ $0.stopped == nil })
+                else { return }
+                try roll(&current)
+            }
+        } catch {
+            stop(error, [])
+            throw error
+        }
     }
 
     /// Cuts the reserved space off, so that the file ends where its last frame does.

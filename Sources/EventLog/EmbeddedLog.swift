@@ -29,7 +29,7 @@ package final class EmbeddedLog: EventLog {
     let cache: FileCache
     let hub: FollowerHub
     private let lock: Mutex<(any Sendable)?>
-    private let registrations = Monitor(())
+    private let registrations = Monitor<[String: ProducerIdentity]>([:])
     private let threads = Mutex<[BlockingThread]>([])
 
     package struct Options: Sendable {
@@ -39,10 +39,14 @@ package final class EmbeddedLog: EventLog {
         package var wallClock: @Sendable () -> Instant = { Instant.wallClock() }
         /// What batches become when they move out of the WAL.
         package var rewriting = RewriteSizes()
+        /// Keys that one compaction holds in memory (about 100 bytes each).
+        package var compactionKeys = CompactionDecision.keyLimit
         /// False: nothing happens by itself; `commitReady` and `maintain` are called by whoever drives the log.
         package var hasThreads = true
         /// How long a relaxed append may wait for the disk, in seconds.
         package var relaxedDelay = 0.05
+        /// Milliseconds after which a WAL segment is sealed although it is not full.
+        package var segmentAge: Int64 = 3_600_000
         /// Seconds between two looks at retention and compaction.
         package var maintenanceInterval = 30.0
         package init() {}
@@ -161,9 +165,9 @@ package final class EmbeddedLog: EventLog {
             throw EventLogError("bad-producer", "a producer's name has 1 to \(Limits.nameLength) bytes")
         }
         try declare(EmbeddedLog.producersTopic)
-        return try registrations.withLock { _ throws(EventLogError) in
+        return try registrations.withLock { names throws(EventLogError) in
             let partition = TopicPartition(EmbeddedLog.producersTopic.name, 0)
-            let known = try ProducerRegistration.all(self).last { name != nil && $0.name == name }
+            let known = name.flatMap { names[$0] }
             if let known, known.epoch == Int16.max {
                 throw EventLogError(
                     "producer-exhausted",
@@ -177,18 +181,38 @@ package final class EmbeddedLog: EventLog {
             if !options.hasThreads { while commitReady() {} }
             _ = try box.wait(until: { $0 })?.get()
             sequencer.update { $0.epochs[registration.id] = registration.epoch }
+            if let name { names[name] = ProducerIdentity(id: registration.id, epoch: registration.epoch) }
             return ProducerIdentity(id: registration.id, epoch: registration.epoch)
+        }
+    }
+
+    /// Learns from the log which producers were registered.
+    func recallProducers() throws(EventLogError) {
+        let known = try ProducerRegistration.all(self)
+        guard !known.isEmpty else { return }
+        try declare(EmbeddedLog.producersTopic)
+        registrations.withLock { names in
+            for registration in known {
+                guard let name = registration.name, registration.epoch >= names[name]?.epoch ?? 0 else { continue }
+                names[name] = ProducerIdentity(id: registration.id, epoch: registration.epoch)
+            }
+        }
+        sequencer.withLock { state in
+            for registration in known {
+                state.epochs[registration.id] = max(state.epochs[registration.id] ?? 0, registration.epoch)
+            }
         }
     }
 
     // MARK: Following
 
     package func waitForChange(after version: UInt64, seconds: Double) -> UInt64 {
-        shared.wait(seconds: seconds) { $0.version > version || $0.stopped != nil ? $0.version : nil } ?? version
+        shared.wait(seconds: seconds) { $0.version > version ? $0.version : nil } ?? version
     }
 
     package func changes() -> AsyncStream<UInt64> {
         AsyncStream(bufferingPolicy: .bufferingNewest(1)) { continuation in
+            guard !hub.isClosed else { return continuation.finish() }
             let number = shared.update { state in
                 state.nextFollower += 1
                 state.followers[state.nextFollower] = continuation

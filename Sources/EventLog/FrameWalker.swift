@@ -12,12 +12,15 @@ struct FrameWalker {
     let file: any LogFile
     var offset: Int64
     let end: Int64
+    /// No frame behind damage may begin before it: what looks like one is an event's data.
+    var nextSequence: UInt64 = 0
 
     mutating func next() throws(EventLogError) -> Step? {
         guard offset < end else { return nil }
         if let (description, bytes) = try frame(at: offset) {
             let at = offset
             offset += Int64(description.size)
+            nextSequence = description.endSequence
             return .frame(description, at: at, bytes: bytes)
         }
         return .damage(from: offset, resume: try resume(after: offset))
@@ -34,12 +37,10 @@ struct FrameWalker {
 
     func frame(at offset: Int64) throws(EventLogError) -> (LogFrame.Description, [UInt8])? {
         guard offset + Int64(LogFrame.headerSize) <= end else { return nil }
-        let head = try file.read(at: offset, count: LogFrame.headerSize)
-        guard let size = head.withUnsafeBytes({ LogFrame.statedSize($0) })?.frame, Int64(size) <= end - offset else {
-            return nil
-        }
-        let bytes = try file.read(at: offset, count: size)
-        guard bytes.count == size else { return nil }
+        guard let head = try readable(at: offset, count: LogFrame.headerSize),
+            let size = head.withUnsafeBytes({ LogFrame.statedSize($0) })?.frame, Int64(size) <= end - offset,
+            let bytes = try readable(at: offset, count: size), bytes.count == size
+        else { return nil }
         do {
             return (try bytes.withRaw { raw throws(EventLogError) in try LogFrame.decode(raw) }, bytes)
         } catch {
@@ -50,10 +51,21 @@ struct FrameWalker {
     /// The envelope at a place where the frame as a whole is damaged, for learning what was lost.
     func salvage(at offset: Int64) throws(EventLogError) -> LogFrame.Description? {
         guard offset + Int64(LogFrame.headerSize) <= end else { return nil }
-        let head = try file.read(at: offset, count: LogFrame.headerSize)
-        guard let size = head.withUnsafeBytes({ LogFrame.statedSize($0) })?.envelope else { return nil }
-        let bytes = try file.read(at: offset, count: size)
+        guard let head = try readable(at: offset, count: LogFrame.headerSize),
+            let size = head.withUnsafeBytes({ LogFrame.statedSize($0) })?.envelope,
+            let bytes = try readable(at: offset, count: size)
+        else { return nil }
         return bytes.withUnsafeBytes { try? LogFrame.decodeEnvelope($0) }
+    }
+
+    /// nil where the disk gives an error instead of bytes: damage like any other.
+    private func readable(at offset: Int64, count: Int) throws(EventLogError) -> [UInt8]? {
+        do {
+            return try file.read(at: offset, count: count)
+        } catch {
+            guard error.code == "read-failed" else { throw error }
+            return nil
+        }
     }
 
     /// Looks byte by byte for the next magic number that begins a valid frame.
@@ -61,11 +73,19 @@ struct FrameWalker {
         var from = start + 1
         let magic = withUnsafeBytes(of: LogFrame.magic.littleEndian) { [UInt8]($0) }
         while from < end {
-            let bytes = try file.read(at: from, count: Int(min(1 << 20, end - from)))
+            guard let bytes = try readable(at: from, count: Int(min(1 << 20, end - from))) else {
+                // A part that the disk does not give at all: the search goes on behind its page.
+                from += 4096
+                continue
+            }
             guard bytes.count >= 4 else { return nil }
             for index in 0...(bytes.count - 4) where bytes[index] == magic[0] && bytes[index + 1] == magic[1] {
                 guard bytes[index + 2] == magic[2], bytes[index + 3] == magic[3] else { continue }
-                if let found = try frame(at: from + Int64(index)) { return (found.0, from + Int64(index)) }
+                if let found = try frame(at: from + Int64(index)), found.0.firstSequence >= nextSequence,
+                    found.0.durableThrough <= found.0.firstSequence
+                {
+                    return (found.0, from + Int64(index))
+                }
             }
             from += Int64(bytes.count - 3)
             if bytes.count < 1 << 20 { return nil }

@@ -124,6 +124,8 @@ struct IdentifierHistory: Sendable {
         files.sort { $0.firstSequence < $1.firstSequence }
     }
 
+    mutating func remove(_ file: IdentifierFile) { files.removeAll { $0 === file } }
+
     /// Lets the oldest files go as long as no topic's horizon reaches them.
     mutating func forget(recordedBefore time: Int64) -> [IdentifierFile] {
         let gone = Array(files.prefix { $0.newestRecorded < time })

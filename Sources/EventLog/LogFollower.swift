@@ -114,7 +114,14 @@ package actor LogFollower {
             for step in partitions.indices {
                 let partition = partitions[(turn + step) % partitions.count]
                 let from = positions[partition] ?? 0
-                let batches = try await read(partition, from)
+                let batches: [RecordBatch]
+                do {
+                    batches = try await read(partition, from)
+                } catch {
+                    // The next call asks the others first.
+                    turn = (turn + step + 1) % partitions.count
+                    throw error
+                }
                 guard let last = batches.last else { continue }
                 positions[partition] = last.header.lastOffset + 1
                 turn = (turn + step + 1) % partitions.count
@@ -123,6 +130,14 @@ package actor LogFollower {
             await hub.wait(partitions, since: seen)
         }
         return nil
+    }
+
+    /// Goes on at another offset of a partition, behind damage for example.
+    package func seek(_ partition: TopicPartition, to offset: Int64) throws(EventLogError) {
+        guard positions[partition] != nil else {
+            throw EventLogError("unknown-partition", "this follower does not follow \(partition)")
+        }
+        positions[partition] = offset
     }
 
     private func read(_ partition: TopicPartition, _ from: Int64) async throws -> [RecordBatch] {

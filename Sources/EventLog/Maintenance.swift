@@ -56,16 +56,46 @@ extension EmbeddedLog {
         guard !options.readOnly else {
             throw EventLogError("read-only", "the log in \(volume.path) was opened for reading only")
         }
-        try upkeep.withLock { _ throws(EventLogError) in
-            try indexSealed()
-            while let sealed = maintenance.withLock({ $0.closing && options.hasThreads ? nil : $0.sealed.first }) {
-                try rewrite(sealed)
+        // One step that fails does not keep the others from their work; the first failure is reported.
+        var failure: EventLogError?
+        func attempt(_ step: () throws(EventLogError) -> Void) {
+            do throws(EventLogError) { try step() } catch { failure = failure ?? error }
+        }
+        upkeep.withLock { _ in
+            attempt { () throws(EventLogError) in try rollOldSegment() }
+            attempt { () throws(EventLogError) in try indexSealed() }
+            // First what makes room.
+            attempt { () throws(EventLogError) in try retain() }
+            attempt { () throws(EventLogError) in
+                // Never without its ids on disk: they may not be had from the partition files later.
+                while !isClosing, let sealed = maintenance.withLock({ $0.sealed.first }), sealed.isIndexed {
+                    try rewrite(sealed)
+                    // Others may have been sealed meanwhile; their ids leave the memory first.
+                    try indexSealed()
+                }
             }
-            try rebuildDamagedIdentifiers()
-            try retain()
-            try compact(all: compacts)
-            try forgetIdentifiers()
-            maintenance.withLock { $0.failure = nil }
+            attempt { () throws(EventLogError) in try retain() }
+            attempt { () throws(EventLogError) in try rebuildDamagedIdentifiers() }
+            attempt { () throws(EventLogError) in try compact(all: compacts) }
+            attempt { () throws(EventLogError) in try forgetIdentifiers() }
+            let now = options.wallClock().milliseconds
+            sequencer.withLock { $0.producers.expire(now: now) }
+            attempt { () throws(EventLogError) in try writeMissingIndexes() }
+            maintenance.withLock { $0.failure = failure }
+        }
+        if let failure { throw failure }
+    }
+
+    /// A log that closes breaks its upkeep off between two steps.
+    var isClosing: Bool { maintenance.withLock { $0.closing } && options.hasThreads }
+
+    /// Indexes that were rebuilt in memory are written beside their files again.
+    private func writeMissingIndexes() throws(EventLogError) {
+        let files = shared.withLock { state in state.partitions.list.flatMap(\.files) }
+        for file in files {
+            guard let index = file.rebuiltIndex else { continue }
+            try volume.replace(PartitionFile.indexPath(file.path), with: index, durable: false)
+            file.indexWasWritten()
         }
     }
 
@@ -164,7 +194,13 @@ extension EmbeddedLog {
             } else {
                 built = try rebuildActiveIdentifiers(file)
             }
-            if let built { sequencer.withLock { $0.identifiers.place(built) } }
+            if let built {
+                sequencer.withLock { $0.identifiers.place(built) }
+            } else {
+                // Everything it was built from is trimmed: what it held cannot be known any more.
+                sequencer.withLock { $0.identifiers.remove(file) }
+                try volume.remove(Segment.identifierPath(file.firstSequence))
+            }
         }
     }
 
@@ -247,7 +283,7 @@ extension SegmentIndexFile {
     mutating func identify(_ partition: TopicPartition, _ records: RecordBatch, _ range: Range<Int64>) {
         let seed = IdentifierTable.topicSeed(partition.topic)
         let number = number(of: partition)
-        for record in records.records.indices where range.contains(records.records[record].offset) {
+        for record in records.indices(in: range) {
             let event = StoredEvent(batch: records, index: record)
             let hash = IdentifierTable.hash(topic: seed, source: event.header(EventHeader.source) ?? "", id: event.id)
             identifiers.append(IdentifierFile.Entry(hash: hash, partition: number, offset: event.offset))

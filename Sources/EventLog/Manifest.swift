@@ -258,7 +258,7 @@ extension Manifest {
         if newest == nil, !damaged.isEmpty {
             throw EventLogError(
                 "manifest-damaged",
-                "\(damaged.joined(separator: " and ")) in \(volume.path) are damaged; `headrace log repair` builds a new one from the files",
+                "\(damaged.joined(separator: " and ")) in \(volume.path) are damaged; put one of them back from a backup. Nothing was changed",
                 fault: .world)
         }
         return newest

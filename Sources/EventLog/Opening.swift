@@ -24,14 +24,11 @@ extension EmbeddedLog {
         var tail: WriterState?
         if !options.readOnly { tail = try opening.startWriting() }
         let log = EmbeddedLog(opening, volume: volume, options: options, lock: lock, tail: tail)
-        let registrations = try ProducerRegistration.all(log)
-        if !registrations.isEmpty {
-            try log.declare(producersTopic)
-            log.sequencer.withLock { state in
-                for registration in registrations {
-                    state.epochs[registration.id] = max(state.epochs[registration.id] ?? 0, registration.epoch)
-                }
-            }
+        do throws(EventLogError) {
+            try log.recallProducers()
+        } catch {
+            log.close()
+            throw error
         }
         return log
     }
@@ -75,7 +72,11 @@ struct Opening {
             mark = DurableMark(bytes)
             markIsDamaged = mark == nil
         }
-        manifest = try Manifest.load(volume) ?? Manifest()
+        if let known = try Manifest.load(volume) {
+            manifest = known
+        } else {
+            try refuseWithoutManifest(names)
+        }
         if !options.readOnly { try manifest.restoreCopies(volume) }
         try tidy(names)
         adoptManifest()
@@ -92,8 +93,11 @@ struct Opening {
         shared.lastHash = lastHash
         sequencer.nextSequence = nextSequence
         for number in shared.partitions.list.indices {
+            if unknownLost > 0 {
+                shared.partitions[number].lostEnd = shared.partitions[number].end + unknownLost
+            }
             let known = shared.partitions[number]
-            sequencer.setNextOffset(known.partition, known.end + unknownLost)
+            sequencer.setNextOffset(known.partition, known.end)
         }
         report.events = nextSequence
         report.damaged = shared.damaged
@@ -107,6 +111,17 @@ struct Opening {
             "old-format",
             "\(volume.path)/\(first) has format 1 of an earlier Headrace; this one reads format 2. Start with an empty directory and import again"
         )
+    }
+
+    /// A log of which segments have moved has a manifest; without it nobody knows which files are valid.
+    private func refuseWithoutManifest(_ names: [String]) throws(EventLogError) {
+        // Before the first segment has moved there is none, even when a chain file was begun.
+        guard let moved = names.first(where: { $0.hasSuffix(".chain") }), !names.contains(EmbeddedLog.Segment.path(0))
+        else { return }
+        throw EventLogError(
+            "manifest-damaged",
+            "\(volume.path) holds \(moved) but neither 'manifest' nor 'manifest.copy'; put one of them back from a backup. Nothing was changed",
+            fault: .world)
     }
 
     /// Takes away what an interrupted rewriting, trimming or compaction left: nothing that the manifest names.
@@ -126,7 +141,10 @@ struct Opening {
                 name.hasSuffix(".tmp") || (name.contains("/") && valid[name] == nil)
                 || (name.hasSuffix(".wal") && (UInt64(name.dropLast(4)) ?? .max) < manifest.rewrittenThrough)
                 || (name.hasSuffix(".chain") && !manifest.chains.contains { $0.path == name })
-            if isLeftover {
+            if isLeftover, manifest.damaged.contains(where: { $0.file == EmbeddedLog.quarantine + "/" + name }) {
+                try volume.makeDirectory(EmbeddedLog.quarantine)
+                try volume.rename(name, EmbeddedLog.quarantine + "/" + name)
+            } else if isLeftover {
                 try volume.remove(name)
                 report.removed.append(name)
             } else if let bytes = valid[name], bytes >= 0 {
@@ -165,6 +183,13 @@ struct Opening {
             report.rebuiltIndexes.append(path)
             guard !options.readOnly,
                 let file = try? IdentifierRebuild(cache: cache, manifest: manifest).build(chain)
+            else { continue }
+            sequencer.identifiers.place(file)
+        }
+        // Segments of which everything was trimmed have no chain any more, but their ids count.
+        for name in names.sorted() where name.hasSuffix(".ids") {
+            guard let first = UInt64(name.dropLast(4)), first < manifest.chainStart, let file = identifiers(first),
+                file.endSequence > manifest.identifiersFrom
             else { continue }
             sequencer.identifiers.place(file)
         }
@@ -402,10 +427,12 @@ struct Opening {
         }
         let segment = shared.segments[shared.segments.count - 1]
         if segment.file.size > segment.end { try segment.file.truncate(to: segment.end) }
-        let state = WriterState(
+        var state = WriterState(
             segment: segment, index: lastIndex, keepsIndex: lastIsIntact, prior: lastPrior, previousHash: lastHash,
             durableSequence: nextSequence, writtenSequence: nextSequence,
             mark: try volume.open(DurableMark.path, .create))
+        // Counted anew from here: it only decides when a quiet segment is sealed.
+        state.oldestRecorded = segment.end > 0 ? options.wallClock().milliseconds : nil
         try rewriteTail(of: segment)
         try segment.file.sync()
         try EmbeddedLog.writeMark(state)

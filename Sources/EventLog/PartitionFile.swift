@@ -13,6 +13,7 @@ final class PartitionFile: Sendable {
     let path: String
     private let cache: FileCache
     private let index: Mutex<[BatchEntry]?>
+    private let rebuilt = Mutex<[UInt8]?>(nil)
 
     init(_ partition: TopicPartition, _ record: Manifest.File, _ cache: FileCache, index: [BatchEntry]? = nil) {
         self.partition = partition
@@ -65,17 +66,18 @@ final class PartitionFile: Sendable {
             entries = stored
         } else {
             entries = try BatchWalker(file: try file(), end: record.bytes).entries()
-            // Only derived: if it cannot be written now, it is rebuilt next time.
             let encoded = PartitionFile.encodeIndex(entries)
-            if PartitionFile.stamp(encoded) == record.indexStamp {
-                try? cache.volume.replace(PartitionFile.indexPath(path), with: encoded, durable: false)
-            }
+            if PartitionFile.stamp(encoded) == record.indexStamp { rebuilt.withLock { $0 = encoded } }
         }
         index.withLock { $0 = entries }
         return entries
     }
 
     func file() throws(EventLogError) -> any LogFile { try cache.file(path) }
+
+    /// An index that had to be built from the file, for the upkeep to write.
+    var rebuiltIndex: [UInt8]? { rebuilt.withLock { $0 } }
+    func indexWasWritten() { rebuilt.withLock { $0 = nil } }
 }
 
 /// Open files of a volume, the ones used longest ago closed first. Sendable because its table is behind a lock.

@@ -34,15 +34,18 @@ struct PartitionTable: Sendable {
             return low
         }
 
-        func fileIndex(endingAfter offset: Int64) -> Int {
-            var low = 0
-            var high = files.count
-            while low < high {
-                let middle = (low + high) / 2
-                if files[middle].record.end <= offset { low = middle + 1 } else { high = middle }
-            }
-            return low
+        func fileIndex(endingAfter offset: Int64) -> Int { PartitionTable.index(in: files, endingAfter: offset) }
+    }
+
+    /// Index of the first file that ends after an offset.
+    static func index(in files: [PartitionFile], endingAfter offset: Int64) -> Int {
+        var low = 0
+        var high = files.count
+        while low < high {
+            let middle = (low + high) / 2
+            if files[middle].record.end <= offset { low = middle + 1 } else { high = middle }
         }
+        return low
     }
 
     private(set) var list: [Partition] = []

@@ -67,6 +67,13 @@ struct Sequencer: Sendable {
                 "the topic '\(layout.name)' has \(known.partitions) partitions; their number cannot become \(layout.partitions)"
             )
         }
+        let highest = partitions.filter { $0.topic == layout.name }.map(\.partition).max() ?? 0
+        guard highest < layout.partitions else {
+            throw EventLogError(
+                "topic-conflict",
+                "the topic '\(layout.name)' has events in partition \(highest); their number cannot become \(layout.partitions)"
+            )
+        }
         layouts[layout.name] = layout
         topicSeeds[layout.name] = IdentifierTable.topicSeed(layout.name)
         for partition in 0..<layout.partitions { _ = number(of: TopicPartition(layout.name, partition)) }
@@ -103,8 +110,13 @@ struct Sequencer: Sendable {
     // MARK: Batches
 
     mutating func decide(_ append: BatchAppend, now: Int64) throws(EventLogError) -> BatchPlan {
-        try admit(refusable: false)
+        try admit(refusable: append.refusable)
         let layout = try layout(append.partition.topic)
+        guard !layout.isCompacted || !append.batch.hasKeylessRecord else {
+            throw EventLogError(
+                "key-required",
+                "the topic '\(layout.name)' keeps the newest event of each key, so every record needs one")
+        }
         guard append.partition.partition >= 0, append.partition.partition < layout.partitions else {
             throw unknownPartition(layout, append.partition.partition)
         }
@@ -251,8 +263,9 @@ struct Sequencer: Sendable {
         guard !append.expected.isEmpty else { return }
         var expected: [Int: Int64] = [:]
         for (partition, offset) in append.expected {
-            guard let number = numbers[partition] else {
-                throw EventLogError("unknown-partition", "there is no partition \(partition)")
+            guard let number = numbers[partition], targets.contains(where: { $0.number == number }) else {
+                throw EventLogError(
+                    "bad-append", "an offset of \(partition) is expected, but the append has no event for it")
             }
             expected[number] = offset
         }

@@ -7,8 +7,22 @@ final class TailCache: Sendable {
     /// Decoded bytes kept; the oldest batches go first.
     static let limit = 32 << 20
 
+    /// The newest batches of one partition; those before `head` are gone.
+    private struct Line {
+        var batches: [RecordBatch] = []
+        var head = 0
+
+        mutating func dropFirst() {
+            guard head < batches.count else { return }
+            head += 1
+            guard head > 64, head * 2 > batches.count else { return }
+            batches.removeFirst(head)
+            head = 0
+        }
+    }
+
     private struct State {
-        var partitions: [TopicPartition: [RecordBatch]] = [:]
+        var partitions: [TopicPartition: Line] = [:]
         var order: [(partition: TopicPartition, cost: Int)] = []
         var firstInOrder = 0
         var size = 0
@@ -23,10 +37,11 @@ final class TailCache: Sendable {
     /// Batches from the one that holds `offset`, in order and without a gap; nil when that one is not here.
     func batches(_ partition: TopicPartition, from offset: Int64, maxBytes: Int) -> [RecordBatch]? {
         state.withLock { state in
-            guard let list = state.partitions[partition], let last = list.last, offset <= last.header.lastOffset else {
-                return nil
-            }
-            var low = 0
+            guard let line = state.partitions[partition], let last = line.batches.last,
+                offset <= last.header.lastOffset
+            else { return nil }
+            let list = line.batches
+            var low = line.head
             var high = list.count
             while low < high {
                 let middle = (low + high) / 2
@@ -48,11 +63,11 @@ final class TailCache: Sendable {
     func insert(_ batches: [RecordBatch], _ partition: TopicPartition) {
         state.withLock { state in
             for batch in batches {
-                let last = state.partitions[partition]?.last?.header.lastOffset
+                let last = state.partitions[partition]?.batches.last?.header.lastOffset
                 if let last, batch.header.baseOffset <= last { continue }
                 if let last, batch.header.baseOffset != last + 1 { drop(partition, &state) }
                 let cost = TailCache.cost(batch)
-                state.partitions[partition, default: []].append(batch)
+                state.partitions[partition, default: Line()].batches.append(batch)
                 state.order.append((partition, cost))
                 state.size += cost
             }
@@ -60,8 +75,8 @@ final class TailCache: Sendable {
                 let (partition, cost) = state.order[state.firstInOrder]
                 state.firstInOrder += 1
                 state.size -= cost
-                guard cost > 0, !(state.partitions[partition]?.isEmpty ?? true) else { continue }
-                state.partitions[partition]?.removeFirst()
+                // A cost of nothing: it went before with its whole line.
+                if cost > 0 { state.partitions[partition]?.dropFirst() }
             }
             if state.firstInOrder > 4096 {
                 state.order.removeFirst(state.firstInOrder)
@@ -71,7 +86,7 @@ final class TailCache: Sendable {
     }
 
     private func drop(_ partition: TopicPartition, _ state: inout State) {
-        state.partitions[partition] = []
+        state.partitions[partition] = Line()
         for index in state.firstInOrder..<state.order.count where state.order[index].partition == partition {
             state.size -= state.order[index].cost
             state.order[index].cost = 0

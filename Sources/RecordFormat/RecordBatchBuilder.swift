@@ -58,6 +58,9 @@ package struct EncodedBatch: Sendable {
     /// SHA-256 of the records before compression. It stays the same when the records are compressed again.
     package let digest: Digest
     package let producer: ProducerStamp
+    package let hasKeylessRecord: Bool
+    /// Bytes of the records before compression.
+    package let recordBytes: Int
 
     /// Writes the offset of the first record; the CRC does not cover it.
     package mutating func stamp(baseOffset: Int64) { RecordBatchLayout.stamp(&bytes, baseOffset: baseOffset) }
@@ -69,6 +72,7 @@ package struct RecordBatchBuilder: Sendable {
     package private(set) var count = 0
     package private(set) var baseTimestamp: Int64 = 0
     package private(set) var maxTimestamp: Int64 = .min
+    private var hasKeylessRecord = false
     private let baseOffset: Int64
     private let deleteHorizon: Int64?
 
@@ -107,6 +111,7 @@ package struct RecordBatchBuilder: Sendable {
     package mutating func append(key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?, time: Int64) {
         let timeDelta = note(time)
         let keyLength = key?.count ?? -1
+        if keyLength < 0 { hasKeylessRecord = true }
         let valueLength = value?.count ?? -1
         let total =
             2 + ByteWriter.varintLength(timeDelta) + ByteWriter.varintLength(Int64(count))
@@ -237,7 +242,7 @@ package struct RecordBatchBuilder: Sendable {
         RecordBatchLayout.seal(&out.bytes)
         return EncodedBatch(
             bytes: out.bytes, baseOffset: baseOffset, count: count, maxTimestamp: maxTimestamp, digest: digest,
-            producer: producer)
+            producer: producer, hasKeylessRecord: hasKeylessRecord, recordBytes: records.count)
     }
 }
 

@@ -37,6 +37,8 @@ package struct LogSimulation {
     let clock = Monitor<Int64>(1000)
     var producer: (identity: ProducerIdentity, next: Int32, last: [(sequence: Int32, token: Int, batch: EncodedBatch)])?
     var outcome = Outcome()
+    /// Then files may hold more than the manifest says, and damage there is no damage.
+    var upkeepFailed = false
     let trace: Bool
 
     package init(seed: UInt64, canary: SimulatedVolume.Canary? = nil, trace: Bool = false) {
@@ -68,6 +70,8 @@ package struct LogSimulation {
         options.partitionFileSize = [900, 3000][Int(seed / 3 % 2)]
         options.rewriting.joined = [300, 2000][Int(seed / 6 % 2)]
         options.rewriting.verbatim = 700
+        options.segmentAge = 900
+        options.compactionKeys = seed % 5 == 0 ? 12 : 1000
         let clock = clock
         options.wallClock = { Instant(milliseconds: clock.withLock { $0 }) }
         return options
@@ -116,9 +120,10 @@ package struct LogSimulation {
             } catch {
                 // A fault in the upkeep leaves the log as it is; the next pass goes on.
                 guard
-                    ["write-failed", "disk-full", "sync-failed", "read-failed", "open-failed", "upkeep-stopped"]
+                    ["write-failed", "disk-full", "sync-failed", "read-failed", "no-such-file", "upkeep-stopped"]
                         .contains(error.code)
                 else { throw error }
+                upkeepFailed = true
                 say("upkeep failed: \(error)")
             }
             try noteStarts(log)

@@ -119,7 +119,7 @@ package final class SimulatedVolume: LogVolume {
                 return SimulatedFile(path: path, inode: known, volume: self, generation: state.generation)
             }
             guard mode == .create || mode == .createNew else {
-                throw EventLogError("open-failed", "there is no \(path)", fault: .world)
+                throw EventLogError("no-such-file", "there is no \(path)", fault: .world)
             }
             if chance(state.faults.full, &state) {
                 throw EventLogError("disk-full", "no space for \(path)", fault: .world)
@@ -259,6 +259,7 @@ package final class SimulatedVolume: LogVolume {
             }
             let bit: UInt8 = 1 << UInt8.random(in: 0..<8, using: &state.random)
             inode.current[at] ^= bit
+            print("DEBUG", name, at, inode.current.count)
             if at < inode.durable.count { inode.durable[at] = inode.current[at] }
             state.inodes[number] = inode
             return name
