@@ -6,7 +6,15 @@ package struct TopicDefinition: Sendable {
     package let partitions: Int
     /// Type of records that carry no `ce_` headers.
     package let defaultType: String?
+    /// Of events with the same key only the newest stays.
     package let compacted: Bool
+    /// How long events are kept since they were recorded, in milliseconds, and how many bytes of a partition; nil for good.
+    package let retentionTime: Int64?
+    package let retentionBytes: Int64?
+    /// How long a tombstone stays readable once compaction met it, in milliseconds.
+    package let tombstoneTime: Int64
+    /// How long a repeated event id is recognised, in milliseconds; nil for good, 0 for never.
+    package let deduplicationTime: Int64?
     package let description: String
     package let schema: JSONSchema?
 
@@ -21,6 +29,20 @@ package struct TopicDefinition: Sendable {
         let cleanup = try reader.optionalString("cleanup") ?? "none"
         guard ["none", "compact"].contains(cleanup) else { throw reader.failure("'cleanup' is none or compact") }
         compacted = cleanup == "compact"
+        var retention = try reader.reader("retention")
+        retentionTime = try retention?.optionalSpan("time")
+        retentionBytes = try retention?.optionalInt("bytes").map { Int64($0) }
+        try retention?.finish()
+        tombstoneTime = try reader.optionalSpan("tombstones") ?? 24 * 3_600_000
+        switch try reader.optionalString("deduplicate") ?? "forever" {
+        case "forever": deduplicationTime = nil
+        case "never": deduplicationTime = 0
+        case let text:
+            guard let span = parseSpan(text), span > 0 else {
+                throw reader.failure("'deduplicate' is forever, never or a span such as 7d")
+            }
+            deduplicationTime = span
+        }
         if let body = reader.value("schema") {
             do {
                 schema = try JSONSchema(body)
@@ -31,6 +53,7 @@ package struct TopicDefinition: Sendable {
             schema = nil
         }
         try reader.finish()
+        guard retentionBytes ?? 1 > 0 else { throw reader.failure("'retention: bytes' must be positive") }
         guard TopicName.isLegal(name) else {
             throw reader.failure(
                 "'\(name)' is no topic name: letters, digits, '.', '_' and '-', at most \(Limits.nameLength)")

@@ -198,7 +198,16 @@ private struct Verification {
     private mutating func findDamage(_ file: PartitionFile, below offset: Int64) throws(EventLogError) -> Bool {
         var found = false
         let opened = try file.file()
-        for entry in try file.entries() where entry.end <= offset {
+        var covered: Int64 = 0
+        for entry in try file.entries() {
+            if entry.fileOffset > covered {
+                // Without its index, what is damaged here is no entry at all.
+                found = true
+                result.damaged.append(
+                    DamagedRange(file: file.path, from: covered, to: entry.fileOffset, sequences: 0..<0))
+            }
+            covered = entry.fileOffset + Int64(entry.size)
+            guard entry.end <= offset else { continue }
             let bytes = try opened.read(at: entry.fileOffset, count: Int(entry.size))
             let batch = try? bytes.withRaw { raw throws(RecordFormatError) in try RecordBatch(raw) }
             if let header = batch?.header, header.leaderEpoch == -1, header.baseOffset == entry.baseOffset { continue }

@@ -295,7 +295,8 @@ struct Sequencer: Sendable {
                 layout = try self.layout(topic)
                 last = (topic, layout)
             }
-            guard !layout.isCompacted || event.key != nil else {
+            // Progress belongs to the partition, not to a key, and always stays.
+            guard !layout.isCompacted || event.key != nil || event.type == EventType.progress else {
                 throw EventLogError(
                     "key-required",
                     "the topic '\(topic)' keeps the newest event of each key, so the event '\(event.id)' needs one")

@@ -34,7 +34,17 @@ package final class Gateway: Sendable {
     }
 
     package func declare(_ topic: TopicDefinition, reserved isReserved: Bool) throws(EventLogError) {
-        try log.declare(TopicLayout(name: topic.name, partitions: topic.partitions))
+        let deduplication: Deduplication =
+            switch topic.deduplicationTime {
+            case nil: .forever
+            case 0: .never
+            case let time?: .milliseconds(time)
+            }
+        try log.declare(
+            TopicLayout(
+                name: topic.name, partitions: topic.partitions,
+                retention: Retention(milliseconds: topic.retentionTime, bytes: topic.retentionBytes),
+                isCompacted: topic.compacted, tombstoneRetention: topic.tombstoneTime, deduplication: deduplication))
         topics.withLock { $0[topic.name] = topic }
         if isReserved { reserved.withLock { _ = $0.insert(topic.name) } }
     }

@@ -259,7 +259,7 @@ package final class SimulatedVolume: LogVolume {
             }
             let bit: UInt8 = 1 << UInt8.random(in: 0..<8, using: &state.random)
             inode.current[at] ^= bit
-            print("DEBUG", name, at, inode.current.count)
+
             if at < inode.durable.count { inode.durable[at] = inode.current[at] }
             state.inodes[number] = inode
             return name
