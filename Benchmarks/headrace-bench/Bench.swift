@@ -51,14 +51,11 @@ struct LogBench: AsyncParsableCommand {
         func fresh(_ name: String) throws -> EmbeddedLog {
             let path = directory + "/" + name
             try? FileManager.default.removeItem(atPath: path)
-            var options = EmbeddedLog.Options()
-            if let s = ProcessInfo.processInfo.environment["SEG"] { options.segmentSize = Int64(s)! << 20 }
-            return try EmbeddedLog.open(path, options: options)
+            return try EmbeddedLog.open(path)
         }
         var log = try fresh("plain")
         let plain = try LogBodies.appendPlain(log, payloads: lines, events: count)
         Figure(name: "log.append.plain", value: plain.perSecond, unit: "events/s").print()
-        FileHandle.standardError.write(Data("syncs \(log.statistics.syncs) batches \(count / 345)\n".utf8))
         log.close()
         log = try EmbeddedLog.open(directory + "/plain")
         try log.maintain()

@@ -18,6 +18,9 @@ package protocol NodeReading: AnyObject, Sendable {
     func definitions() throws -> JSON
     func apply(_ definitions: JSON) throws -> JSON
     func console() throws -> JSON
+    func logInspection() throws -> JSON
+    func logVerification() throws -> JSON
+    func logBackup(_ directory: String) throws -> JSON
     func metrics() throws -> String
     func readiness() -> (ready: Bool, reason: String)
 }
@@ -31,6 +34,8 @@ package func httpStatus(_ error: any DescribedError) -> Int {
         return 404
     case "body-too-large", "event-too-large", "append-too-large": return 413
     case "schema-violation", "future-timestamp", "bad-id", "no-data": return 422
+    case "not-empty", "bad-backup", "pinned", "offset-conflict", "producer-fenced", "out-of-order-sequence":
+        return 409
     case "reserved-topic", "reserved-name", "reserved-type": return 403
     case "in-force", "topic-conflict", "fed-by-connector": return 409
     case "log-saturated", "busy": return 429

@@ -69,6 +69,14 @@ package struct Routes: Sendable {
         work("/v1/audit/:kind") { node, request in
             try node.audit(request.parameters["kind"] ?? "", request.query["subject"] ?? "")
         }
+        read("/v1/log") { node, _ in try node.logInspection() }
+        work("/v1/log/verify") { node, _ in try node.logVerification() }
+        work("/v1/log/backup") { node, request in
+            guard let directory = (try? JSON(parsing: request.body))?["directory"]?.string else {
+                throw APIError("bad-json", "the body must be {\"directory\": an absolute path on the node's machine}")
+            }
+            return try node.logBackup(directory)
+        }
         work("/v1/replay") { node, request in try node.replay(to: request.query["to"]) }
         server.route("GET", "/v1/features/:view/:key") { [node] request in
             .json(try await node.features(view: request.parameters["view"] ?? "", key: request.parameters["key"] ?? ""))

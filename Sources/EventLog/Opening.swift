@@ -126,7 +126,6 @@ struct Opening {
 
     /// Takes away what an interrupted rewriting, trimming or compaction left: nothing that the manifest names.
     private mutating func tidy(_ names: [String]) throws(EventLogError) {
-        guard !options.readOnly else { return }
         var valid: [String: Int64] = [:]
         for partition in manifest.partitions {
             for file in partition.files {
@@ -141,13 +140,15 @@ struct Opening {
                 name.hasSuffix(".tmp") || (name.contains("/") && valid[name] == nil)
                 || (name.hasSuffix(".wal") && (UInt64(name.dropLast(4)) ?? .max) < manifest.rewrittenThrough)
                 || (name.hasSuffix(".chain") && !manifest.chains.contains { $0.path == name })
-            if isLeftover, manifest.damaged.contains(where: { $0.file == EmbeddedLog.quarantine + "/" + name }) {
+            if isLeftover, options.readOnly {
+                report.removed.append(name)
+            } else if isLeftover, manifest.damaged.contains(where: { $0.file == EmbeddedLog.quarantine + "/" + name }) {
                 try volume.makeDirectory(EmbeddedLog.quarantine)
                 try volume.rename(name, EmbeddedLog.quarantine + "/" + name)
             } else if isLeftover {
                 try volume.remove(name)
                 report.removed.append(name)
-            } else if let bytes = valid[name], bytes >= 0 {
+            } else if let bytes = valid[name], bytes >= 0, !options.readOnly {
                 let file = try volume.open(name, .write)
                 if file.size > bytes { try file.truncate(to: bytes) }
             }

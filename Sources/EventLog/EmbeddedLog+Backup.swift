@@ -1,0 +1,140 @@
+import Base
+import RecordFormat
+
+/// What a backup or a restoration did.
+package struct BackupReport: Sendable {
+    package var files = 0
+    /// Bytes that were not there yet.
+    package var copiedBytes: Int64 = 0
+    package var totalBytes: Int64 = 0
+    /// Events below this sequence are in it.
+    package var events: UInt64 = 0
+}
+
+extension EmbeddedLog {
+    /// Bytes copied at once.
+    private static let copySize = 1 << 20
+
+    /// Copies the log as it is at one moment, while it goes on. A second backup to the same place copies only what is new;
+    /// until it is done, the first one stays what it was.
+    package func backup(to target: any LogVolume) throws(EventLogError) -> BackupReport {
+        try target.makeDirectory("")
+        let lock = try target.lock()
+        defer { withExtendedLifetime(lock) {} }
+        // Nothing moves meanwhile; appends go on behind the end that is copied.
+        return try upkeep.withLock { _ throws(EventLogError) in
+            let manifest = maintenance.withLock { $0.manifest }
+            let (segments, mark) = shared.withLock { state in
+                (
+                    state.segments,
+                    DurableMark(
+                        segment: state.segments.last?.firstSequence ?? 0, end: state.segments.last?.end ?? 0,
+                        sequence: state.durableSequence, hash: state.lastHash)
+                )
+            }
+            let present = Set(try target.list())
+            try EmbeddedLog.refuseForeign(target, present, manifest, end: mark.sequence)
+            var report = BackupReport()
+            report.events = mark.sequence
+            var wanted: [(path: String, bytes: Int64)] = []
+            for partition in manifest.partitions {
+                for file in partition.files { wanted.append((file.path(partition.partition), file.bytes)) }
+                if !partition.files.isEmpty { try target.makeDirectory(Manifest.directory(partition.partition)) }
+            }
+            for chain in manifest.chains {
+                wanted.append((chain.path, chain.bytes))
+            }
+            for segment in segments { wanted.append((segment.path, segment.end)) }
+            for (path, bytes) in wanted {
+                report.copiedBytes += try copy(path, bytes, to: target, exists: present.contains(path))
+                report.totalBytes += bytes
+                report.files += 1
+            }
+            // Ids cannot always be had from the rest: events may be trimmed by then. They are small and replaced whole.
+            for path in try volume.list() where path.hasSuffix(".ids") {
+                guard let bytes = volume.contents(path) else { continue }
+                if target.contents(path) != bytes {
+                    try target.replace(path, with: bytes, durable: true)
+                    report.copiedBytes += Int64(bytes.count)
+                }
+                report.totalBytes += Int64(bytes.count)
+                report.files += 1
+            }
+            try finish(manifest, mark, on: target, keep: Set(wanted.map(\.path)))
+            return report
+        }
+    }
+
+    /// A backup of another log would be overwritten file by file.
+    private static func refuseForeign(
+        _ target: any LogVolume, _ present: Set<String>, _ manifest: Manifest, end: UInt64
+    ) throws(EventLogError) {
+        guard present.contains(where: { $0.hasSuffix(".wal") || $0.hasSuffix(".chain") }) else { return }
+        guard let mark = target.contents(DurableMark.path).flatMap({ DurableMark($0) }), mark.sequence <= end else {
+            throw EventLogError(
+                "bad-backup",
+                "\(target.path) holds a log that is longer than this one, or has no mark that can be read; take an empty directory"
+            )
+        }
+        if let known = try Manifest.load(target), known.generation > manifest.generation {
+            throw EventLogError(
+                "bad-backup", "\(target.path) holds a newer state of this log, or another log; take an empty directory")
+        }
+    }
+
+    /// Files only grow, so what is there is not copied again.
+    private func copy(
+        _ path: String, _ bytes: Int64, to target: any LogVolume, exists: Bool
+    ) throws(EventLogError) -> Int64 {
+        let from = try volume.open(path, .read)
+        let into = try target.open(path, .create)
+        let start = exists ? min(into.size, bytes) : 0
+        var offset = start
+        while offset < bytes {
+            let part = try from.read(at: offset, count: Int(min(Int64(EmbeddedLog.copySize), bytes - offset)))
+            guard !part.isEmpty else {
+                throw EventLogError(
+                    "rot",
+                    "\(volume.path)/\(path) ends at byte \(offset), \(bytes) are expected; run `headrace log verify`",
+                    fault: .world)
+            }
+            try into.write(part, at: offset)
+            offset += Int64(part.count)
+        }
+        if into.size > bytes { try into.truncate(to: bytes) }
+        try into.sync()
+        return bytes - start
+    }
+
+    /// The manifest makes the copy valid; only then goes what it no longer names.
+    private func finish(
+        _ manifest: Manifest, _ mark: DurableMark, on target: any LogVolume, keep: Set<String>
+    ) throws(EventLogError) {
+        for partition in manifest.partitions where !partition.files.isEmpty {
+            try target.syncDirectory(Manifest.directory(partition.partition))
+        }
+        try target.syncDirectory("")
+        for name in Manifest.names { try target.replace(name, with: manifest.encoded(), durable: true) }
+        try target.replace(DurableMark.path, with: mark.encoded(), durable: true)
+        let content = [".wal", ".chain", ".log", ".index"]
+        for path in try target.list() where content.contains(where: { path.hasSuffix($0) }) && !keep.contains(path) {
+            try target.remove(path)
+        }
+    }
+
+    /// Copies a backup into an empty directory and checks all of it.
+    package static func restore(
+        from source: any LogVolume, to target: any LogVolume
+    ) throws(EventLogError) -> (report: BackupReport, verification: LogVerification) {
+        try target.makeDirectory("")
+        guard try target.list().allSatisfy({ $0 == "LOCK" }) else {
+            throw EventLogError("not-empty", "\(target.path) is not empty; restore into a new data directory")
+        }
+        var options = Options()
+        options.readOnly = true
+        let backup = try open(source, options: options)
+        let report = try backup.backup(to: target)
+        let restored = try open(target, options: options)
+        return (report, try restored.verify())
+    }
+}

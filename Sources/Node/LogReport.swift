@@ -1,0 +1,116 @@
+import Base
+import EventLog
+
+/// What the log's files hold and whether they are whole, as JSON: the same from a running node and from a directory.
+package enum LogReport {
+    private static func range(_ range: Range<Int64>) -> JSON {
+        .array([.int(range.lowerBound), .int(range.upperBound)])
+    }
+
+    package static func inspection(_ log: EmbeddedLog) -> JSON {
+        let found = log.inspect()
+        let statistics = found.statistics
+        return .object([
+            "events": .int(Int64(statistics.events)), "head": .string(statistics.headHash.hex),
+            "movedThrough": .int(Int64(found.rewrittenThrough)), "chainFiles": .int(Int64(found.chains)),
+            "writeAmplification": .double(statistics.writeAmplification),
+            "segments": .array(
+                found.segments.map {
+                    .object([
+                        "file": .string($0.path), "firstSequence": .int(Int64($0.firstSequence)),
+                        "bytes": .int($0.bytes),
+                    ])
+                }),
+            "partitions": .array(
+                found.partitions.map {
+                    .object([
+                        "partition": .string($0.partition.description), "offsets": range($0.offsets),
+                        "files": .int(Int64($0.files)), "bytes": .int($0.bytes),
+                        "waitingBatches": .int(Int64($0.waiting)), "compactedThrough": .int($0.compactedThrough),
+                    ])
+                }),
+            "pins": .array(
+                found.pins.map { pin in
+                    .object([
+                        "name": .string(pin.name),
+                        "ranges": .object(
+                            Dictionary(uniqueKeysWithValues: pin.ranges.map { ($0.key.description, range($0.value)) })),
+                    ])
+                }),
+            "recovery": recovery(found.recovery),
+            "upkeep": statistics.maintenanceFailure.map { .string($0.description) } ?? .null,
+        ])
+    }
+
+    package static func recovery(_ report: RecoveryReport) -> JSON {
+        .object([
+            "truncatedBytes": .int(report.truncatedBytes),
+            "truncatedFile": report.truncatedFile.map { .string($0) } ?? .null,
+            "damaged": .array(report.damaged.map { .string($0.description) }),
+            "rebuilt": .array(report.rebuiltIndexes.map { .string($0) }),
+            "removed": .array(report.removed.map { .string($0) }), "scannedBytes": .int(report.scannedBytes),
+        ])
+    }
+
+    package static func verification(_ log: EmbeddedLog) throws -> JSON { json(try log.verify()) }
+
+    private static func json(_ check: LogVerification) -> JSON {
+        .object([
+            "verdict": .string(check.isIntact ? "INTACT" : "DAMAGED"), "frames": .int(Int64(check.frames)),
+            "events": .int(Int64(check.events)), "bytes": .int(check.bytes), "released": .int(Int64(check.released)),
+            "head": .string(check.head.hex), "damaged": .array(check.damaged.map { .string($0.description) }),
+            "rewritten": .array(
+                check.rewritten.map { found in
+                    let ranges = found.ranges.map {
+                        "\($0.partition) \($0.offsets.lowerBound)..<\($0.offsets.upperBound)"
+                    }
+                    return .string("\(found.file): \(ranges.joined(separator: ", "))")
+                }),
+        ])
+    }
+
+    private static func json(_ report: BackupReport) -> JSON {
+        .object([
+            "files": .int(Int64(report.files)), "copiedBytes": .int(report.copiedBytes),
+            "totalBytes": .int(report.totalBytes), "events": .int(Int64(report.events)),
+        ])
+    }
+
+    package static func backup(_ log: EmbeddedLog, to directory: String) throws -> JSON {
+        guard directory.hasPrefix("/") else {
+            throw NodeError("bad-path", "a backup goes to an absolute path, not '\(directory)'")
+        }
+        return json(try log.backup(to: DiskVolume(directory)))
+    }
+
+    package static func restore(from backup: String, to directory: String) throws -> JSON {
+        let (report, check) = try EmbeddedLog.restore(from: DiskVolume(backup), to: DiskVolume(directory))
+        return .object(["restored": json(report), "verification": json(check)])
+    }
+
+    package static func frames(_ directory: String, _ file: String, from: Int64, limit: Int) throws -> JSON {
+        let (frames, damaged) = try EmbeddedLog.frames(of: file, on: DiskVolume(directory), from: from, limit: limit)
+        return .object([
+            "frames": .array(
+                frames.map { frame in
+                    .object([
+                        "at": .int(frame.at), "bytes": .int(Int64(frame.size)),
+                        "firstSequence": .int(Int64(frame.sequences.lowerBound)),
+                        "events": .int(Int64(frame.sequences.count)),
+                        "recorded": .string(Instant(milliseconds: frame.recordedTime).description),
+                        "principal": .string(frame.principal),
+                        "batches": .array(
+                            frame.batches.map {
+                                .string("\($0.partition) \($0.offsets.lowerBound)..<\($0.offsets.upperBound)")
+                            }),
+                    ])
+                }), "damaged": .array(damaged.map { range($0) }),
+        ])
+    }
+}
+
+extension Node {
+    package func logInspection() throws -> JSON { LogReport.inspection(log) }
+    package func logVerification() throws -> JSON { try LogReport.verification(log) }
+    package func logBackup(_ directory: String) throws -> JSON { try LogReport.backup(log, to: directory) }
+}

@@ -1,0 +1,180 @@
+import ArgumentParser
+import Base
+import EventLog
+import Foundation
+import Node
+
+/// The log's own commands: they ask the node that runs, and look at the files themselves when there is none.
+struct Log: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Look at the log's files, check them, copy them, bring them back.",
+        subcommands: [Inspect.self, Verify.self, Backup.self, Restore.self, Repair.self])
+
+    /// Asks a running node, or opens the log of the directory.
+    static func ask(
+        _ common: Common, _ method: String, _ path: String, body: [UInt8]? = nil, writes: Bool = false,
+        _ direct: (EmbeddedLog) throws -> JSON
+    ) async throws -> JSON {
+        let directory = NodeConfiguration(dataDirectory: common.data, platformTopics: "").logDirectory
+        if EmbeddedLog.isOwned(directory) {
+            let connection = try common.connection()
+            defer { connection.close() }
+            return try await connection.ask(method, path, body: body) { node in try direct(node.log) }
+        }
+        guard FileManager.default.fileExists(atPath: directory) else {
+            throw NodeError("unknown-data", "there is no log in '\(common.data)'")
+        }
+        var options = EmbeddedLog.Options()
+        options.readOnly = !writes
+        let log = try EmbeddedLog.open(directory, options: options)
+        defer { log.close() }
+        return try direct(log)
+    }
+}
+
+struct Inspect: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "What stands in the log's files.")
+    @OptionGroup var common: Common
+    @Option(name: .long, help: "A WAL segment of which to list the frames.") var file: String?
+    @Option(name: .long, help: "List frames from this byte on.") var from: Int64 = 0
+    @Option(name: .long, help: "List so many frames.") var limit = 50
+
+    func run() async throws {
+        try await reporting {
+            if let file {
+                let directory = NodeConfiguration(dataDirectory: common.data, platformTopics: "").logDirectory
+                let answer = try LogReport.frames(directory, file, from: from, limit: limit)
+                if common.json { return Terminal.print(answer) }
+                Terminal.table(
+                    ["at", "bytes", "sequence", "events", "recorded", "principal", "batches"],
+                    (answer["frames"]?.array ?? []).map { frame in
+                        ["at", "bytes", "firstSequence", "events", "recorded", "principal"].map {
+                            Terminal.cell(frame[$0] ?? .null)
+                        } + [(frame["batches"]?.array ?? []).compactMap(\.string).joined(separator: ", ")]
+                    })
+                for range in answer["damaged"]?.array ?? [] { print("damaged bytes: \(Terminal.cell(range))") }
+                return
+            }
+            let answer = try await Log.ask(common, "GET", "/v1/log") { LogReport.inspection($0) }
+            if common.json { return Terminal.print(answer) }
+            print("\(Terminal.cell(answer["events"] ?? .null)) events, head \(answer["head"]?.string ?? "")\n")
+            Terminal.table(
+                ["partition", "offsets", "files", "bytes", "in WAL", "compacted to"],
+                (answer["partitions"]?.array ?? []).map { row in
+                    ["partition", "offsets", "files", "bytes", "waitingBatches", "compactedThrough"].map {
+                        Terminal.cell(row[$0] ?? .null)
+                    }
+                })
+            print("")
+            Terminal.table(
+                ["WAL segment", "first sequence", "bytes"],
+                (answer["segments"]?.array ?? []).map { row in
+                    ["file", "firstSequence", "bytes"].map { Terminal.cell(row[$0] ?? .null) }
+                })
+            for damage in answer["recovery"]?["damaged"]?.array ?? [] { print("damaged: \(damage.string ?? "")") }
+            if let failure = answer["upkeep"]?.string { print("the upkeep failed: \(failure)") }
+        }
+    }
+}
+
+struct Verify: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Read everything, check every checksum, digest and link of the chain.")
+    @OptionGroup var common: Common
+
+    func run() async throws {
+        try await reporting {
+            let answer = try await Log.ask(common, "POST", "/v1/log/verify", body: []) {
+                try LogReport.verification($0)
+            }
+            common.json ? Terminal.print(answer) : Verify.show(answer)
+            if answer["verdict"]?.string != "INTACT" { throw ExitCode(11) }
+        }
+    }
+
+    static func show(_ answer: JSON) {
+        func cell(_ name: String) -> String { Terminal.cell(answer[name] ?? .null) }
+        print("\(cell("verdict"))  \(cell("events")) events in \(cell("frames")) appends, \(cell("bytes")) bytes")
+        print("head \(cell("head"))")
+        if (answer["released"]?.int ?? 0) > 0 { print("\(cell("released")) events were trimmed or compacted") }
+        for line in answer["damaged"]?.array ?? [] { print("damaged: \(line.string ?? "")") }
+        for line in answer["rewritten"]?.array ?? [] { print("rewritten: \(line.string ?? "")") }
+    }
+}
+
+struct Backup: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Copy the log as it is now; a second time only what is new.")
+    @OptionGroup var common: Common
+    @Argument(help: "The directory of the backup.") var directory: String
+
+    func run() async throws {
+        try await reporting {
+            let path = URL(filePath: directory).standardizedFileURL.path
+            let body = JSON.object(["directory": .string(path)]).canonical
+            let answer = try await Log.ask(common, "POST", "/v1/log/backup", body: body) {
+                try LogReport.backup($0, to: path)
+            }
+            if common.json { return Terminal.print(answer) }
+            func cell(_ name: String) -> String { Terminal.cell(answer[name] ?? .null) }
+            print(
+                "\(cell("events")) events, \(cell("totalBytes")) bytes in \(cell("files")) files; \(cell("copiedBytes")) bytes were new"
+            )
+        }
+    }
+}
+
+struct Restore: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Bring a backup back into an empty data directory and check it.")
+    @OptionGroup var common: Common
+    @Argument(help: "The directory of the backup.") var backup: String
+
+    func run() async throws {
+        try await reporting {
+            let directory = NodeConfiguration(dataDirectory: common.data, platformTopics: "").logDirectory
+            let answer = try LogReport.restore(from: backup, to: directory)
+            common.json ? Terminal.print(answer) : Verify.show(answer["verification"] ?? .null)
+            if answer["verification"]?["verdict"]?.string != "INTACT" { throw ExitCode(11) }
+        }
+    }
+}
+
+struct Repair: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Cut a torn tail, clear leftovers, build missing indexes. Readable events are never removed.")
+    @OptionGroup var common: Common
+    @Flag(name: .long, help: "Say what would be done, and change nothing.") var dryRun = false
+
+    func run() async throws {
+        try await reporting {
+            let directory = NodeConfiguration(dataDirectory: common.data, platformTopics: "").logDirectory
+            guard !EmbeddedLog.isOwned(directory) else {
+                throw NodeError(
+                    "locked",
+                    "a node owns the log in '\(common.data)'; it repairs what can be repaired when it starts. Stop it first"
+                )
+            }
+            let answer = try await Log.ask(common, "GET", "/v1/log", writes: !dryRun) { log in
+                if !dryRun { try log.maintain() }
+                return LogReport.recovery(log.recovery)
+            }
+            if common.json { return Terminal.print(answer) }
+            let would = dryRun ? "would be " : ""
+            if let file = answer["truncatedFile"]?.string {
+                print(
+                    "\(Terminal.cell(answer["truncatedBytes"] ?? .null)) bytes of a torn tail \(would)cut off \(file)")
+            }
+            for name in answer["removed"]?.array ?? [] {
+                print("\(name.string ?? "") \(would)removed: left by an interrupted step")
+            }
+            for name in answer["rebuilt"]?.array ?? [] { print("\(name.string ?? "") \(would)built again") }
+            for damage in answer["damaged"]?.array ?? [] { print("cannot be repaired: \(damage.string ?? "")") }
+            if answer["truncatedFile"]?.string == nil,
+                ["removed", "rebuilt", "damaged"].allSatisfy({ answer[$0]?.array?.isEmpty ?? true })
+            {
+                print("nothing to repair")
+            }
+        }
+    }
+}
