@@ -19,6 +19,11 @@ func product(_ name: String, _ package: String) -> Target.Dependency {
 let grdb = product("GRDB", "GRDB.swift")
 let crypto = product("Crypto", "swift-crypto")
 
+/// Only Fuzz/run asks for it: it links libFuzzer's main.
+let fuzzing: [Target] =
+    Context.environment["HEADRACE_FUZZ"] == nil
+    ? [] : [.executableTarget(name: "headrace-fuzz", dependencies: ["EventLog"], path: "Fuzz", exclude: ["run"])]
+
 let package = Package(
     name: "headrace",
     platforms: [.macOS(.v15)],
@@ -98,5 +103,5 @@ let package = Package(
                 "Simulation", grdb,
             ],
             path: "Tests", exclude: ["EndToEnd/Oracle", "Contract/Python"], swiftSettings: settings),
-    ]
+    ] + fuzzing
 )

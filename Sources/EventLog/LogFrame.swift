@@ -144,6 +144,15 @@ package enum LogFrame {
         return headrace_crc32c(0, covered.baseAddress, covered.count)
     }
 
+    /// Makes the envelope's CRC good where one begins.
+    static func reseal(_ frame: inout [UInt8]) {
+        guard let size = frame.withUnsafeBytes({ statedSize($0) })?.envelope, size <= frame.count else { return }
+        frame.withUnsafeMutableBytes { raw in
+            let value = crc(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(raw)[..<size]))
+            raw.storeBytes(of: value.littleEndian, toByteOffset: crcOffset, as: UInt32.self)
+        }
+    }
+
     /// The sizes a frame states at the start of `bytes`; nil when no frame starts there.
     package static func statedSize(_ bytes: UnsafeRawBufferPointer) -> (frame: Int, envelope: Int)? {
         guard bytes.count >= headerSize,
