@@ -20,9 +20,10 @@ package enum LogBodies {
         return Double(DispatchTime.now().uptimeNanoseconds - start) / 1e9
     }
 
-    /// Plain records in batches of about 64 KiB, LZ4, synced, no event ids; so many batches under way.
+    /// Plain records in batches of so many bytes before compression, LZ4, synced, no event ids; so many batches under way.
     package static func appendPlain(
-        _ log: any EventLog, payloads: [[UInt8]], events: Int, producers: Int = 2, underWay: Int = 5
+        _ log: any EventLog, payloads: [[UInt8]], events: Int, producers: Int = 2, underWay: Int = 5,
+        batchBytes: Int = 64 << 10
     ) throws -> Result {
         try log.declare(TopicLayout(name: topic.topic, partitions: 1, deduplication: .never))
         let state = Monitor((free: underWay, left: events, done: 0, failure: EventLogError?.none))
@@ -31,8 +32,8 @@ package enum LogBodies {
                 BlockingThread(name: "producer") {
                     var next = producer * 7919 % payloads.count
                     while true {
-                        var builder = RecordBatchBuilder(capacity: 72 << 10)
-                        while builder.size < 64 << 10 {
+                        var builder = RecordBatchBuilder(capacity: batchBytes + (8 << 10))
+                        while builder.size < batchBytes {
                             payloads[next].withUnsafeBytes { payload in
                                 let key = UnsafeRawBufferPointer(rebasing: payload[10..<min(16, payload.count)])
                                 builder.append(key: key, value: payload, time: Int64(next))

@@ -16,8 +16,9 @@ extension EmbeddedLog {
             return
         }
         var frame: [UInt8] = []
+        var batches: [LogFrame.NewBatch] = []
         if !plan.batches.isEmpty {
-            let batches = plan.batches.map { batch in
+            batches = plan.batches.map { batch in
                 var builder = RecordBatchBuilder()
                 for index in batch.events { builder.append(append.events[index].event) }
                 var encoded = builder.finish()
@@ -33,7 +34,7 @@ extension EmbeddedLog {
         let receipt = AppendReceipt(events: plan.receipts, durability: append.durability)
         hand(
             Ready(
-                frame: frame, firstSequence: plan.firstSequence,
+                frame: frame, batches: LogFrame.entries(of: batches, in: frame), firstSequence: plan.firstSequence,
                 eventCount: plan.batches.reduce(0) { $0 + $1.events.count }, identifiers: plan.identifiers,
                 durability: append.durability, cost: plan.cost,
                 completion: { error in completion(error.map { .failure($0) } ?? .success(receipt)) }),
@@ -59,21 +60,23 @@ extension EmbeddedLog {
                 sequence: plan.isDuplicate ? nil : plan.firstSequence),
             count: append.batch.count, duplicate: plan.isDuplicate, durability: append.durability)
         var frame: [UInt8] = []
+        var batches: [LogFrame.NewBatch] = []
         if !plan.isDuplicate {
             var batch = append.batch
             batch.stamp(baseOffset: plan.baseOffset)
+            batches = [
+                LogFrame.NewBatch(
+                    partition: partition, baseOffset: plan.baseOffset, batch: batch, isDeduplicated: false)
+            ]
             frame = LogFrame.encode(
                 firstSequence: plan.firstSequence, principal: append.principal, keyID: "",
-                batches: [
-                    LogFrame.NewBatch(
-                        partition: partition, baseOffset: plan.baseOffset, batch: batch,
-                        isDeduplicated: false)
-                ],
+                batches: batches,
                 interleave: [(0, append.batch.count)])
         }
         hand(
             Ready(
-                frame: frame, firstSequence: plan.firstSequence, eventCount: plan.isDuplicate ? 0 : append.batch.count,
+                frame: frame, batches: LogFrame.entries(of: batches, in: frame), firstSequence: plan.firstSequence,
+                eventCount: plan.isDuplicate ? 0 : append.batch.count,
                 identifiers: [], durability: append.durability, cost: plan.cost,
                 completion: { error in completion(error.map { .failure($0) } ?? .success(receipt)) }),
             ticket: plan.ticket)

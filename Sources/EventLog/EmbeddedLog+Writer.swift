@@ -17,6 +17,8 @@ struct WriterState: Sendable {
     let mark: any LogFile
     /// Bytes of the segment that are allocated on disk.
     var reserved: Int64 = 0
+    /// The upkeep knows that the segment will be full soon.
+    var askedForSpare = false
     /// Written and not yet synced: what readers will see then.
     var unsynced: [(partition: TopicPartition, entry: BatchEntry)] = []
     var hasUnsynced = false
@@ -133,7 +135,7 @@ extension EmbeddedLog {
         for var item in group where !item.frame.isEmpty {
             hash = LogFrame.seal(
                 &item.frame, previousHash: hash, recordedTime: now, durableThrough: state.durableSequence)
-            try EmbeddedLog.enter(item, at: start + Int64(state.buffer.count), now, &state)
+            EmbeddedLog.enter(item, at: start + Int64(state.buffer.count), now, &state)
             state.buffer.append(contentsOf: item.frame)
             state.writtenSequence = item.firstSequence + UInt64(item.eventCount)
         }
@@ -163,18 +165,21 @@ extension EmbeddedLog {
                 || (options.hasThreads && waited >= options.relaxedDelay)
         else { return }
         try sync(&state)
+        if !state.askedForSpare, state.segment.end > options.segmentSize / 4 {
+            state.askedForSpare = true
+            maintenance.update { $0.wantsSpare = true }
+        }
         if state.segment.end >= options.segmentSize { try roll(&state) }
     }
 
     /// Takes a frame's batches and ids into the index of its segment.
-    private static func enter(
-        _ item: Ready, at offset: Int64, _ now: Int64, _ state: inout WriterState
-    ) throws(EventLogError) {
-        let description = try item.frame.withRaw { raw throws(EventLogError) in try LogFrame.decodeEnvelope(raw) }
-        for batch in description.batches {
-            let entry = try entry(batch, item.frame, offset)
-            state.index.append(entry, batch.partition, batch.producer)
-            state.unsynced.append((batch.partition, entry))
+    private static func enter(_ item: Ready, at offset: Int64, _ now: Int64, _ state: inout WriterState) {
+        for (partition, entry, producer) in item.batches {
+            let placed = BatchEntry(
+                baseOffset: entry.baseOffset, end: entry.end, maxTime: entry.maxTime,
+                fileOffset: offset + entry.fileOffset, size: entry.size, count: entry.count)
+            state.index.append(placed, partition, producer)
+            state.unsynced.append((partition, placed))
         }
         for identifier in item.identifiers {
             state.index.identifiers.append(
@@ -239,12 +244,13 @@ extension EmbeddedLog {
     /// Seals the segment and begins the next. The index and the ids of the sealed one are written in the background.
     private func roll(_ state: inout WriterState) throws(EventLogError) {
         try sealFile(&state)
-        let segment = try EmbeddedLog.createSegment(volume, firstSequence: state.durableSequence)
+        let (segment, reserved) = try nextSegment(firstSequence: state.durableSequence)
         let sealed = SealedSegment(
             segment: state.segment, index: state.index, keepsIndex: state.keepsIndex, prior: state.prior,
             writtenTicket: sequencer.withLock { $0.writeTicket })
         state.segment = segment
-        state.reserved = 0
+        state.reserved = reserved
+        state.askedForSpare = false
         state.index = SegmentIndexFile()
         state.oldestRecorded = nil
         state.keepsIndex = true
@@ -296,6 +302,18 @@ extension EmbeddedLog {
         } catch {
             // Derived files only: the next start scans instead.
         }
+    }
+
+    /// The spare file under its own name, or a new one.
+    private func nextSegment(firstSequence: UInt64) throws(EventLogError) -> (Segment, reserved: Int64) {
+        let spare = maintenance.withLock { state in
+            defer { state.spare = nil }
+            return state.spare
+        }
+        guard let spare else { return (try EmbeddedLog.createSegment(volume, firstSequence: firstSequence), 0) }
+        try volume.rename(EmbeddedLog.spare, Segment.path(firstSequence))
+        try volume.syncDirectory("")
+        return (Segment(firstSequence: firstSequence, file: spare, end: 0), spare.size)
     }
 
     static func createSegment(_ volume: any LogVolume, firstSequence: UInt64) throws(EventLogError) -> Segment {

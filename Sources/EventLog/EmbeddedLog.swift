@@ -55,6 +55,8 @@ package final class EmbeddedLog: EventLog {
     /// A frame that waits for the writer. No frame: the append held only duplicates and waits for their disk.
     struct Ready: Sendable {
         var frame: [UInt8]
+        /// The frame's batches; their places are counted from its first byte.
+        let batches: [(partition: TopicPartition, entry: BatchEntry, producer: ProducerStamp)]
         let firstSequence: UInt64
         let eventCount: Int
         let identifiers: [(hash: (UInt64, UInt64), partition: TopicPartition, offset: Int64)]

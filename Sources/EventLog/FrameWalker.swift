@@ -79,8 +79,14 @@ struct FrameWalker {
                 continue
             }
             guard bytes.count >= 4 else { return nil }
-            for index in 0...(bytes.count - 4) where bytes[index] == magic[0] && bytes[index + 1] == magic[1] {
-                guard bytes[index + 2] == magic[2], bytes[index + 3] == magic[3] else { continue }
+            // A segment that was written full of zeros ahead of its use ends in many of them.
+            var place = bytes.firstIndex(of: magic[0]) ?? bytes.count
+            while place <= bytes.count - 4 {
+                let index = place
+                place = bytes[(index + 1)...].firstIndex(of: magic[0]) ?? bytes.count
+                guard bytes[index + 1] == magic[1], bytes[index + 2] == magic[2], bytes[index + 3] == magic[3] else {
+                    continue
+                }
                 if let found = try frame(at: from + Int64(index)), found.0.firstSequence >= nextSequence,
                     found.0.durableThrough <= found.0.firstSequence
                 {

@@ -123,6 +123,21 @@ package enum LogFrame {
         return out.bytes
     }
 
+    /// Where the batches stand in the frame that was made of them.
+    static func entries(
+        of batches: [NewBatch], in frame: [UInt8]
+    ) -> [(partition: TopicPartition, entry: BatchEntry, producer: ProducerStamp)] {
+        var start = frame.count - batches.reduce(0) { $0 + $1.batch.bytes.count }
+        return batches.map { batch in
+            defer { start += batch.batch.bytes.count }
+            let entry = BatchEntry(
+                baseOffset: batch.baseOffset, end: batch.baseOffset + Int64(batch.batch.count),
+                maxTime: batch.batch.maxTimestamp, fileOffset: Int64(start), size: Int32(batch.batch.bytes.count),
+                count: Int32(batch.batch.count))
+            return (batch.partition, entry, batch.batch.producer)
+        }
+    }
+
     /// Completes a frame in place and returns its hash.
     package static func seal(
         _ frame: inout [UInt8], previousHash: Digest, recordedTime: Int64, durableThrough: UInt64

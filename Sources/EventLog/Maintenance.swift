@@ -10,6 +10,9 @@ struct Maintenance: Sendable {
     var closing = false
     var isWoken = false
     var failure: EventLogError?
+    /// A file full of zeros that becomes the next WAL segment.
+    var spare: (any LogFile)?
+    var wantsSpare = false
     /// Set when nobody knows which manifest a crash would leave: then nothing is moved or removed until the next start.
     var stopped: EventLogError?
 }
@@ -33,7 +36,7 @@ extension EmbeddedLog {
         while true {
             let isClosing = maintenance.wait(seconds: options.maintenanceInterval) { state -> Bool? in
                 if state.closing { return true }
-                let hasWork = state.isWoken || (!state.sealed.isEmpty && state.failure == nil)
+                let hasWork = state.isWoken || state.wantsSpare || (!state.sealed.isEmpty && state.failure == nil)
                 state.isWoken = false
                 return hasWork ? false : nil
             }
@@ -62,6 +65,7 @@ extension EmbeddedLog {
             do throws(EventLogError) { try step() } catch { failure = failure ?? error }
         }
         upkeep.withLock { _ in
+            attempt { () throws(EventLogError) in try prepareSpare() }
             attempt { () throws(EventLogError) in try rollOldSegment() }
             attempt { () throws(EventLogError) in try indexSealed() }
             // First what makes room.
@@ -97,6 +101,29 @@ extension EmbeddedLog {
             try volume.replace(PartitionFile.indexPath(file.path), with: index, durable: false)
             file.indexWasWritten()
         }
+    }
+
+    /// Name of the spare file; it counts for nothing until it is renamed.
+    static let spare = "spare"
+
+    /// Writes the next segment full of zeros ahead of its use. Appends then overwrite blocks that are there already, and a
+    /// sync need not wait for the file system's journal, which would bring everybody else's data to disk with it.
+    private func prepareSpare() throws(EventLogError) {
+        let isWanted = maintenance.withLock { state in
+            defer { state.wantsSpare = false }
+            return state.wantsSpare && state.spare == nil && !state.closing
+        }
+        guard isWanted else { return }
+        let file = try volume.open(EmbeddedLog.spare, .create)
+        try file.truncate(to: 0)
+        let zeros = [UInt8](repeating: 0, count: Int(min(options.segmentSize, 1 << 20)))
+        var offset: Int64 = 0
+        while offset < options.segmentSize {
+            try file.write(zeros, at: offset)
+            offset += Int64(zeros.count)
+        }
+        try file.sync()
+        maintenance.withLock { $0.spare = file }
     }
 
     // MARK: Derived files of sealed segments

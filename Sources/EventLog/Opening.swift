@@ -137,7 +137,7 @@ struct Opening {
         for name in names {
             if name.hasPrefix(EmbeddedLog.quarantine + "/") { continue }
             let isLeftover =
-                name.hasSuffix(".tmp") || (name.contains("/") && valid[name] == nil)
+                name.hasSuffix(".tmp") || name == EmbeddedLog.spare || (name.contains("/") && valid[name] == nil)
                 || (name.hasSuffix(".wal") && (UInt64(name.dropLast(4)) ?? .max) < manifest.rewrittenThrough)
                 || (name.hasSuffix(".chain") && !manifest.chains.contains { $0.path == name })
             if isLeftover, options.readOnly {
