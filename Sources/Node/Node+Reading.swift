@@ -243,6 +243,18 @@ extension Node: NodeReading {
         metric(
             "headrace_log_written_bytes_total", "counter", "Bytes written to the log since the start.",
             [("", Double(log.bytesWritten))])
+        metric(
+            "headrace_log_moved_bytes_total", "counter", "Bytes ever moved from the WAL into partition files.",
+            [("", Double(log.rewrittenBytes))])
+        metric(
+            "headrace_log_upkeep_bytes_total", "counter", "Bytes ever written by moving and compacting.",
+            [("", Double(log.maintenanceBytes))])
+        metric(
+            "headrace_log_waiting_segments", "gauge", "Sealed WAL segments that wait to be moved.",
+            [("", Double(log.waitingSegments))])
+        metric(
+            "headrace_log_upkeep_failed", "gauge", "1 when the last upkeep failed; the log's inspection says why.",
+            [("", log.maintenanceFailure == nil ? 0 : 1)])
         metric("headrace_log_pending_bytes", "gauge", "Bytes waiting for the disk.", [("", Double(log.pendingBytes))])
         metric("headrace_fold_events_total", "counter", "Input events folded.", [("", Double(fold.folded))])
         metric("headrace_fold_emitted_total", "counter", "Events emitted by the fold.", [("", Double(fold.emitted))])
