@@ -100,7 +100,7 @@ let package = Package(
                 "Base", "CPlatform", "RecordFormat", "EventLog", "Catalog", "Gateway", "Streams", "Learning",
                 "Features",
                 "Datasets", "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", "Node",
-                "Simulation", grdb,
+                "Simulation", "BenchmarkBodies", grdb,
             ],
             path: "Tests", exclude: ["EndToEnd/Oracle", "Contract/Python"], swiftSettings: settings),
     ] + fuzzing
