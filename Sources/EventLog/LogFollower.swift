@@ -12,8 +12,8 @@ package final class FollowerHub: Sendable {
         var waiters: [Int: (partitions: [TopicPartition], continuation: CheckedContinuation<Void, Never>)] = [:]
         var byPartition: [TopicPartition: Set<Int>] = [:]
         var next = 0
-        /// How often something was published, so that what comes between a look and a wait is not missed.
-        var version: UInt64 = 0
+        /// How often something was published in each partition, so that what comes between a look and a wait is not missed.
+        var versions: [TopicPartition: UInt64] = [:]
         var closed = false
     }
 
@@ -23,7 +23,15 @@ package final class FollowerHub: Sendable {
 
     package init() {}
 
-    var version: UInt64 { state.withLock { $0.version } }
+    private static func version(_ partitions: [TopicPartition], _ state: borrowing State) -> UInt64 {
+        var sum: UInt64 = 0
+        for partition in partitions { sum &+= state.versions[partition] ?? 0 }
+        return sum
+    }
+
+    func version(of partitions: [TopicPartition]) -> UInt64 {
+        state.withLock { FollowerHub.version(partitions, $0) }
+    }
     var isClosed: Bool { state.withLock { $0.closed } }
 
     /// Started with the first follower: most logs have none.
@@ -39,10 +47,11 @@ package final class FollowerHub: Sendable {
     /// New batches are readable.
     package func wake(_ partitions: [TopicPartition]) {
         let ready: [CheckedContinuation<Void, Never>] = state.withLock { state in
-            state.version += 1
+            let changed = Set(partitions)
+            for partition in changed { state.versions[partition, default: 0] &+= 1 }
             guard !state.waiters.isEmpty else { return [] }
             var numbers: Set<Int> = []
-            for partition in Set(partitions) { numbers.formUnion(state.byPartition[partition] ?? []) }
+            for partition in changed { numbers.formUnion(state.byPartition[partition] ?? []) }
             return numbers.sorted().compactMap { take($0, &state) }
         }
         for continuation in ready { continuation.resume() }
@@ -63,7 +72,9 @@ package final class FollowerHub: Sendable {
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 let passes = state.withLock { state in
-                    if state.closed || state.version != version || Task.isCancelled { return true }
+                    if state.closed || FollowerHub.version(partitions, state) != version || Task.isCancelled {
+                        return true
+                    }
                     state.waiters[number] = (partitions, continuation)
                     for partition in partitions { state.byPartition[partition, default: []].insert(number) }
                     return false
@@ -110,7 +121,7 @@ package actor LogFollower {
     /// task is cancelled. Events below the position asked for may stand at the front of the first batch: `from` tells.
     package func next() async throws -> (partition: TopicPartition, from: Int64, batches: [RecordBatch])? {
         while !Task.isCancelled, !hub.isClosed {
-            let seen = hub.version
+            let seen = hub.version(of: partitions)
             for step in partitions.indices {
                 let partition = partitions[(turn + step) % partitions.count]
                 let from = positions[partition] ?? 0

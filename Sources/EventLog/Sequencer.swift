@@ -226,15 +226,20 @@ struct Sequencer: Sendable {
         return Position(topic: partition.topic, partition: partition.partition, offset: found.1, sequence: nil)
     }
 
+    private struct IdentifierKey: Hashable {
+        let first: UInt64
+        let second: UInt64
+    }
+
     /// Where events of the append stand already, by their index.
     private func duplicates(
         in append: LogAppend, _ targets: [(number: Int, deduplicated: Bool)], now: Int64
     ) throws(EventLogError) -> [Int: Position] {
         var result: [Int: Position] = [:]
-        var seen: Set<[UInt64]> = []
+        var seen: Set<IdentifierKey> = []
         for (index, (topic, _, event)) in append.events.enumerated() where targets[index].deduplicated {
             let hash = IdentifierTable.hash(topic: topicSeeds[topic] ?? 0, source: event.source, id: event.id)
-            guard append.expected.isEmpty || seen.insert([hash.0, hash.1]).inserted else {
+            guard append.expected.isEmpty || seen.insert(IdentifierKey(first: hash.0, second: hash.1)).inserted else {
                 throw EventLogError(
                     "bad-append", "an append with expected offsets holds the id '\(event.id)' twice; send it once")
             }

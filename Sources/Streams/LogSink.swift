@@ -27,23 +27,45 @@ package final class LogSink: DerivedSink {
 
     private func send() throws {
         guard !pending.isEmpty else { return }
-        let append = LogAppend(principal: principal, events: pending)
+        // Where the fold says each topic goes on: if something else wrote there, nothing is appended at all.
+        var firsts: [TopicPartition: Int64] = [:]
+        for (event, offset) in zip(pending, offsets) where firsts[TopicPartition(event.topic, 0)] == nil {
+            firsts[TopicPartition(event.topic, 0)] = offset
+        }
+        let append = LogAppend(principal: principal, events: pending, expected: firsts)
         let expected = offsets
         pending.removeAll(keepingCapacity: true)
         offsets.removeAll(keepingCapacity: true)
-        try pipeline.send(append) { receipt in
-            for (event, offset) in zip(receipt.events, expected) where event.position.offset != offset {
-                return EventLogError(
-                    "foreign-writer",
-                    "a derived event stands at \(event.position) and not at offset \(offset): something else writes to that topic, or the topology changed since",
-                    fault: .world)
+        try named {
+            try pipeline.send(append) { receipt in
+                for (event, offset) in zip(receipt.events, expected) where event.position.offset != offset {
+                    return LogSink.foreignWriter("\(event.position) and not at offset \(offset)")
+                }
+                return nil
             }
-            return nil
+        }
+    }
+
+    private static func foreignWriter(_ place: String) -> EventLogError {
+        EventLogError(
+            "foreign-writer",
+            "a derived event stands at \(place): something else writes to that topic, or the topology changed since",
+            fault: .world)
+    }
+
+    /// A conflict over an offset has only one cause here.
+    private func named(_ body: () throws -> Void) throws {
+        do {
+            try body()
+        } catch let error as EventLogError {
+            guard let conflict = error.cause as? OffsetConflict else { throw error }
+            throw LogSink.foreignWriter(
+                "\(conflict.partition)@\(conflict.actual) and not at offset \(conflict.expected)")
         }
     }
 
     package func flush() throws {
         try send()
-        try pipeline.drain()
+        try named { try pipeline.drain() }
     }
 }
