@@ -306,6 +306,76 @@ import Testing
         other.close()
     }
 
+    /// With all threads on: readers, seekers and followers see every event once and in order while segments are sealed,
+    /// moved and compacted under them.
+    @Test func upkeepDisturbsNobody() async throws {
+        let scratch = try ScratchDirectory()
+        var options = EmbeddedLog.Options()
+        options.segmentSize = 30_000
+        options.partitionFileSize = 20_000
+        options.rewriting.joined = 8000
+        options.maintenanceInterval = 0.02
+        let log = try EmbeddedLog.open(scratch.path, options: options)
+        try log.declare(TopicLayout(name: "t", partitions: 1))
+        try log.declare(TopicLayout(name: "c", partitions: 1, isCompacted: true))
+        let partition = TopicPartition("t", 0)
+        let total = 30_000
+        let wrong = Monitor<[String]>([])
+        @Sendable func blame(_ what: String) { wrong.withLock { if $0.count < 5 { $0.append(what) } } }
+        let writer = BlockingThread(name: "writer") {
+            for first in stride(from: 0, to: total, by: 50) {
+                let events = (first..<first + 50).flatMap { number in
+                    [("t", "e\(number)"), ("c", "k\(number % 7)-\(number)")].map { topic, id in
+                        (
+                            topic, Int?.none,
+                            NewEvent(
+                                id: id, source: "s", type: "t", time: Instant(milliseconds: Int64(number)),
+                                key: [UInt8](id.prefix { $0 != "-" }.utf8), data: [UInt8](repeating: 65, count: 60))
+                        )
+                    }
+                }
+                if (try? log.append(LogAppend(principal: "p", events: events))) == nil { blame("an append failed") }
+            }
+        }
+        let seeker = BlockingThread(name: "seeker") {
+            var random = SeededRandom(seed: 3)
+            while true {
+                guard let end = try? log.offsets(partition).upperBound, end < total else { return }
+                guard end > 0 else { continue }
+                let offset = Int64.random(in: 0..<end, using: &random)
+                // Times are offsets here.
+                let found = try? log.offset(partition, atOrAfter: Instant(milliseconds: offset))
+                if found != offset { blame("time \(offset) gives \(String(describing: found))") }
+                let batch = try? log.read(partition, from: offset, maxBytes: 1).first
+                if batch?.records.contains(where: { $0.offset == offset }) != true { blame("\(offset) is not there") }
+            }
+        }
+        let counts = try await withThrowingTaskGroup(of: Int64.self) { group in
+            for _ in 0..<20 {
+                group.addTask {
+                    let follower = try log.follow([partition: 0])
+                    var next: Int64 = 0
+                    while next < Int64(total), let page = try await follower.next() {
+                        for record in page.batches.flatMap(\.records) where record.offset >= page.from {
+                            if record.offset != next { blame("a follower got \(record.offset) for \(next)") }
+                            next = record.offset + 1
+                        }
+                    }
+                    return next
+                }
+            }
+            return try await group.reduce(into: []) { $0.append($1) }
+        }
+        writer.join()
+        seeker.join()
+        #expect(wrong.withLock { $0 } == [])
+        #expect(counts == Array(repeating: Int64(total), count: 20))
+        #expect(log.statistics.rewrittenBytes > 100_000)
+        try log.maintain(compactsAll: true)
+        #expect(try log.verify().isIntact)
+        log.close()
+    }
+
     /// Ids are forgotten behind their horizon, not before.
     @Test func idsAreKnownForTheirHorizon() throws {
         let fixture = try Fixture()
