@@ -72,6 +72,10 @@ package struct Routes: Sendable {
         read("/v1/log") { node, _ in try node.logInspection() }
         work("/v1/log/verify") { node, _ in try node.logVerification() }
         work("/v1/log/backup") { node, request in
+            // Writes files, so no web page may ask for it: this content type makes a browser ask first, and be refused.
+            guard request.header("content-type")?.hasPrefix("application/json") == true else {
+                throw APIError("bad-content-type", "a backup is asked for with Content-Type: application/json")
+            }
             guard let directory = (try? JSON(parsing: request.body))?["directory"]?.string else {
                 throw APIError("bad-json", "the body must be {\"directory\": an absolute path on the node's machine}")
             }

@@ -46,15 +46,7 @@ package struct BatchEntry: Sendable, Equatable {
 
 extension Array where Element == BatchEntry {
     /// Index of the first batch that ends after `offset`.
-    func firstIndex(endingAfter offset: Int64) -> Int {
-        var low = 0
-        var high = count
-        while low < high {
-            let middle = (low + high) / 2
-            if self[middle].end <= offset { low = middle + 1 } else { high = middle }
-        }
-        return low
-    }
+    func firstIndex(endingAfter offset: Int64) -> Int { sortedIndex(after: { $0.end <= offset }) }
 }
 
 /// A range of the log that cannot be read any more although it was durable once.

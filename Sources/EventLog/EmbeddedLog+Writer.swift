@@ -291,6 +291,7 @@ extension EmbeddedLog {
     func finish(_ state: inout WriterState) {
         guard sequencer.withLock({ $0.stopped == nil }) else { return }
         do throws(EventLogError) {
+            if maintenance.withLock({ $0.spare != nil }) { try volume.remove(EmbeddedLog.spare) }
             try sync(&state)
             try sealFile(&state)
             try EmbeddedLog.writeMark(state)

@@ -164,7 +164,8 @@ package final class IdentifierFile: Sendable {
         while out.count < headerSize || out.count % 64 != 0 { out.append(UInt8(0)) }
         let start = out.count
         out.patch(little: UInt32(start), at: 40)
-        out.patch(little: out.bytes.withUnsafeBytes { headrace_crc32c(0, $0.baseAddress! + 8, start - 8) }, at: 4)
+        out.patch(
+            little: out.bytes.withUnsafeBytes { headrace_crc32c(0, $0.baseAddress.map { $0 + 8 }, start - 8) }, at: 4)
         out.bytes.append(contentsOf: repeatElement(0, count: buckets * bucketSize))
         out.bytes.withUnsafeMutableBytes { raw in
             for entry in entries {

@@ -68,8 +68,9 @@ extension LogVolume {
     }
 }
 
-/// Bytes of a file that stay where they are as long as this object lives. Sendable because they are never written.
-package final class MappedBytes: @unchecked Sendable {  // no lock: read only
+/// Bytes of a file that stay where they are as long as this object lives. Sendable although there is no lock to name: the
+/// bytes are never written through it.
+package final class MappedBytes: @unchecked Sendable {
     package let bytes: UnsafeRawBufferPointer
     private let release: @Sendable (UnsafeRawBufferPointer) -> Void
 

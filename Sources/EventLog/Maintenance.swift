@@ -68,6 +68,12 @@ extension EmbeddedLog {
             attempt { () throws(EventLogError) in try prepareSpare() }
             attempt { () throws(EventLogError) in try rollOldSegment() }
             attempt { () throws(EventLogError) in try indexSealed() }
+            if let stopped = maintenance.withLock({ $0.stopped }) {
+                // Nothing that would need a new manifest is begun.
+                failure = failure ?? stopped
+                maintenance.withLock { $0.failure = failure }
+                return
+            }
             // First what makes room.
             attempt { () throws(EventLogError) in try retain() }
             attempt { () throws(EventLogError) in
@@ -117,12 +123,18 @@ extension EmbeddedLog {
         let file = try volume.open(EmbeddedLog.spare, .create)
         try file.truncate(to: 0)
         let zeros = [UInt8](repeating: 0, count: Int(min(options.segmentSize, 1 << 20)))
-        var offset: Int64 = 0
-        while offset < options.segmentSize {
-            try file.write(zeros, at: offset)
-            offset += Int64(zeros.count)
+        do throws(EventLogError) {
+            var offset: Int64 = 0
+            while offset < options.segmentSize {
+                try file.write(zeros, at: offset)
+                offset += Int64(zeros.count)
+            }
+            try file.sync()
+        } catch {
+            // On a full disk the space belongs to events.
+            try? volume.remove(EmbeddedLog.spare)
+            throw error
         }
-        try file.sync()
         maintenance.withLock { $0.spare = file }
     }
 

@@ -24,28 +24,14 @@ struct PartitionTable: Sendable {
         }
 
         /// Index of the first tail batch that ends after an offset.
-        func tailIndex(endingAfter offset: Int64) -> Int {
-            var low = 0
-            var high = tail.count
-            while low < high {
-                let middle = (low + high) / 2
-                if tail[middle].entry.end <= offset { low = middle + 1 } else { high = middle }
-            }
-            return low
-        }
+        func tailIndex(endingAfter offset: Int64) -> Int { tail.sortedIndex(after: { $0.entry.end <= offset }) }
 
         func fileIndex(endingAfter offset: Int64) -> Int { PartitionTable.index(in: files, endingAfter: offset) }
     }
 
     /// Index of the first file that ends after an offset.
     static func index(in files: [PartitionFile], endingAfter offset: Int64) -> Int {
-        var low = 0
-        var high = files.count
-        while low < high {
-            let middle = (low + high) / 2
-            if files[middle].record.end <= offset { low = middle + 1 } else { high = middle }
-        }
-        return low
+        files.sortedIndex(after: { $0.record.end <= offset })
     }
 
     private(set) var list: [Partition] = []

@@ -169,7 +169,12 @@ struct Sequencer: Sendable {
     mutating func decide(_ append: LogAppend, now: Int64) throws(EventLogError) -> Plan {
         try admit(refusable: append.refusable)
         let targets = try targets(of: append)
-        let known = try duplicates(in: append, targets, now: now)
+        let hashes = zip(append.events, targets).map { offered, target in
+            target.deduplicated
+                ? IdentifierTable.hash(
+                    topic: topicSeeds[offered.topic] ?? 0, source: offered.event.source, id: offered.event.id) : (0, 0)
+        }
+        let known = try duplicates(in: append, targets, hashes, now: now)
         try checkExpected(append, targets, known)
         var plan = Plan()
         plan.firstSequence = nextSequence
@@ -181,7 +186,7 @@ struct Sequencer: Sendable {
             let offset = nextOffsets[number]
             var hash: (UInt64, UInt64)?
             if deduplicated {
-                let value = IdentifierTable.hash(topic: topicSeeds[topic] ?? 0, source: event.source, id: event.id)
+                let value = hashes[index]
                 hash = value
                 // The second of two equal ids in one append stands where the first one was just put.
                 if let original = known[index] ?? place(identifiers.active.find(value)) {
@@ -233,12 +238,12 @@ struct Sequencer: Sendable {
 
     /// Where events of the append stand already, by their index.
     private func duplicates(
-        in append: LogAppend, _ targets: [(number: Int, deduplicated: Bool)], now: Int64
+        in append: LogAppend, _ targets: [(number: Int, deduplicated: Bool)], _ hashes: [(UInt64, UInt64)], now: Int64
     ) throws(EventLogError) -> [Int: Position] {
         var result: [Int: Position] = [:]
         var seen: Set<IdentifierKey> = []
         for (index, (topic, _, event)) in append.events.enumerated() where targets[index].deduplicated {
-            let hash = IdentifierTable.hash(topic: topicSeeds[topic] ?? 0, source: event.source, id: event.id)
+            let hash = hashes[index]
             guard append.expected.isEmpty || seen.insert(IdentifierKey(first: hash.0, second: hash.1)).inserted else {
                 throw EventLogError(
                     "bad-append", "an append with expected offsets holds the id '\(event.id)' twice; send it once")

@@ -41,12 +41,7 @@ final class TailCache: Sendable {
                 offset <= last.header.lastOffset
             else { return nil }
             let list = line.batches
-            var low = line.head
-            var high = list.count
-            while low < high {
-                let middle = (low + high) / 2
-                if list[middle].header.lastOffset < offset { low = middle + 1 } else { high = middle }
-            }
+            var low = list[line.head...].sortedIndex(after: { $0.header.lastOffset < offset })
             guard low < list.count, list[low].header.baseOffset <= offset else { return nil }
             var result: [RecordBatch] = []
             var bytes = 0

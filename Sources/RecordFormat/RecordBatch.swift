@@ -165,16 +165,8 @@ package final class RecordBatch: Sendable {
 extension RecordBatch {
     /// Indices of the records whose offsets lie in a range.
     package func indices(in range: Range<Int64>) -> Range<Int> {
-        func first(from offset: Int64) -> Int {
-            var low = 0
-            var high = records.count
-            while low < high {
-                let middle = (low + high) / 2
-                if records[middle].offset < offset { low = middle + 1 } else { high = middle }
-            }
-            return low
-        }
-        return first(from: range.lowerBound)..<first(from: range.upperBound)
+        records.sortedIndex(after: { $0.offset < range.lowerBound }
+        )..<records.sortedIndex(after: { $0.offset < range.upperBound })
     }
 }
 
