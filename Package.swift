@@ -38,10 +38,12 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
         .systemLibrary(name: "CXGBoost", pkgConfig: "xgboost", providers: [.apt(["libxgboost-dev"])]),
+        .systemLibrary(name: "CRdKafka", pkgConfig: "rdkafka", providers: [.apt(["librdkafka-dev"])]),
         .target(name: "CPlatform", cSettings: [.unsafeFlags(["-O2"])]),
         target("Base", [crypto]),
         target("RecordFormat", ["Base", "CPlatform", "CLZ4"]),
         target("EventLog", ["Base", "CPlatform", "RecordFormat"]),
+        target("KafkaLog", ["Base", "RecordFormat", "EventLog", "CRdKafka"]),
         .target(
             name: "BenchmarkBodies", dependencies: ["Base", "RecordFormat", "EventLog"], path: "Benchmarks/Bodies",
             swiftSettings: settings),
@@ -100,7 +102,7 @@ let package = Package(
                 "Base", "CPlatform", "RecordFormat", "EventLog", "Catalog", "Gateway", "Streams", "Learning",
                 "Features",
                 "Datasets", "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", "Node",
-                "Simulation", "BenchmarkBodies", grdb,
+                "Simulation", "BenchmarkBodies", "KafkaLog", "CRdKafka", grdb,
             ],
             path: "Tests", exclude: ["EndToEnd/Oracle", "Contract/Python"], swiftSettings: settings),
     ] + fuzzing

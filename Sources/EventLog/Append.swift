@@ -8,6 +8,9 @@ package enum Durability: String, Sendable {
     /// The events are in the operating system's hands: they outlive this process, but not a power failure in the next
     /// moments. Readers see them once they are on disk.
     case relaxed
+    /// Every in-sync replica of a cluster has the events; when they go to a disk is the brokers' own policy. What a log
+    /// on Kafka answers where an embedded one would say `synced`.
+    case replicated
 }
 
 /// Events to append as one: all of them or none, in this order.
@@ -74,16 +77,28 @@ package struct EventReceipt: Sendable {
 package struct AppendReceipt: Sendable {
     package let events: [EventReceipt]
     package let durability: Durability
+
+    package init(events: [EventReceipt], durability: Durability) {
+        self.events = events
+        self.durability = durability
+    }
 }
 
 /// The answer to a batch.
 package struct BatchReceipt: Sendable {
-    /// Of the first record; the others follow it.
+    /// Of the first record; the others follow it, on a shared log perhaps with foreign ones in between.
     package let position: Position
     package let count: Int
     /// The producer sent this batch before.
     package let duplicate: Bool
     package let durability: Durability
+
+    package init(position: Position, count: Int, duplicate: Bool, durability: Durability) {
+        self.position = position
+        self.count = count
+        self.duplicate = duplicate
+        self.durability = durability
+    }
 }
 
 /// Cause of an `offset-conflict`: somebody else wrote first.

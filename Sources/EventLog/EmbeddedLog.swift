@@ -96,8 +96,19 @@ package final class EmbeddedLog: EventLog {
     package var capabilities: LogCapabilities {
         [
             .globalSequence, .idDeduplication, .atomicMultiTopic, .hashChain, .expectedOffset, .idempotentProducers,
-            .pins, .relaxedDurability, .trim,
+            .pins, .relaxedDurability, .trim, .denseOffsets,
         ]
+    }
+
+    package var eventCount: UInt64 { statistics.events }
+    package var stopped: EventLogError? { shared.withLock { $0.stopped } }
+
+    /// One append is one transaction here, and whoever consumes keeps its offsets itself.
+    package func transactionalWriter(named name: String) throws(EventLogError) -> any TransactionalWriter {
+        throw EventLogError(
+            "unsupported",
+            "the embedded log has no open transactions; an append over several topics is atomic by itself"
+        )
     }
 
     init(_ opened: Opening, volume: any LogVolume, options: Options, lock: (any Sendable)?, tail: WriterState?) {

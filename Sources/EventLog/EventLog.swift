@@ -3,7 +3,8 @@ import RecordFormat
 
 package enum EventLogModule {}
 /// Errors of the log. Codes that callers act on: `unknown-topic`, `log-stopped`, `log-saturated`, `rot`, `locked`,
-/// `offset-conflict`, `producer-fenced`, `out-of-order-sequence`, `trimmed`, `pinned`, `unsupported`.
+/// `offset-conflict`, `producer-fenced`, `out-of-order-sequence`, `trimmed`, `pinned`, `unsupported`,
+/// `transaction-aborted`, `outcome-unknown`.
 package typealias EventLogError = Failure<EventLogModule>
 
 /// One partition of one topic.
@@ -61,6 +62,10 @@ package struct LogCapabilities: OptionSet, Sendable {
     package static let pins = LogCapabilities(rawValue: 1 << 6)
     package static let relaxedDurability = LogCapabilities(rawValue: 1 << 7)
     package static let trim = LogCapabilities(rawValue: 1 << 8)
+    /// Each event stands one behind the one before it; without it markers of transactions stand in between.
+    package static let denseOffsets = LogCapabilities(rawValue: 1 << 9)
+    /// `transactionalWriter(named:)`.
+    package static let transactions = LogCapabilities(rawValue: 1 << 10)
 }
 
 /// Offsets that must stay readable, under a name: a model, an audit, a backup.
@@ -119,6 +124,34 @@ package protocol EventLog: AnyObject, Sendable {
 
     /// Follows partitions from offsets on.
     func follow(_ positions: [TopicPartition: Int64]) throws(EventLogError) -> LogFollower
+
+    /// A writer of transactions. Another one of the same name, in whatever process, takes over: what the older has open
+    /// is aborted and it is refused from then on.
+    func transactionalWriter(named name: String) throws(EventLogError) -> any TransactionalWriter
+
+    /// Events of the log; where a backend cannot tell events from its own markers, those of before its opening count too.
+    var eventCount: UInt64 { get }
+    /// Why nothing is taken any more; nil while all is well.
+    var stopped: EventLogError? { get }
+    /// Ends the log's threads after what was handed over is done.
+    func close()
+}
+
+/// Events and consumed offsets that become readable together or not at all. For one thread.
+package protocol TransactionalWriter: AnyObject {
+    /// Puts an event into the open transaction, beginning one where there is none.
+    func add(_ event: NewEvent, to partition: TopicPartition) throws(EventLogError)
+    /// Ends the transaction and gives the events' offsets in the order in which they were added. Fails with
+    /// `transaction-aborted` when nothing of it is in the log, so that it may be done again.
+    /// - Parameters:
+    ///   - consumed: next offsets of what the events were made from, kept under the group's name.
+    ///   - check: sees the offsets before they count; an error aborts the transaction.
+    func commit(
+        group: String, consumed: [TopicPartition: Int64], check: ([Int64]) throws(EventLogError) -> Void
+    ) throws(EventLogError)
+    /// Drops what is open.
+    func abort() throws(EventLogError)
+    func close()
 }
 
 extension EventLog {

@@ -117,6 +117,25 @@ package actor LogFollower {
         partitions = positions.keys.sorted()
     }
 
+    /// A follower of any log, from offsets that it still has.
+    package static func make(
+        log: any EventLog, hub: FollowerHub, positions: [TopicPartition: Int64]
+    ) throws(EventLogError) -> LogFollower {
+        guard !positions.isEmpty else {
+            throw EventLogError("bad-offset", "a follower needs at least one partition to follow")
+        }
+        for (partition, offset) in positions {
+            let readable = try log.offsets(partition)
+            guard offset >= readable.lowerBound else {
+                throw EventLogError(
+                    "trimmed",
+                    "offsets of \(partition) below \(readable.lowerBound) were given up by retention; follow from there"
+                )
+            }
+        }
+        return LogFollower(log: log, hub: hub, positions: positions)
+    }
+
     /// The next events of one of the partitions, each in turn; waits when there are none. nil when the log closes or the
     /// task is cancelled. Events below the position asked for may stand at the front of the first batch: `from` tells.
     package func next() async throws -> (partition: TopicPartition, from: Int64, batches: [RecordBatch])? {
@@ -170,18 +189,6 @@ package actor LogFollower {
 
 extension EmbeddedLog {
     package func follow(_ positions: [TopicPartition: Int64]) throws(EventLogError) -> LogFollower {
-        guard !positions.isEmpty else {
-            throw EventLogError("bad-offset", "a follower needs at least one partition to follow")
-        }
-        for (partition, offset) in positions {
-            let readable = try offsets(partition)
-            guard offset >= readable.lowerBound else {
-                throw EventLogError(
-                    "trimmed",
-                    "offsets of \(partition) below \(readable.lowerBound) were given up by retention; follow from there"
-                )
-            }
-        }
-        return LogFollower(log: self, hub: hub, positions: positions)
+        try LogFollower.make(log: self, hub: hub, positions: positions)
     }
 }

@@ -87,6 +87,12 @@ package final class RecordBatch: Sendable {
     package let payload: [UInt8]
     package let records: [RecordView]
 
+    init(header: RecordBatchHeader, payload: [UInt8], records: [RecordView]) {
+        self.header = header
+        self.payload = payload
+        self.records = records
+    }
+
     /// Checks the CRC, decompresses and finds the records.
     package init(_ bytes: UnsafeRawBufferPointer) throws(RecordFormatError) {
         let header = try RecordBatchHeader(bytes)
@@ -112,6 +118,12 @@ package final class RecordBatch: Sendable {
                 "bad-records", "the records of the batch at offset \(header.baseOffset) are damaged", cause: error,
                 fault: .world)
         }
+    }
+
+    /// A batch that was just encoded, as its reader will see it.
+    package convenience init(_ encoded: EncodedBatch) throws(RecordFormatError) {
+        let decoded: RecordBatch = try encoded.bytes.withRaw { raw throws(RecordFormatError) in try RecordBatch(raw) }
+        self.init(header: decoded.header, payload: decoded.payload, records: decoded.records)
     }
 
     private static func scan(

@@ -1,0 +1,188 @@
+import Base
+import EventLog
+import RecordFormat
+
+/// Group commit on a cluster: every append that waits rides in one transaction, so each is there as a whole or not at
+/// all, and many writers share the cost of one commit.
+final class AppendGroup: Sendable {
+    /// Events of one transaction.
+    static let events = 20_000
+    /// Times that a group is done again after the brokers dropped it.
+    static let attempts = 4
+
+    private struct Waiting: Sendable {
+        let append: LogAppend
+        let places: [TopicPartition]
+        let cost: Int
+        let completion: @Sendable (Result<AppendReceipt, EventLogError>) -> Void
+    }
+
+    private struct Queue {
+        var waiting: [Waiting] = []
+        var bytes = 0
+        var closing = false
+        var stopped: EventLogError?
+    }
+
+    private let queue = Monitor(Queue())
+    private let make: @Sendable () throws(EventLogError) -> KafkaTransaction
+    private let thread = Monitor<BlockingThread?>(nil)
+    private let clients = Monitor<KafkaClient.Report?>(nil)
+    private let committed = Monitor((good: 0, again: 0, events: 0))
+
+    /// - Parameter make: opens the transactional producer; again after one that is finished.
+    init(make: @escaping @Sendable () throws(EventLogError) -> KafkaTransaction) throws(EventLogError) {
+        self.make = make
+        let first = Monitor<KafkaTransaction?>(try make())
+        thread.withLock {
+            $0 = BlockingThread(name: "kafka-append") { [self] in
+                guard
+                    let transaction = first.withLock({ box in
+                        defer { box = nil }
+                        return box
+                    })
+                else { return }
+                run(transaction)
+            }
+        }
+    }
+
+    var stopped: EventLogError? { queue.withLock { $0.stopped } }
+    var statistics: (good: Int, again: Int, events: Int) { committed.withLock { $0 } }
+    var report: KafkaClient.Report? { clients.withLock { $0 } }
+
+    func append(
+        _ append: LogAppend, to places: [TopicPartition],
+        completion: @escaping @Sendable (Result<AppendReceipt, EventLogError>) -> Void
+    ) {
+        let cost = append.events.reduce(0) { $0 + ($1.event.data?.count ?? 0) + 512 }
+        let refusal: EventLogError? = queue.update { state in
+            if let stopped = state.stopped { return stopped }
+            if state.closing {
+                return EventLogError("log-stopped", "the log is closing", fault: .world, retriable: true)
+            }
+            if append.refusable, state.bytes >= Limits.pendingAppends {
+                return EventLogError(
+                    "log-saturated",
+                    "\(state.bytes) bytes wait for the brokers, the limit is \(Limits.pendingAppends); try again",
+                    fault: .world, retriable: true)
+            }
+            state.waiting.append(Waiting(append: append, places: places, cost: cost, completion: completion))
+            state.bytes += cost
+            return nil
+        }
+        if let refusal { completion(.failure(refusal)) }
+    }
+
+    private func next() -> [Waiting]? {
+        let group: [Waiting]? = queue.wait { state in
+            guard !state.waiting.isEmpty else { return state.closing ? [] : nil }
+            var count = 0
+            var events = 0
+            while count < state.waiting.count,
+                count == 0 || events + state.waiting[count].append.events.count <= Self.events
+            {
+                events += state.waiting[count].append.events.count
+                count += 1
+            }
+            defer { state.waiting.removeFirst(count) }
+            return Array(state.waiting[..<count])
+        }
+        return group.flatMap { $0.isEmpty ? nil : $0 }
+    }
+
+    private func run(_ first: KafkaTransaction) {
+        var transaction = first
+        while let group = next() {
+            answer(group, &transaction)
+            queue.update { $0.bytes -= group.reduce(0) { $0 + $1.cost } }
+            let report = transaction.report.report
+            clients.withLock { $0 = report }
+        }
+        transaction.close()
+    }
+
+    private func answer(_ group: [Waiting], _ transaction: inout KafkaTransaction) {
+        if let stopped {
+            for waiting in group { waiting.completion(.failure(stopped)) }
+            return
+        }
+        do {
+            let offsets = try commit(group, &transaction)
+            var next = 0
+            for waiting in group {
+                let receipts = waiting.places.map { place in
+                    defer { next += 1 }
+                    return EventReceipt(
+                        position: Position(
+                            topic: place.topic, partition: place.partition, offset: offsets[next], sequence: nil),
+                        duplicate: false)
+                }
+                waiting.completion(.success(AppendReceipt(events: receipts, durability: .replicated)))
+            }
+        } catch {
+            guard group.count > 1, error.fault == .caller else {
+                for waiting in group { waiting.completion(.failure(error)) }
+                return
+            }
+            // One of them cannot be taken; the others must not suffer for it.
+            for waiting in group { answer([waiting], &transaction) }
+        }
+    }
+
+    private func commit(_ group: [Waiting], _ transaction: inout KafkaTransaction) throws(EventLogError) -> [Int64] {
+        var last: EventLogError?
+        for attempt in 0..<AppendGroup.attempts {
+            do {
+                var result: [Int64] = []
+                for waiting in group {
+                    for (event, place) in zip(waiting.append.events, waiting.places) {
+                        var event = event.event
+                        event.extensions.append((KafkaRecord.principalHeader, waiting.append.principal))
+                        try transaction.add(event, to: place)
+                    }
+                }
+                try transaction.commit(group: "", consumed: [:]) { result = $0 }
+                committed.withLock {
+                    $0.good += 1
+                    $0.events += result.count
+                }
+                return result
+            } catch {
+                try? transaction.abort()
+                committed.withLock { $0.again += 1 }
+                last = error
+                if error.code == "producer-fenced" {
+                    stop(error)
+                    throw error
+                }
+                if transaction.fatal != nil || error.kafka?.kind == .fatal || error.code == "outcome-unknown" {
+                    try replace(&transaction, error)
+                }
+                guard error.retriable, attempt + 1 < AppendGroup.attempts else { throw error }
+            }
+        }
+        throw last ?? EventLogError("kafka-error", "an append was tried no time", fault: .headrace)
+    }
+
+    /// A client that is finished makes way for a fresh one of the same name.
+    private func replace(_ transaction: inout KafkaTransaction, _ error: EventLogError) throws(EventLogError) {
+        transaction.close()
+        do {
+            transaction = try make()
+        } catch let failure {
+            stop(failure)
+            throw error
+        }
+    }
+
+    private func stop(_ error: EventLogError) { queue.update { $0.stopped = $0.stopped ?? error } }
+
+    func close() {
+        queue.update { $0.closing = true }
+        thread.withLock {
+            $0?.join()
+            $0 = nil
+        }
+    }
+}

@@ -1,0 +1,69 @@
+import Base
+import CRdKafka
+import EventLog
+import Synchronization
+
+/// Records under way together, and where each came to stand. The caller makes it, delivery reports count it down on the
+/// client's polling thread. Sendable: a slot is written once, by whoever takes it off the count, and read after the
+/// count's last step, which is atomic; the first failure is behind a lock.
+final class Delivery: @unchecked Sendable {
+    struct Slot {
+        var owner: Unmanaged<Delivery>
+        var offset: Int64
+    }
+
+    private let slots: UnsafeMutableBufferPointer<Slot>
+    private let remaining: Atomic<Int>
+    private let failure = Mutex<EventLogError?>(nil)
+    private let what: String
+    private let completion: @Sendable (Delivery) -> Void
+
+    /// - Parameters:
+    ///   - records: how many records are handed over, each with `slot(_:)`.
+    ///   - slots: places to keep offsets in; records that share one leave the lowest.
+    init(records: Int, slots count: Int, _ what: String, completion: @escaping @Sendable (Delivery) -> Void) {
+        slots = .allocate(capacity: count)
+        remaining = Atomic(records)
+        self.what = what
+        self.completion = completion
+        slots.initialize(repeating: Slot(owner: Unmanaged.passUnretained(self), offset: -1))
+        // Held until the last record is accounted for.
+        _ = Unmanaged.passRetained(self)
+    }
+
+    deinit { slots.deallocate() }
+
+    func slot(_ index: Int) -> UnsafeMutableRawPointer? {
+        slots.baseAddress.map { UnsafeMutableRawPointer($0 + index) }
+    }
+
+    /// The offsets, once all records are accounted for.
+    var offsets: [Int64] { slots.map(\.offset) }
+    var error: EventLogError? { failure.withLock { $0 } }
+
+    /// A record that was not handed over, or came back.
+    func fail(_ error: EventLogError, records: Int = 1) {
+        failure.withLock { $0 = $0 ?? error }
+        done(records)
+    }
+
+    private func done(_ records: Int) {
+        guard records > 0 else { return }
+        let left = remaining.subtract(records, ordering: .acquiringAndReleasing).newValue
+        guard left == 0 else { return }
+        completion(self)
+        Unmanaged.passUnretained(self).release()
+    }
+
+    static func report(_ message: rd_kafka_message_t) {
+        guard let slot = message._private?.assumingMemoryBound(to: Slot.self) else { return }
+        let delivery = slot.pointee.owner.takeUnretainedValue()
+        if message.err == RD_KAFKA_RESP_ERR_NO_ERROR {
+            let known = slot.pointee.offset
+            slot.pointee.offset = known < 0 ? message.offset : min(known, message.offset)
+            delivery.done(1)
+        } else {
+            delivery.fail(KafkaErrors.error(message.err, delivery.what))
+        }
+    }
+}

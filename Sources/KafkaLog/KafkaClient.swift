@@ -1,0 +1,179 @@
+import Base
+import CRdKafka
+import EventLog
+import Foundation
+import Synchronization
+
+/// One librdkafka client with the one thread that polls it: delivery reports, statistics and errors are served there and
+/// nowhere on Swift's pool. Sendable because librdkafka's calls are thread-safe and what is ours is behind a lock.
+final class KafkaClient: @unchecked Sendable {
+    enum Role { case producer, consumer }
+
+    /// What the client has told about itself.
+    struct Report {
+        var statistics = KafkaStatistics()
+        /// By KafkaFailure's kind.
+        var errors: [String: Int] = [:]
+        /// The last words of the library, oldest first; without settings, so without secrets.
+        var messages: [String] = []
+        var fatal: EventLogError?
+    }
+
+    static let messageLimit = 20
+    /// How long the polling thread waits for something to serve, in milliseconds.
+    static let pollWait: Int32 = 100
+
+    let name: String
+    let pointer: OpaquePointer
+    private let state = Mutex(Report())
+    private let polling = Monitor((closing: false, closed: false))
+    private let thread = Mutex<BlockingThread?>(nil)
+    private let topics = Mutex<[String: UInt]>([:])
+
+    var report: Report { state.withLock { $0 } }
+
+    /// - Parameters:
+    ///   - settings: in this order, later ones win.
+    ///   - polls: false where whoever owns the client polls it (a consumer group).
+    init(
+        _ role: Role, name: String, _ configuration: KafkaConfiguration, _ settings: [(String, String)],
+        polls: Bool = true, prepare: (OpaquePointer) -> Void = { _ in }
+    ) throws(EventLogError) {
+        self.name = name
+        let conf = rd_kafka_conf_new()
+        var message = [CChar](repeating: 0, count: 512)
+        let all =
+            [
+                ("client.id", "\(configuration.name)-\(name)"), ("log_level", "4"), ("log.connection.close", "false"),
+                ("statistics.interval.ms", "5000"), ("socket.keepalive.enable", "true"),
+                ("socket.nagle.disable", "true"), ("reconnect.backoff.max.ms", "2000"),
+            ] + configuration.settings.map { ($0.name, $0.value) }
+            + [("bootstrap.servers", configuration.bootstrap)] + settings
+        for (name, value) in all {
+            guard rd_kafka_conf_set(conf, name, value, &message, message.count) == RD_KAFKA_CONF_OK else {
+                rd_kafka_conf_destroy(conf)
+                // librdkafka's text may repeat the value, which may be a secret.
+                throw EventLogError(
+                    "bad-kafka-setting", "librdkafka does not take the setting '\(name)' or its value; look it up")
+            }
+        }
+        rd_kafka_conf_set_log_cb(conf) { client, _, _, text in
+            guard let client, let text else { return }
+            KafkaClient.of(rd_kafka_opaque(client))?.heard(String(cString: text))
+        }
+        rd_kafka_conf_set_error_cb(conf) { client, code, reason, opaque in
+            KafkaClient.of(opaque)?.failed(rd_kafka_resp_err_t(code), reason.map { String(cString: $0) } ?? "", client)
+        }
+        rd_kafka_conf_set_stats_cb(conf) { _, json, length, opaque in
+            guard let json, let client = KafkaClient.of(opaque) else { return 0 }
+            client.measured(UnsafeRawBufferPointer(start: json, count: length))
+            return 0
+        }
+        if role == .producer {
+            rd_kafka_conf_set_dr_msg_cb(conf) { _, message, _ in
+                if let message { Delivery.report(message.pointee) }
+            }
+        }
+        if let conf { prepare(conf) }
+        // The handle comes first and its owner second: callbacks wait until the owner is known.
+        let box = UnsafeMutablePointer<Unmanaged<KafkaClient>?>.allocate(capacity: 1)
+        box.initialize(to: nil)
+        rd_kafka_conf_set_opaque(conf, UnsafeMutableRawPointer(box))
+        guard
+            let made = rd_kafka_new(
+                role == .producer ? RD_KAFKA_PRODUCER : RD_KAFKA_CONSUMER, conf, &message, message.count)
+        else {
+            box.deallocate()
+            rd_kafka_conf_destroy(conf)
+            throw EventLogError(
+                "bad-kafka-setting",
+                "librdkafka refuses the settings of the client '\(name)': \(KafkaClient.first(message))"
+            )
+        }
+        pointer = made
+        self.box = box
+        box.pointee = Unmanaged.passUnretained(self)
+        if polls { startPolling() }
+    }
+
+    private let box: UnsafeMutablePointer<Unmanaged<KafkaClient>?>
+
+    private static func first(_ message: [CChar]) -> String {
+        String(decoding: message.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    private static func of(_ opaque: UnsafeMutableRawPointer?) -> KafkaClient? {
+        opaque?.assumingMemoryBound(to: Unmanaged<KafkaClient>?.self).pointee?.takeUnretainedValue()
+    }
+
+    private func startPolling() {
+        thread.withLock { thread in
+            let (pointer, polling) = (UInt(bitPattern: pointer), polling)
+            thread = BlockingThread(name: "kafka-\(name)") {
+                let client = OpaquePointer(bitPattern: pointer)
+                while !polling.withLock({ $0.closing }) { rd_kafka_poll(client, KafkaClient.pollWait) }
+            }
+        }
+    }
+
+    private func heard(_ text: String) {
+        state.withLock {
+            if $0.messages.count >= KafkaClient.messageLimit { $0.messages.removeFirst() }
+            $0.messages.append(String(text.prefix(400)))
+        }
+    }
+
+    private func failed(_ code: rd_kafka_resp_err_t, _ reason: String, _ client: OpaquePointer?) {
+        let kind = KafkaFailure.kind(of: code)
+        var fatal: EventLogError?
+        if code == RD_KAFKA_RESP_ERR__FATAL, let client {
+            var text = [CChar](repeating: 0, count: 512)
+            let origin = rd_kafka_fatal_error(client, &text, text.count)
+            fatal = KafkaErrors.error(
+                origin, "the Kafka client '\(name)'", detail: KafkaClient.first(text), kind: .fatal)
+        }
+        state.withLock {
+            $0.errors[kind.rawValue, default: 0] += 1
+            if let fatal { $0.fatal = fatal }
+        }
+        heard("\(KafkaFailure(code).name): \(reason)")
+    }
+
+    private func measured(_ json: UnsafeRawBufferPointer) {
+        guard let statistics = KafkaStatistics(json) else { return }
+        state.withLock { $0.statistics = statistics }
+    }
+
+    /// librdkafka's topic object; lives as long as the client.
+    func topic(_ name: String) throws(EventLogError) -> OpaquePointer {
+        let found: UInt? = topics.withLock { table in
+            if let known = table[name] { return known }
+            guard let made = rd_kafka_topic_new(pointer, name, nil) else { return nil }
+            table[name] = UInt(bitPattern: made)
+            return UInt(bitPattern: made)
+        }
+        guard let found, let topic = OpaquePointer(bitPattern: found) else {
+            throw KafkaErrors.error(rd_kafka_last_error(), "using the topic '\(name)'")
+        }
+        return topic
+    }
+
+    /// Everything that came from the client (messages, queues, lists) must be gone before.
+    func close() {
+        let first = polling.update { state in
+            defer { state.closing = true }
+            return !state.closing
+        }
+        guard first else { return }
+        thread.withLock {
+            $0?.join()
+            $0 = nil
+        }
+        for address in topics.withLock({ table in
+            defer { table = [:] }
+            return table.values.sorted()
+        }) { rd_kafka_topic_destroy(OpaquePointer(bitPattern: address)) }
+        rd_kafka_destroy(pointer)
+        box.deallocate()
+    }
+}

@@ -1,0 +1,408 @@
+import Base
+import CRdKafka
+import EventLog
+import Foundation
+import RecordFormat
+
+/// The log on a Kafka cluster, through librdkafka. Every append is one transaction, readers see what is committed. What
+/// Kafka lacks (a global sequence, ids over a horizon, expected offsets, pins, a hash chain, producer ids of callers) is
+/// refused by name.
+///
+/// Appends ride in the transactions of one thread (`AppendGroup`); readers take from cursors that librdkafka fills ahead;
+/// one thread asks the brokers how far every partition reaches, so that what others write is seen.
+package final class KafkaLog: EventLog {
+    /// The largest record, which every topic of ours is created for: an event's data and its attributes.
+    static let messageBytes = Limits.eventData + (1 << 20)
+    /// Seconds between two looks at the ends, and at the beginnings, of all partitions.
+    static let watchInterval = 0.05
+    static let startInterval = 2.0
+    /// Settings of every client that reads.
+    static let readerSettings: [(String, String)] = [
+        ("isolation.level", "read_committed"), ("check.crcs", "true"), ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"), ("auto.offset.reset", "error"), ("enable.partition.eof", "true"),
+        ("fetch.wait.max.ms", "100"), ("queued.max.messages.kbytes", "16384"),
+        ("fetch.message.max.bytes", "4194304"), ("fetch.max.bytes", "67108864"),
+        // Some brokers send more than they were asked for.
+        ("receive.message.max.bytes", "1000000000"),
+    ]
+
+    package let configuration: KafkaConfiguration
+    let table: Monitor<EndTable>
+    let layouts = Monitor<[String: TopicLayout]>([:])
+    let drifts = Monitor<[String: [TopicDrift]]>([:])
+    let hub = FollowerHub()
+    let control: KafkaClient
+    private let cursors: CursorTable
+    private let group: Monitor<AppendGroup?>
+    private let producer = Monitor<KafkaProducer?>(nil)
+    private let watcher = Monitor<BlockingThread?>(nil)
+    private let tallied = Monitor<UInt64>(0)
+    let consumed = Monitor<[String: [TopicPartition: Int64]]>([:])
+
+    package var capabilities: LogCapabilities { [.atomicMultiTopic, .trim, .transactions] }
+
+    /// - Parameter named: appends go under this transactional id; the one that comes later fences the older.
+    package static func open(_ configuration: KafkaConfiguration, named name: String = "log") throws(EventLogError)
+        -> KafkaLog
+    {
+        let log = try KafkaLog(configuration)
+        do {
+            try log.reach()
+            let group = try AppendGroup { [weak log, table = log.table] () throws(EventLogError) in
+                try KafkaTransaction(
+                    name: name, configuration, table: table, principal: nil, publish: { log?.publish($0) })
+            }
+            log.group.withLock { $0 = group }
+        } catch {
+            log.close()
+            throw error
+        }
+        log.watcher.withLock { $0 = BlockingThread(name: "kafka-watch") { [weak log] in KafkaLog.watch { log } } }
+        return log
+    }
+
+    private init(_ configuration: KafkaConfiguration) throws(EventLogError) {
+        self.configuration = configuration
+        table = Monitor(EndTable())
+        group = Monitor(nil)
+        control = try KafkaClient(.consumer, name: "control", configuration, KafkaLog.readerSettings)
+        let begun = Date()
+        cursors = CursorTable(seconds: { Date().timeIntervalSince(begun) }) { number throws(EventLogError) in
+            try KafkaClient(.consumer, name: "reader-\(number)", configuration, KafkaLog.readerSettings)
+        }
+    }
+
+    /// Fails with what is wrong when the cluster cannot be reached, rather than later and somewhere else.
+    private func reach() throws(EventLogError) {
+        var metadata: UnsafePointer<rd_kafka_metadata>?
+        let code = rd_kafka_metadata(control.pointer, 0, nil, &metadata, Int32(configuration.patience * 1000))
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
+            let heard = control.report.messages.last.map { " (\($0))" } ?? ""
+            throw KafkaErrors.error(
+                code, "reaching \(configuration)", detail: String(cString: rd_kafka_err2str(code)) + heard)
+        }
+        rd_kafka_metadata_destroy(metadata)
+    }
+
+    /// The cluster's own id; empty where the brokers have none.
+    package var clusterID: String {
+        guard let text = rd_kafka_clusterid(control.pointer, 5000) else { return "" }
+        defer { rd_kafka_mem_free(control.pointer, text) }
+        return String(cString: text)
+    }
+
+    package var topics: [TopicLayout] { layouts.withLock { $0.values.sorted { $0.name < $1.name } } }
+
+    package var eventCount: UInt64 { tallied.withLock { $0 } + UInt64(group.withLock { $0 }?.statistics.events ?? 0) }
+
+    func tally(_ events: Int64) { tallied.withLock { $0 += UInt64(max(0, events)) } }
+
+    package var stopped: EventLogError? { group.withLock { $0 }?.stopped ?? control.report.fatal }
+
+    func unsupported(_ what: String) -> EventLogError {
+        EventLogError("unsupported", "a log on Kafka has no \(what); the embedded log does")
+    }
+
+    // MARK: Append
+
+    package func append(
+        _ append: LogAppend, completion: @escaping @Sendable (Result<AppendReceipt, EventLogError>) -> Void
+    ) {
+        do throws(EventLogError) {
+            let places = try places(append)
+            guard let group = group.withLock({ $0 }) else {
+                throw EventLogError("log-stopped", "the log is closed", fault: .world)
+            }
+            group.append(append, to: places, completion: completion)
+        } catch {
+            completion(.failure(error))
+        }
+    }
+
+    private func places(_ append: LogAppend) throws(EventLogError) -> [TopicPartition] {
+        guard append.expected.isEmpty else { throw unsupported("appends at expected offsets") }
+        guard append.durability == .synced else { throw unsupported("relaxed appends") }
+        guard !append.events.isEmpty, append.events.count <= Limits.appendEvents,
+            append.principal.utf8.count <= Limits.nameLength
+        else {
+            throw EventLogError(
+                "append-too-large",
+                "one append takes 1 to \(Limits.appendEvents) events and a principal of at most \(Limits.nameLength) bytes; this one has \(append.events.count) events"
+            )
+        }
+        var places: [TopicPartition] = []
+        places.reserveCapacity(append.events.count)
+        for (topic, partition, event) in append.events {
+            let partitions = layouts.withLock { $0[topic]?.partitions }
+            guard let partitions else {
+                throw EventLogError(
+                    "unknown-topic", "there is no topic '\(topic)'; declare it in a workspace and apply that")
+            }
+            try check(event, topic)
+            let place = partition ?? murmur2Partition(event.key ?? [UInt8](event.id.utf8), partitions: partitions)
+            guard (0..<partitions).contains(place) else {
+                throw EventLogError(
+                    "unknown-partition", "the topic '\(topic)' has \(partitions) partitions, there is no \(place)")
+            }
+            places.append(TopicPartition(topic, place))
+        }
+        return places
+    }
+
+    private func check(_ event: NewEvent, _ topic: String) throws(EventLogError) {
+        let size = event.data?.count ?? 0
+        guard size <= Limits.eventData else {
+            throw EventLogError(
+                "event-too-large",
+                "an event of '\(topic)' has \(size) bytes of data; at most \(Limits.eventData) are taken")
+        }
+        guard !event.id.isEmpty, event.id.utf8.count <= Limits.nameLength else {
+            throw EventLogError(
+                "bad-id",
+                "an event of '\(topic)' needs an id of 1 to \(Limits.nameLength) bytes, not '\(event.id.prefix(40))'")
+        }
+    }
+
+    package func append(
+        _ append: BatchAppend, completion: @escaping @Sendable (Result<BatchReceipt, EventLogError>) -> Void
+    ) {
+        do throws(EventLogError) {
+            guard append.expectedOffset == nil else { throw unsupported("appends at expected offsets") }
+            guard append.durability == .synced else { throw unsupported("relaxed appends") }
+            guard append.batch.producer.isNone else { throw unsupported("producer ids of its callers") }
+            try require(append.partition)
+            let producer = try producer.withLock { made throws(EventLogError) in
+                if let made { return made }
+                let fresh = try KafkaProducer(configuration)
+                made = fresh
+                return fresh
+            }
+            try producer.send(append) { [weak self] result in
+                if case .success(let receipt) = result { self?.landed(receipt, append.partition) }
+                completion(result)
+            }
+        } catch {
+            completion(.failure(error))
+        }
+    }
+
+    private func landed(_ receipt: BatchReceipt, _ partition: TopicPartition) {
+        tally(Int64(receipt.count))
+        let end = receipt.position.offset + Int64(receipt.count)
+        publish(table.update { $0.observe([partition: end]) })
+    }
+
+    package func registerProducer(named name: String?) throws(EventLogError) -> ProducerIdentity {
+        throw unsupported("producer ids of its callers")
+    }
+
+    package func transactionalWriter(named name: String) throws(EventLogError) -> any TransactionalWriter {
+        let writer = try KafkaTransaction(
+            name: name, configuration, table: table, principal: name, publish: { [weak self] in self?.publish($0) })
+        writer.committed = { [weak self] events, group, offsets in
+            self?.tally(Int64(events))
+            self?.consumed.withLock { $0[group, default: [:]].merge(offsets) { $1 } }
+        }
+        // What the older one had open is decided now; readers must see it before they are asked where to go on.
+        try refresh()
+        return writer
+    }
+
+    // MARK: Read
+
+    func require(_ partition: TopicPartition) throws(EventLogError) {
+        let partitions = layouts.withLock { $0[partition.topic]?.partitions }
+        guard let partitions else {
+            throw EventLogError("unknown-topic", "there is no topic '\(partition.topic)'")
+        }
+        guard (0..<partitions).contains(partition.partition) else {
+            throw EventLogError(
+                "unknown-partition", "the topic '\(partition.topic)' has partitions 0..<\(partitions), not \(partition)"
+            )
+        }
+    }
+
+    package func read(
+        _ partition: TopicPartition, from offset: Int64, maxBytes: Int
+    ) throws(EventLogError) -> [RecordBatch] {
+        let readable = try offsets(partition)
+        guard offset >= readable.lowerBound else {
+            throw EventLogError(
+                "trimmed",
+                "offsets of \(partition) below \(readable.lowerBound) were given up by retention; read from there")
+        }
+        guard offset < readable.upperBound else { return [] }
+        do {
+            let page = try cursors.read(
+                partition, from: offset, maxBytes: max(1, maxBytes), below: readable.upperBound,
+                patience: configuration.patience)
+            if let silent = page.silent { table.withLock { $0.observe(silent: silent, of: partition) } }
+            return page.batch.map { [$0] } ?? []
+        } catch {
+            // Retention may have moved the beginning since it was last looked at.
+            if error.code == "trimmed" { try? lookAtStarts([partition]) }
+            throw error
+        }
+    }
+
+    package func offsets(_ partition: TopicPartition) throws(EventLogError) -> Range<Int64> {
+        let known: Range<Int64>? = table.withLock { table in
+            guard let start = table.starts[partition], let end = table.ends[partition] else { return nil }
+            return min(start, end)..<end
+        }
+        if let known { return known }
+        try require(partition)
+        return 0..<0
+    }
+
+    package func offset(_ partition: TopicPartition, atOrAfter time: Instant) throws(EventLogError) -> Int64 {
+        let readable = try offsets(partition)
+        // What a record cannot carry stands in it as 1 ms after 1970, so earlier times begin at the beginning.
+        guard time.milliseconds > KafkaRecord.early else { return readable.lowerBound }
+        let found = try ask([partition], time.milliseconds)[partition] ?? -1
+        return found < 0 ? readable.upperBound : min(max(found, readable.lowerBound), readable.upperBound)
+    }
+
+    package func pin(_ pin: Pin) throws(EventLogError) { throw unsupported("pins") }
+    package func unpin(_ name: String) throws(EventLogError) { throw unsupported("pins") }
+    package var pins: [Pin] { [] }
+
+    package func waitForChange(after version: UInt64, seconds: Double) -> UInt64 {
+        if seconds <= 0 { return table.withLock { $0.version > version ? $0.version : version } }
+        return table.wait(seconds: seconds) { $0.version > version ? $0.version : nil } ?? version
+    }
+
+    package func changes() -> AsyncStream<UInt64> {
+        AsyncStream(bufferingPolicy: .bufferingNewest(1)) { continuation in
+            guard !table.withLock({ $0.closing }) else { return continuation.finish() }
+            let number = table.update { state in
+                state.nextFollower += 1
+                state.followers[state.nextFollower] = continuation
+                continuation.yield(state.version)
+                return state.nextFollower
+            }
+            continuation.onTermination = { [weak self] _ in
+                self?.table.update { _ = $0.followers.removeValue(forKey: number) }
+            }
+        }
+    }
+
+    package func follow(_ positions: [TopicPartition: Int64]) throws(EventLogError) -> LogFollower {
+        try LogFollower.make(log: self, hub: hub, positions: positions)
+    }
+
+    /// Partitions with more to read.
+    func publish(_ partitions: [TopicPartition]) {
+        guard !partitions.isEmpty else { return }
+        let (version, followers) = table.withLock { ($0.version, $0.followers) }
+        hub.wake(partitions)
+        for number in followers.keys.sorted() { followers[number]?.yield(version) }
+    }
+
+    // MARK: Watching
+
+    private static func watch(_ log: () -> KafkaLog?) {
+        var seconds = 0.0
+        while let log = log(), !log.table.withLock({ $0.closing }) {
+            // What the brokers do not answer now they may answer next time; appends and reads report their own troubles.
+            try? log.refresh()
+            seconds += watchInterval
+            if seconds >= startInterval {
+                seconds = 0
+                try? log.lookAtStarts(log.allPartitions)
+                log.cursors.sweep()
+            }
+            _ = log.table.wait(seconds: watchInterval) { $0.closing ? true : nil }
+        }
+    }
+
+    var allPartitions: [TopicPartition] {
+        topics.flatMap { layout in (0..<layout.partitions).map { TopicPartition(layout.name, $0) } }
+    }
+
+    /// Asks how far every partition can be read.
+    func refresh() throws(EventLogError) {
+        let found = try ask(allPartitions, headrace_rd_offset_end())
+        publish(table.update { $0.observe(found.filter { $0.value >= 0 }) })
+    }
+
+    func lookAtStarts(_ partitions: [TopicPartition]) throws(EventLogError) {
+        for (partition, start) in try ask(partitions, headrace_rd_offset_beginning()) where start >= 0 {
+            table.withLock { $0.observe(start: start, of: partition) }
+        }
+    }
+
+    /// First offsets at or after a time; the times -1 and -2 stand for the end and the beginning.
+    func ask(_ partitions: [TopicPartition], _ time: Int64) throws(EventLogError) -> [TopicPartition: Int64] {
+        guard !partitions.isEmpty else { return [:] }
+        let list = rd_kafka_topic_partition_list_new(Int32(partitions.count))
+        defer { rd_kafka_topic_partition_list_destroy(list) }
+        for partition in partitions {
+            rd_kafka_topic_partition_list_add(list, partition.topic, Int32(partition.partition)).pointee.offset = time
+        }
+        let code = rd_kafka_offsets_for_times(control.pointer, list, Int32(configuration.patience * 1000))
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR, let list else {
+            throw KafkaErrors.error(code, "asking for offsets of \(partitions.count) partitions")
+        }
+        var found: [TopicPartition: Int64] = [:]
+        for index in 0..<Int(list.pointee.cnt) {
+            let entry = list.pointee.elems[index]
+            guard entry.err == RD_KAFKA_RESP_ERR_NO_ERROR else { continue }
+            found[TopicPartition(String(cString: entry.topic), Int(entry.partition))] = entry.offset
+        }
+        return found
+    }
+
+    // MARK: Reports
+
+    /// What every client tells about itself, by name.
+    package var clientReports: [KafkaClientReport] {
+        var list = [(control.name, control.report)] + cursors.reports
+        if let report = group.withLock({ $0 })?.report { list.append(("append", report)) }
+        if let producer = producer.withLock({ $0 }) { list.append(producer.report) }
+        return list.map { KafkaClientReport(name: $0.0, $0.1) }
+    }
+
+    /// Transactions of appends: committed, and done again.
+    package var transactions: (committed: Int, repeated: Int) {
+        let statistics = group.withLock { $0 }?.statistics
+        return (statistics?.good ?? 0, statistics?.again ?? 0)
+    }
+
+    package func close() {
+        let followers = table.update { state in
+            state.closing = true
+            defer { state.followers = [:] }
+            return state.followers
+        }
+        watcher.withLock {
+            $0?.join()
+            $0 = nil
+        }
+        group.withLock { $0 }?.close()
+        producer.withLock {
+            $0?.close()
+            $0 = nil
+        }
+        hub.close()
+        for number in followers.keys.sorted() { followers[number]?.finish() }
+        cursors.close()
+        control.close()
+    }
+}
+
+/// What one client tells about itself.
+package struct KafkaClientReport: Sendable {
+    package let name: String
+    package let statistics: KafkaStatistics
+    /// Counted by what may be done about them.
+    package let errors: [String: Int]
+    package let messages: [String]
+
+    init(name: String, _ report: KafkaClient.Report) {
+        self.name = name
+        statistics = report.statistics
+        errors = report.errors
+        messages = report.messages
+    }
+}

@@ -1,0 +1,96 @@
+import Base
+import CRdKafka
+import EventLog
+import RecordFormat
+
+/// An idempotent producer for encoded batches: in order, once, without a transaction around them.
+final class KafkaProducer: Sendable {
+    /// Records under way in one client.
+    static let limit = 100_000
+
+    /// What every producer of ours relies on. librdkafka's own defaults would lose, double or scatter events: idempotence
+    /// is off, the partitioner is CRC32 and not Java's murmur2.
+    static let settings: [(String, String)] = [
+        ("enable.idempotence", "true"), ("acks", "all"), ("partitioner", "murmur2_random"),
+        ("max.in.flight.requests.per.connection", "5"), ("compression.type", "lz4"), ("linger.ms", "5"),
+        ("queue.buffering.max.messages", "\(limit * 2)"), ("message.max.bytes", "\(KafkaLog.messageBytes)"),
+    ]
+
+    private let client: KafkaClient
+    private let permits = Permits(records: limit)
+
+    init(_ configuration: KafkaConfiguration) throws(EventLogError) {
+        client = try KafkaClient(.producer, name: "producer", configuration, KafkaProducer.settings)
+    }
+
+    var report: (name: String, report: KafkaClient.Report) { (client.name, client.report) }
+
+    /// Hands a batch over record by record, waiting for room unless it is refusable.
+    func send(
+        _ append: BatchAppend, completion: @escaping @Sendable (Result<BatchReceipt, EventLogError>) -> Void
+    ) throws(EventLogError) {
+        let partition = append.partition
+        let count = append.batch.count
+        if append.refusable {
+            guard permits.tryTake(count) else {
+                throw EventLogError(
+                    "log-saturated",
+                    "\(permits.taken) records wait for the brokers, the limit is \(KafkaProducer.limit); try again",
+                    fault: .world, retriable: true)
+            }
+        } else {
+            permits.take(count)
+        }
+        let topic = try client.topic(partition.topic)
+        let delivery = Delivery(records: count, slots: 1, "appending to \(partition)") { [permits] delivery in
+            permits.give(count)
+            if let error = delivery.error { return completion(.failure(error)) }
+            let position = Position(
+                topic: partition.topic, partition: partition.partition, offset: delivery.offsets[0], sequence: nil)
+            completion(
+                .success(BatchReceipt(position: position, count: count, duplicate: false, durability: .replicated)))
+        }
+        do {
+            let batch = try RecordBatch(append.batch)
+            for index in batch.records.indices {
+                let code = KafkaProducer.produce(batch, index, client, topic, partition, delivery.slot(0))
+                guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
+                    delivery.fail(
+                        KafkaErrors.error(code, "appending to \(partition)"), records: batch.records.count - index)
+                    return
+                }
+            }
+        } catch {
+            delivery.fail(
+                EventLogError("bad-batch", "the batch for \(partition) cannot be read", cause: error), records: count)
+        }
+    }
+
+    @inline(__always)
+    private static func produce(
+        _ batch: RecordBatch, _ index: Int, _ client: KafkaClient, _ topic: OpaquePointer, _ partition: TopicPartition,
+        _ slot: UnsafeMutableRawPointer?
+    ) -> rd_kafka_resp_err_t {
+        let view = batch.records[index]
+        var headers: OpaquePointer?
+        if view.headersCount > 0 {
+            headers = rd_kafka_headers_new(Int(view.headersCount))
+            for (name, value) in StoredEvent(batch: batch, index: index).headers {
+                _ = rd_kafka_header_add(headers, name, name.utf8.count, value, value.utf8.count)
+            }
+        }
+        let code = batch.payload.withUnsafeBytes { raw in
+            func part(_ start: Int32) -> UnsafeRawPointer? { start < 0 ? nil : raw.baseAddress.map { $0 + Int(start) } }
+            return headrace_rd_produce(
+                client.pointer, topic, Int32(partition.partition), max(view.timestamp, KafkaRecord.early),
+                part(view.keyStart), Int(view.keyCount), part(view.valueStart), Int(view.valueCount), headers, slot)
+        }
+        if code != RD_KAFKA_RESP_ERR_NO_ERROR, let headers { rd_kafka_headers_destroy(headers) }
+        return code
+    }
+
+    func close() {
+        rd_kafka_flush(client.pointer, 10_000)
+        client.close()
+    }
+}

@@ -1,0 +1,230 @@
+import Base
+import CRdKafka
+import EventLog
+import RecordFormat
+
+/// A transactional producer: events, consumed offsets, all or nothing. The brokers let one live client use a name; the
+/// one that comes later aborts what the older has open and fences it off.
+package final class KafkaTransaction: TransactionalWriter {
+    /// Events handed to librdkafka at a time.
+    static let handover = 500
+    /// Times that one call is repeated while the brokers say it may succeed.
+    static let attempts = 5
+
+    private let client: KafkaClient
+    private let table: Monitor<EndTable>
+    private let publish: ([TopicPartition]) -> Void
+    private let patience: Int32
+    private let permits: Permits
+    private var isOpen = false
+    private var pending: [(event: NewEvent, partition: TopicPartition)] = []
+    private var deliveries: [Delivery] = []
+    private var added: [TopicPartition] = []
+    private var touched: Set<TopicPartition> = []
+    private let landed = Monitor(0)
+    private let principal: String?
+    /// Told of every transaction that is through: its events, the group and what it consumed.
+    var committed: ((Int, String, [TopicPartition: Int64]) -> Void)?
+
+    /// - Parameters:
+    ///   - principal: written into every record; nil leaves that to whoever adds.
+    ///   - publish: told which partitions have more to read.
+    init(
+        name: String, _ configuration: KafkaConfiguration, table: Monitor<EndTable>, principal: String?,
+        publish: @escaping ([TopicPartition]) -> Void
+    ) throws(EventLogError) {
+        self.table = table
+        self.publish = publish
+        self.principal = principal
+        patience = Int32(configuration.patience * 1000)
+        permits = Permits(records: KafkaProducer.limit)
+        client = try KafkaClient(
+            .producer, name: "transaction-\(name)", configuration,
+            KafkaProducer.settings + [("transactional.id", "\(configuration.name).\(name)")])
+        do {
+            try repeated("taking over the transactions of '\(configuration.name).\(name)'") {
+                rd_kafka_init_transactions(client.pointer, patience)
+            }
+        } catch {
+            client.close()
+            throw error
+        }
+    }
+
+    deinit { close() }
+
+    /// Calls until it succeeds, cannot, or has been tried often enough. Each call waits by itself.
+    private func repeated(_ what: String, _ call: () -> OpaquePointer?) throws(EventLogError) {
+        var last: EventLogError?
+        for _ in 0..<KafkaTransaction.attempts {
+            guard let object = call() else { return }
+            let error = KafkaErrors.error(object, what)
+            guard error.kafka?.kind == .retriable else { throw error }
+            last = error
+        }
+        if let last { throw last }
+    }
+
+    package func add(_ event: NewEvent, to partition: TopicPartition) throws(EventLogError) {
+        if !isOpen {
+            try repeated("beginning a transaction") { rd_kafka_begin_transaction(client.pointer) }
+            isOpen = true
+        }
+        pending.append((event, partition))
+        added.append(partition)
+        if touched.insert(partition).inserted { table.withLock { $0.begin([partition]) } }
+        if pending.count >= KafkaTransaction.handover { try handOver() }
+    }
+
+    private func handOver() throws(EventLogError) {
+        guard !pending.isEmpty else { return }
+        let batch = pending
+        pending.removeAll(keepingCapacity: true)
+        permits.take(batch.count)
+        let delivery = Delivery(records: batch.count, slots: batch.count, "appending in a transaction") {
+            [landed, permits] _ in
+            permits.give(batch.count)
+            landed.update { $0 += 1 }
+        }
+        deliveries.append(delivery)
+        for (index, (event, partition)) in batch.enumerated() {
+            do {
+                try KafkaRecord.produce(
+                    event, principal: principal, to: partition, client, slot: delivery.slot(index))
+            } catch {
+                delivery.fail(error, records: batch.count - index)
+                throw error
+            }
+        }
+    }
+
+    package func commit(
+        group: String, consumed: [TopicPartition: Int64], check: ([Int64]) throws(EventLogError) -> Void
+    ) throws(EventLogError) {
+        if !isOpen {
+            guard !consumed.isEmpty else { return }
+            try repeated("beginning a transaction") { rd_kafka_begin_transaction(client.pointer) }
+            isOpen = true
+        }
+        do {
+            try handOver()
+            let offsets = try settle()
+            try check(offsets)
+            if !consumed.isEmpty { try send(consumed, group) }
+            // Without a limit of its own: the brokers end it after transaction.timeout.ms.
+            try repeated("committing a transaction") { rd_kafka_commit_transaction(client.pointer, -1) }
+            var written: [TopicPartition: Int64] = [:]
+            for (partition, offset) in zip(added, offsets) {
+                written[partition] = max(written[partition] ?? 0, offset + 1)
+            }
+            let count = added.count
+            finish(written)
+            committed?(count, group, consumed)
+        } catch {
+            // The brokers may know a transaction as committed whose answer was lost: only an abort that works says not.
+            if (try? abort()) != nil, error.kafka?.kind != .fatal { throw error }
+            throw error.kafka?.kind == .fatal ? error : indefinite(error)
+        }
+    }
+
+    private func indefinite(_ error: EventLogError) -> EventLogError {
+        EventLogError(
+            "outcome-unknown",
+            "nobody can say whether a transaction is in the log: \(error.message); look before sending it again",
+            cause: error.cause, fault: .world)
+    }
+
+    /// Waits for every delivery report.
+    private func settle() throws(EventLogError) -> [Int64] {
+        // Asks librdkafka not to linger; the reports may still be on their way through the polling thread afterwards.
+        rd_kafka_flush(client.pointer, patience)
+        let count = deliveries.count
+        guard landed.wait(seconds: Double(patience) / 1000, until: { $0 >= count ? true : nil }) == true else {
+            throw KafkaErrors.error(
+                RD_KAFKA_RESP_ERR__TIMED_OUT, "waiting for \(added.count) events of a transaction to be taken")
+        }
+        for delivery in deliveries { if let error = delivery.error { throw error } }
+        return deliveries.flatMap(\.offsets)
+    }
+
+    private func send(_ consumed: [TopicPartition: Int64], _ group: String) throws(EventLogError) {
+        let list = rd_kafka_topic_partition_list_new(Int32(consumed.count))
+        defer { rd_kafka_topic_partition_list_destroy(list) }
+        for (partition, next) in consumed.sorted(by: { $0.key < $1.key }) {
+            rd_kafka_topic_partition_list_add(list, partition.topic, Int32(partition.partition)).pointee.offset = next
+        }
+        // No member of the group: whoever writes here holds the transactional id instead.
+        guard let metadata = rd_kafka_consumer_group_metadata_new(group) else {
+            throw EventLogError("bad-group", "'\(group)' is no name of a consumer group")
+        }
+        defer { rd_kafka_consumer_group_metadata_destroy(metadata) }
+        try repeated("committing the consumed offsets of '\(group)'") {
+            rd_kafka_send_offsets_to_transaction(client.pointer, list, metadata, patience)
+        }
+    }
+
+    package func abort() throws(EventLogError) {
+        guard isOpen else { return }
+        defer { finish([:]) }
+        try repeated("aborting a transaction") { rd_kafka_abort_transaction(client.pointer, -1) }
+        // What was purged is reported too, and must be before the records' places go.
+        let count = deliveries.count
+        _ = landed.wait(seconds: Double(patience) / 1000) { $0 >= count ? true : nil } as Bool?
+    }
+
+    private func finish(_ written: [TopicPartition: Int64]) {
+        isOpen = false
+        let partitions = touched
+        let changed: [TopicPartition] = table.update { $0.end(partitions, written: written) }
+        pending.removeAll(keepingCapacity: true)
+        deliveries.removeAll(keepingCapacity: true)
+        added.removeAll(keepingCapacity: true)
+        touched.removeAll(keepingCapacity: true)
+        landed.withLock { $0 = 0 }
+        if !changed.isEmpty { publish(changed) }
+    }
+
+    /// Why the client is finished, if it is.
+    var fatal: EventLogError? { client.report.fatal }
+    var report: (name: String, report: KafkaClient.Report) { (client.name, client.report) }
+
+    package func close() {
+        try? abort()
+        client.close()
+    }
+}
+
+/// Records that may be under way at a time: taken before they are handed over, given back by their report. A full client
+/// is waited for, so nothing is ever refused for want of room.
+final class Permits: Sendable {
+    private let left: Monitor<Int>
+    private let all: Int
+
+    init(records: Int) {
+        all = records
+        left = Monitor(records)
+    }
+
+    /// More than there are in all waits for all of them.
+    func take(_ count: Int) {
+        let count = min(count, all)
+        _ = left.wait { left -> Bool? in
+            guard left >= count else { return nil }
+            left -= count
+            return true
+        }
+    }
+
+    func tryTake(_ count: Int) -> Bool {
+        let count = min(count, all)
+        return left.withLock { left in
+            guard left >= count else { return false }
+            left -= count
+            return true
+        }
+    }
+
+    func give(_ count: Int) { left.update { $0 += min(count, all) } }
+
+    var taken: Int { all - left.withLock { $0 } }
+}

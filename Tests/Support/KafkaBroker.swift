@@ -1,0 +1,104 @@
+import Base
+import Foundation
+import KafkaLog
+
+/// A real broker (noida-db, one binary that speaks Kafka's protocol) on a free port, in a folder of its own, stopped by
+/// its process id.
+final class KafkaBroker: @unchecked Sendable {
+    // Changed by start and kill only, under the lock of the monitor.
+    private let process = Monitor<Process?>(nil)
+    private let scratch: ScratchDirectory
+    let port: Int
+
+    /// The broker's own executable, where ./test installed it.
+    static let executable: String? = {
+        let root = projectDirectory + "/.cache/venv/lib"
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: root)) ?? [] {
+            let path = "\(root)/\(name)/site-packages/noida_db/noida-db"
+            if FileManager.default.isExecutableFile(atPath: path) { return path }
+        }
+        return nil
+    }()
+
+    var address: String { "127.0.0.1:\(port)" }
+
+    var configuration: KafkaConfiguration {
+        var configuration = KafkaConfiguration(bootstrap: address)
+        configuration.patience = 20
+        return configuration
+    }
+
+    init() throws {
+        scratch = try ScratchDirectory()
+        port = try KafkaBroker.freePort()
+        try start()
+    }
+
+    deinit { stop() }
+
+    func start() throws {
+        guard let executable = KafkaBroker.executable else { throw TestSupportError.noBroker }
+        let made = Process()
+        made.executableURL = URL(filePath: executable)
+        made.arguments = [
+            "start", "--only", "kafka", "--kafka-port", "\(port)", "--data-dir", scratch.path + "/data",
+        ]
+        made.standardOutput = FileHandle.nullDevice
+        made.standardError = FileHandle.nullDevice
+        try made.run()
+        process.withLock { $0 = made }
+        for _ in 0..<400 {
+            if KafkaBroker.answers(port) { return }
+            Thread.sleep(forTimeInterval: 0.025)
+        }
+        throw TestSupportError.noBroker
+    }
+
+    func kill() { end(SIGKILL) }
+    func stop() { end(SIGTERM) }
+
+    private func end(_ signal: Int32) {
+        process.withLock { process in
+            guard let running = process else { return }
+            Foundation.kill(running.processIdentifier, signal)
+            // Not waitUntilExit: called from another thread than the one that ran it, it may wait for good.
+            for _ in 0..<1000 where running.isRunning { Thread.sleep(forTimeInterval: 0.01) }
+            process = nil
+        }
+    }
+
+    private static func socket(_ body: (Int32, UnsafePointer<sockaddr>, socklen_t) -> Bool, port: Int) -> Bool {
+        let descriptor = Foundation.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(descriptor) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = UInt16(port).bigEndian
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        return withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                body(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
+        }
+    }
+
+    private static func answers(_ port: Int) -> Bool { socket({ connect($0, $1, $2) == 0 }, port: port) }
+
+    static func freePort() throws -> Int {
+        var port = 0
+        _ = socket(
+            { descriptor, address, length in
+                guard bind(descriptor, address, length) == 0 else { return false }
+                var bound = sockaddr_in()
+                var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+                let found = withUnsafeMutablePointer(to: &bound) {
+                    $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &size) }
+                }
+                port = Int(UInt16(bigEndian: bound.sin_port))
+                return found == 0
+            }, port: 0)
+        guard port > 0 else { throw TestSupportError.noBroker }
+        return port
+    }
+}
+
+enum TestSupportError: Error { case noBroker }
