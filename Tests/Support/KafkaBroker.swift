@@ -54,15 +54,13 @@ final class KafkaBroker: @unchecked Sendable {
         throw TestSupportError.noBroker
     }
 
-    func kill() { end(SIGKILL) }
-    func stop() { end(SIGTERM) }
-
-    private func end(_ signal: Int32) {
+    /// SIGTERM is blocked in what Foundation's Process starts, so there is one way to end it.
+    func stop() {
         process.withLock { process in
             guard let running = process else { return }
-            Foundation.kill(running.processIdentifier, signal)
-            // Not waitUntilExit: called from another thread than the one that ran it, it may wait for good.
-            for _ in 0..<1000 where running.isRunning { Thread.sleep(forTimeInterval: 0.01) }
+            Foundation.kill(running.processIdentifier, SIGKILL)
+            // Neither waitUntilExit nor isRunning: asked from another thread than the one that ran it, both may wait on.
+            for _ in 0..<500 where KafkaBroker.answers(port) { Thread.sleep(forTimeInterval: 0.01) }
             process = nil
         }
     }
