@@ -87,7 +87,7 @@ let package = Package(
             [
                 "Base", "CPlatform", "RecordFormat", "EventLog", "Catalog", "Gateway", "Streams", "Learning",
                 "Features", "Datasets",
-                "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", grdb,
+                "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", "KafkaLog", grdb,
             ]),
         .executableTarget(
             name: "headrace",

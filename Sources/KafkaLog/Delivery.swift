@@ -63,7 +63,8 @@ final class Delivery: @unchecked Sendable {
             slot.pointee.offset = known < 0 ? message.offset : min(known, message.offset)
             delivery.done(1)
         } else {
-            delivery.fail(KafkaErrors.error(message.err, delivery.what))
+            let topic = message.rkt.flatMap { rd_kafka_topic_name($0) }.map { String(cString: $0) } ?? "?"
+            delivery.fail(KafkaErrors.error(message.err, "\(delivery.what) to \(topic)/\(message.partition)"))
         }
     }
 }

@@ -71,6 +71,8 @@ enum KafkaErrors {
             return make("producer-fenced", "; another writer of the same name took over, so this one must stop")
         case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
             return make("event-too-large", "; raise max.message.bytes of the topic or send less", .caller)
+        case RD_KAFKA_RESP_ERR_INVALID_RECORD:
+            return make("bad-event", "; a compacted topic takes no event without a key", .caller)
         case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
             RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
             return make("unknown-topic", "; create it or declare it", .caller)

@@ -113,10 +113,32 @@ package final class KafkaLog: EventLog {
             guard let group = group.withLock({ $0 }) else {
                 throw EventLogError("log-stopped", "the log is closed", fault: .world)
             }
-            group.append(append, to: places, completion: completion)
+            group.append(try keyed(append), to: places, completion: completion)
         } catch {
             completion(.failure(error))
         }
+    }
+
+    /// Kafka compacts by key alone, so what a compacted topic says about itself goes under its own id there.
+    private func keyed(_ append: LogAppend) throws(EventLogError) -> LogAppend {
+        let compacted = layouts.withLock { $0 }
+        guard append.events.contains(where: { $0.event.key == nil && compacted[$0.topic]?.isCompacted == true }) else {
+            return append
+        }
+        var events = append.events
+        for index in events.indices {
+            let (topic, _, event) = events[index]
+            guard event.key == nil, compacted[topic]?.isCompacted == true else { continue }
+            guard event.type == EventType.progress else {
+                throw EventLogError(
+                    "key-required",
+                    "the topic '\(topic)' keeps the newest event of each key, so the event '\(event.id)' needs one")
+            }
+            events[index].event.key = [UInt8](event.id.utf8)
+        }
+        return LogAppend(
+            principal: append.principal, events: events, refusable: append.refusable, durability: append.durability,
+            expected: append.expected)
     }
 
     private func places(_ append: LogAppend) throws(EventLogError) -> [TopicPartition] {
@@ -250,9 +272,8 @@ package final class KafkaLog: EventLog {
             guard let start = table.starts[partition], let end = table.ends[partition] else { return nil }
             return min(start, end)..<end
         }
-        if let known { return known }
-        try require(partition)
-        return 0..<0
+        // As in the embedded log: nothing stands where nothing was declared.
+        return known ?? 0..<0
     }
 
     package func offset(_ partition: TopicPartition, atOrAfter time: Instant) throws(EventLogError) -> Int64 {
@@ -361,6 +382,16 @@ package final class KafkaLog: EventLog {
         if let report = group.withLock({ $0 })?.report { list.append(("append", report)) }
         if let producer = producer.withLock({ $0 }) { list.append(producer.report) }
         return list.map { KafkaClientReport(name: $0.0, $0.1) }
+    }
+
+    /// How far each consumer group stands behind, by the offsets it committed with its outputs.
+    package var lag: [(group: String, partition: TopicPartition, records: Int64)] {
+        let groups = consumed.withLock { $0 }
+        return table.withLock { table in
+            groups.sorted { $0.key < $1.key }.flatMap { group, positions in
+                positions.sorted { $0.key < $1.key }.map { (group, $0.key, table.lag($0.key, from: $0.value)) }
+            }
+        }
     }
 
     /// Transactions of appends: committed, and done again.

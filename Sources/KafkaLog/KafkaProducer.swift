@@ -42,7 +42,7 @@ final class KafkaProducer: Sendable {
             permits.take(count)
         }
         let topic = try client.topic(partition.topic)
-        let delivery = Delivery(records: count, slots: 1, "appending to \(partition)") { [permits] delivery in
+        let delivery = Delivery(records: count, slots: 1, "appending") { [permits] delivery in
             permits.give(count)
             if let error = delivery.error { return completion(.failure(error)) }
             let position = Position(

@@ -37,10 +37,12 @@ package struct Audit {
     /// Scores of two models on the same rows may differ so much under another fingerprint.
     package static let scoreTolerance: Float = 1e-3
 
-    private let log: EmbeddedLog
+    private static let noChain = "this log keeps no hash chain: what was rewritten shows where it changes a result"
+
+    private let log: any EventLog
     private let workspace: CompiledWorkspace
 
-    package init(log: EmbeddedLog, workspace: CompiledWorkspace) {
+    package init(log: any EventLog, workspace: CompiledWorkspace) {
         self.log = log
         self.workspace = workspace
     }
@@ -81,7 +83,8 @@ package struct Audit {
     /// What the hash chain says of everything up to the subject: nil when that is whole, otherwise the verdict. Damage and
     /// rewriting behind the subject are nobody's business here.
     private func chain(_ subject: String, at position: Position?) throws -> AuditResult? {
-        let check = try log.verify(subject: position)
+        guard let chained = log as? EmbeddedLog else { return nil }
+        let check = try chained.verify(subject: position)
         let end = check.subjectEnd ?? .max
         let damages = check.damaged.filter { $0.sequences.lowerBound < end }
         if let damaged = damages.first {
@@ -110,6 +113,11 @@ package struct Audit {
             let broken = try chain(subject, at: position)
             if let broken, broken.verdict == .unreplayable { return broken }
             let result = try body()
+            guard log.capabilities.contains(.hashChain) else {
+                return AuditResult(
+                    verdict: result.verdict, subject: result.subject, reason: result.reason,
+                    facts: result.facts + [("chain", .string(Audit.noChain))])
+            }
             guard let broken else { return result }
             return AuditResult(
                 verdict: .diverged, subject: subject, reason: broken.reason,
@@ -329,11 +337,15 @@ package struct Audit {
             }
             if limit == nil {
                 for (topic, end) in ends.sorted(by: { $0.key < $1.key }) where emitted[topic, default: 0] < end {
+                    var more: Int64?
+                    try log.forEachEvent(TopicPartition(topic, 0), from: emitted[topic, default: 0], to: end) { event in
+                        more = event.offset
+                        return false
+                    }
+                    guard let more else { continue }
                     return AuditResult(
                         verdict: .diverged, subject: subject,
-                        reason:
-                            "the log holds \(topic)/0@\(emitted[topic, default: 0]), which the replay does not emit",
-                        facts: facts)
+                        reason: "the log holds \(topic)/0@\(more), which the replay does not emit", facts: facts)
                 }
             }
             return AuditResult(

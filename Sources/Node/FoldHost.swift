@@ -15,6 +15,8 @@ package struct FoldStatus: Sendable {
     /// The state is read and the fold runs.
     package var loaded = false
     package var failure: String?
+    /// Times that it went back to its checkpoint because the log had dropped its transaction.
+    package var restarts: Int64 = 0
     package init() {}
 }
 
@@ -42,8 +44,7 @@ package final class FoldHost: Sendable {
         thread.withLock {
             $0 = BlockingThread(name: "fold") { [self] in
                 do {
-                    let runner = try make()
-                    try loop(runner, log)
+                    try run(log, make)
                 } catch {
                     state.update { $0.failure = "\(error)" }
                     // Nobody empties the mailbox any more: what waits is told so, and so is whoever comes.
@@ -54,6 +55,27 @@ package final class FoldHost: Sendable {
                     }
                     for question in waiting { question(nil) }
                 }
+            }
+        }
+    }
+
+    /// Times in a row that a fold begins again at its checkpoint because its transaction was dropped.
+    private static let restarts = 10
+
+    /// A dropped transaction leaves nothing in the log, but its events are in the state: the fold goes back to its
+    /// checkpoint and folds them again.
+    private func run(_ log: any EventLog, _ make: () throws -> TopologyRunner) throws {
+        var dropped = 0
+        while true {
+            let before = state.withLock { $0.checkpoints }
+            do {
+                return try loop(try make(), log)
+            } catch let error as EventLogError where error.code == "transaction-aborted" || error.retriable {
+                // A checkpoint in between means that it went on.
+                dropped = state.withLock { $0.checkpoints } > before ? 1 : dropped + 1
+                guard dropped <= FoldHost.restarts, !mailbox.withLock({ $0.stopping }) else { throw error }
+                state.update { $0.restarts += 1 }
+                _ = mailbox.wait(seconds: Double(dropped) * 0.2) { $0.stopping ? true : nil }
             }
         }
     }

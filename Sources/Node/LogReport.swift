@@ -110,7 +110,19 @@ package enum LogReport {
 }
 
 extension Node {
-    package func logInspection() throws -> JSON { LogReport.inspection(log) }
-    package func logVerification() throws -> JSON { try LogReport.verification(log) }
-    package func logBackup(_ directory: String) throws -> JSON { try LogReport.backup(log, to: directory) }
+    /// The embedded log, for what only files have.
+    package func files() throws -> EmbeddedLog {
+        guard let embedded else {
+            throw NodeError(
+                "unsupported", "the log of this node is on Kafka, which has no files here; use the cluster's own tools")
+        }
+        return embedded
+    }
+
+    package func logInspection() throws -> JSON {
+        if let kafka { return try LogReport.inspection(kafka) }
+        return LogReport.inspection(try files())
+    }
+    package func logVerification() throws -> JSON { try LogReport.verification(try files()) }
+    package func logBackup(_ directory: String) throws -> JSON { try LogReport.backup(try files(), to: directory) }
 }

@@ -15,7 +15,6 @@ import Supervision
 extension Node: NodeReading {
     package func status() throws -> JSON {
         let fold = fold.status
-        let log = log.statistics
         let folded: JSON = .object([
             "streamTime": .string(fold.now.description), "folded": .int(fold.folded), "emitted": .int(fold.emitted),
             "late": .int(fold.late), "failures": .int(fold.failures), "checkpoints": .int(fold.checkpoints),
@@ -29,22 +28,34 @@ extension Node: NodeReading {
                 "through": status.through.map { .string($0.description) } ?? .null,
             ])
         }
-        let recovery = self.log.recovery
-        return .object([
+        var members: [String: JSON] = [
             "state": .string(
                 failures.isEmpty ? (isStarted ? (isSettled ? "settled" : "working") : "stopped") : "degraded"),
             "failures": .array(failures.map { .string($0) }), "notices": .array(notices.map { .string($0) }),
-            "events": .int(Int64(log.events)), "syncs": .int(Int64(log.syncs)),
-            "bytesWritten": .int(Int64(log.bytesWritten)),
+            "events": .int(Int64(log.eventCount)),
+            "fold": folded, "connectors": .array(connectors), "peakMemoryBytes": .int(Int64(headrace_peak_memory())),
+            "data": .string(configuration.dataDirectory), "pid": .int(Int64(ProcessInfo.processInfo.processIdentifier)),
+        ]
+        members.merge(logStatus()) { $1 }
+        return .object(members)
+    }
+
+    private func logStatus() -> [String: JSON] {
+        if let kafka {
+            return ["kafka": .string(kafka.configuration.bootstrap), "drift": LogReport.drift(kafka)]
+        }
+        guard let embedded else { return [:] }
+        let log = embedded.statistics
+        let recovery = embedded.recovery
+        return [
+            "syncs": .int(Int64(log.syncs)), "bytesWritten": .int(Int64(log.bytesWritten)),
             "headHash": .string(log.headHash.hex), "damaged": .array(log.damaged.map { .string($0.description) }),
             "recovered": .object([
                 "truncatedBytes": .int(recovery.truncatedBytes),
                 "damaged": .array(recovery.damaged.map { .string($0.description) }),
                 "rebuiltIndexes": .array(recovery.rebuiltIndexes.map { .string($0) }),
             ]),
-            "fold": folded, "connectors": .array(connectors), "peakMemoryBytes": .int(Int64(headrace_peak_memory())),
-            "data": .string(configuration.dataDirectory), "pid": .int(Int64(ProcessInfo.processInfo.processIdentifier)),
-        ])
+        ]
     }
 
     /// Records that stand in a topic, over all its partitions.
@@ -107,7 +118,7 @@ extension Node: NodeReading {
             last = event.data.flatMap { try? JSON(parsing: $0) } ?? last
             return true
         }
-        report["events"] = last?["events"] ?? .int(Int64(log.statistics.events))
+        report["events"] = last?["events"] ?? .int(Int64(log.eventCount))
         report["seconds"] = last?["seconds"] ?? .null
         report["peakMemoryBytes"] = last?["peakMemoryBytes"] ?? .int(Int64(headrace_peak_memory()))
         report["asOf"] = .string(fold.status.now.description)
@@ -228,54 +239,5 @@ extension Node: NodeReading {
         if let failure = failures.first { return (false, failure) }
         guard fold.status.loaded else { return (false, "the fold is still loading its state") }
         return (true, "the log takes events and the fold runs")
-    }
-
-    package func metrics() throws -> String {
-        let log = log.statistics
-        let fold = fold.status
-        var text = ""
-        func metric(_ name: String, _ kind: String, _ help: String, _ samples: [(String, Double)]) {
-            text += "# HELP \(name) \(help)\n# TYPE \(name) \(kind)\n"
-            for (labels, value) in samples { text += "\(name)\(labels) \(JSON.double(value).text)\n" }
-        }
-        metric("headrace_log_events_total", "counter", "Events in the log.", [("", Double(log.events))])
-        metric("headrace_log_syncs_total", "counter", "fdatasync calls since the start.", [("", Double(log.syncs))])
-        metric(
-            "headrace_log_written_bytes_total", "counter", "Bytes written to the log since the start.",
-            [("", Double(log.bytesWritten))])
-        metric(
-            "headrace_log_moved_bytes_total", "counter", "Bytes ever moved from the WAL into partition files.",
-            [("", Double(log.rewrittenBytes))])
-        metric(
-            "headrace_log_upkeep_bytes_total", "counter", "Bytes ever written by moving and compacting.",
-            [("", Double(log.maintenanceBytes))])
-        metric(
-            "headrace_log_waiting_segments", "gauge", "Sealed WAL segments that wait to be moved.",
-            [("", Double(log.waitingSegments))])
-        metric(
-            "headrace_log_upkeep_failed", "gauge", "1 when the last upkeep failed; the log's inspection says why.",
-            [("", log.maintenanceFailure == nil ? 0 : 1)])
-        metric("headrace_log_pending_bytes", "gauge", "Bytes waiting for the disk.", [("", Double(log.pendingBytes))])
-        metric("headrace_fold_events_total", "counter", "Input events folded.", [("", Double(fold.folded))])
-        metric("headrace_fold_emitted_total", "counter", "Events emitted by the fold.", [("", Double(fold.emitted))])
-        metric(
-            "headrace_fold_late_total", "counter", "Events behind their partition's progress.",
-            [("", Double(fold.late))])
-        metric(
-            "headrace_fold_failures_total", "counter", "Events that a stage could not fold.",
-            [("", Double(fold.failures))])
-        metric(
-            "headrace_fold_checkpoints_total", "counter", "Checkpoints since the start.",
-            [("", Double(fold.checkpoints))])
-        var samples: [(String, Double)] = []
-        for topic in gateway.allTopics {
-            samples.append(("{topic=\"\(topic.name)\"}", Double(try records(of: topic))))
-        }
-        metric("headrace_topic_records", "gauge", "Records by topic.", samples)
-        metric("headrace_node_healthy", "gauge", "1 when nothing has failed.", [("", failures.isEmpty ? 1 : 0)])
-        metric(
-            "process_resident_memory_peak_bytes", "gauge", "High-water mark of resident memory.",
-            [("", Double(headrace_peak_memory()))])
-        return text
     }
 }

@@ -6,6 +6,7 @@ import EventLog
 import Foundation
 import GRDB
 import Gateway
+import KafkaLog
 import Lineage
 import Models
 import RecordFormat
@@ -16,7 +17,9 @@ import Training
 /// Everything wired together: the log, the gateway, the fold, the views, the effectors and the connectors.
 package final class Node: Sendable {
     package let configuration: NodeConfiguration
-    package let log: EmbeddedLog
+    package let log: any EventLog
+    /// Keeps the data directory this node's own where the log is elsewhere.
+    private let lock: (any Sendable)?
     package let gateway: Gateway
     package let views: DatabasePool
     package let fold: FoldHost
@@ -43,7 +46,7 @@ package final class Node: Sendable {
     /// Opens the data directory, applies what is new, and compiles the definitions. Nothing runs yet.
     package init(_ configuration: NodeConfiguration) throws {
         self.configuration = configuration
-        log = try EmbeddedLog.open(configuration.logDirectory)
+        (log, lock) = try LogChoice.open(configuration)
         gateway = Gateway(log: log, clock: { Instant.wallClock() })
         fold = FoldHost(checkpointSeconds: configuration.checkpointSeconds)
         var settings = Configuration()
@@ -153,7 +156,7 @@ package final class Node: Sendable {
             let topology = try WorkspaceTopology(workspace)
             return try TopologyRunner(
                 topology: topology.topology, derived: WorkspaceTopology.derived, log: log,
-                database: try StateDatabase(path: stateFile), sink: LogSink(log: log, principal: "fold:workspace"))
+                database: try StateDatabase(path: stateFile), sink: try Node.sink(log))
         }
         running.update { state in
             state.started = true
@@ -170,6 +173,17 @@ package final class Node: Sendable {
                     })
             }
         }
+    }
+
+    /// The log as an embedded one; nil where it is not.
+    package var embedded: EmbeddedLog? { log as? EmbeddedLog }
+    /// The log as one on Kafka; nil where it is not.
+    package var kafka: KafkaLog? { log as? KafkaLog }
+
+    private static func sink(_ log: any EventLog) throws -> any DerivedSink {
+        let name = "fold:workspace"
+        return log.capabilities.contains(.transactions)
+            ? try TransactionSink(log: log, name: name) : LogSink(log: log, principal: name)
     }
 
     /// Tells the gateway what the fold reads, and closes what a crash left open.
@@ -263,7 +277,9 @@ package final class Node: Sendable {
     package var isStarted: Bool { running.withLock { $0.started } }
 
     /// What people should know although nothing is wrong.
-    package var notices: [String] { running.withLock { $0.notices } }
+    package var notices: [String] {
+        running.withLock { $0.notices } + (kafka?.drift.map { "\($0); change one of them" } ?? [])
+    }
 
     /// What went wrong since the start, for the status and the exit code.
     package var failures: [String] {
@@ -274,7 +290,7 @@ package final class Node: Sendable {
                 list.append("the connector \(connector.configuration.name) stopped: \(trace)")
             }
         }
-        if let stopped = log.statistics.stopped { list.append("\(stopped)") }
+        if let stopped = log.stopped { list.append("\(stopped)") }
         return list
     }
 
@@ -285,7 +301,7 @@ package final class Node: Sendable {
     /// Records how a play of history went.
     package func recordRun(seconds: Double, started: Instant) throws {
         let data = JSON.object([
-            "seconds": .double(seconds), "events": .int(Int64(log.statistics.events)),
+            "seconds": .double(seconds), "events": .int(Int64(log.eventCount)),
             "peakMemoryBytes": .int(Int64(headrace_peak_memory())),
             "started": .string(started.description),
         ])

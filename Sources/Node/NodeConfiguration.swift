@@ -1,5 +1,7 @@
 import Base
+import EventLog
 import Foundation
+import KafkaLog
 
 package enum NodeModule {}
 /// Errors of the node.
@@ -20,6 +22,10 @@ package struct NodeConfiguration: Sendable {
     package var until: String?
     /// How often state is checkpointed, in seconds.
     package var checkpointSeconds = 2.0
+
+    /// Brokers (`host:port`) and a file of librdkafka's settings; nil takes what the data directory was made for.
+    package var kafka: String?
+    package var kafkaSettings: String?
 
     package init(dataDirectory: String, platformTopics: String) {
         self.dataDirectory = dataDirectory

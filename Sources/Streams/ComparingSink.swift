@@ -4,7 +4,7 @@ import RecordFormat
 
 /// The sink of a replay: nothing is written; every event that the fold emits again is compared with what the log holds at
 /// the same position, and the first difference of each topic is kept.
-package final class ComparingSink: DerivedSink {
+package final class ComparingSink: DerivedSink, DerivedPlaces {
     package struct Divergence: Sendable {
         package let position: String
         package let time: Instant
@@ -15,36 +15,35 @@ package final class ComparingSink: DerivedSink {
     private let log: any EventLog
     private let visit: (DerivedEvent) throws -> Void
     private let ends: [String: Int64]?
-    private var readers: [String: Reader] = [:]
+    private let reader: DerivedReader
     package private(set) var compared: Int64 = 0
     package private(set) var first: Divergence?
-
-    private struct Reader {
-        var batches: [RecordBatch] = []
-        var batch = 0
-        var index = 0
-        var next: Int64 = 0
-    }
 
     /// - Parameters:
     ///   - ends: where the comparison of each topic ends; nil compares everything.
     ///   - visit: sees every event the replay emits.
     package init(log: any EventLog, ends: [String: Int64]? = nil, visit: @escaping (DerivedEvent) throws -> Void) {
         self.log = log
+        reader = DerivedReader(log: log)
         self.ends = ends
         self.visit = visit
     }
 
     package func take(_ event: DerivedEvent) throws {
+        let placed = places == nil ? nil : reader.taken(event.topic, event.offset)
         // What failed once is recorded for people; its text may change between versions.
-        if event.topic != TopologyRunner.deadLetterTopic, event.topic != TopologyRunner.lateTopic { try compare(event) }
+        if event.topic != TopologyRunner.deadLetterTopic, event.topic != TopologyRunner.lateTopic {
+            try compare(event, placed)
+        }
         try visit(event)
     }
 
-    private func compare(_ event: DerivedEvent) throws {
+    private func compare(_ event: DerivedEvent, _ placed: StoredEvent?) throws {
         if let end = ends?[event.topic], event.offset >= end { return }
         compared += 1
-        guard let logged = try stored(event.topic, event.offset) else {
+        var found = placed
+        if places == nil { found = try reader.event(event.topic, atOrAfter: event.offset) }
+        guard let logged = found, logged.offset == event.offset else {
             diverge(event, "the log ends before it")
             return
         }
@@ -63,29 +62,13 @@ package final class ComparingSink: DerivedSink {
             position: "\(event.topic)/0@\(event.offset)", time: event.event.time, id: event.event.id, reason: reason)
     }
 
-    private func stored(_ topic: String, _ offset: Int64) throws -> StoredEvent? {
-        var reader = readers[topic] ?? Reader()
-        defer { readers[topic] = reader }
-        while true {
-            while reader.batch < reader.batches.count {
-                let batch = reader.batches[reader.batch]
-                while reader.index < batch.records.count {
-                    let found = batch.records[reader.index].offset
-                    if found == offset { return StoredEvent(batch: batch, index: reader.index) }
-                    if found > offset { return nil }
-                    reader.index += 1
-                }
-                reader.batch += 1
-                reader.index = 0
-            }
-            reader.batches = try log.read(TopicPartition(topic, 0), from: max(reader.next, offset), maxBytes: 512 << 10)
-            reader.batch = 0
-            reader.index = 0
-            guard let last = reader.batches.last else { return nil }
-            reader.next = last.header.lastOffset + 1
-        }
+    /// Markers have no place in a fold: the events go where the log has events.
+    package var places: (any DerivedPlaces)? { log.capabilities.contains(.denseOffsets) ? nil : self }
+
+    package func place(_ topic: String, from next: Int64) throws -> Int64 {
+        try reader.place(topic, atOrAfter: next)?.offset ?? next
     }
 
-    package func sliceEnded() throws {}
-    package func flush() throws {}
+    package func sliceEnded(_ consumed: () -> [TopicPartition: Int64]) throws {}
+    package func flush(_ consumed: () -> [TopicPartition: Int64]) throws {}
 }

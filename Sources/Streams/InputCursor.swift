@@ -48,7 +48,14 @@ struct InputCursor {
         batches = try log.read(partition, from: fetched, maxBytes: InputCursor.fetchBytes)
         batch = 0
         index = 0
-        guard let last = batches.last else { return false }
+        guard let last = batches.last else {
+            // What is left below a replay's end are the log's own markers.
+            if let end {
+                next = max(next, end)
+                fetched = max(fetched, end)
+            }
+            return false
+        }
         let from = fetched
         fetched = last.header.lastOffset + 1
         // A restart may begin in the middle of a batch.

@@ -23,7 +23,7 @@ package final class LogSink: DerivedSink {
         if pending.count >= LogSink.batchEvents { try send() }
     }
 
-    package func sliceEnded() throws {}
+    package func sliceEnded(_ consumed: () -> [TopicPartition: Int64]) throws {}
 
     private func send() throws {
         guard !pending.isEmpty else { return }
@@ -46,7 +46,7 @@ package final class LogSink: DerivedSink {
         }
     }
 
-    private static func foreignWriter(_ place: String) -> EventLogError {
+    static func foreignWriter(_ place: String) -> EventLogError {
         EventLogError(
             "foreign-writer",
             "a derived event stands at \(place): something else writes to that topic, or the topology changed since",
@@ -64,7 +64,7 @@ package final class LogSink: DerivedSink {
         }
     }
 
-    package func flush() throws {
+    package func flush(_ consumed: () -> [TopicPartition: Int64]) throws {
         try send()
         try named { try pipeline.drain() }
     }

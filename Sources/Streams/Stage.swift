@@ -67,6 +67,9 @@ package final class StageContext {
     /// Events emitted so far by topic: a derived topic has one partition and the topology is its only writer, so an
     /// event's position is known before the log has it (and checked when it does).
     var emittedOffsets: [String: Int64] = [:]
+    var places: (any DerivedPlaces)?
+    /// Why a position could not be told; the runner stops at it before anything goes on.
+    var placeFailure: (any Error)?
 
     /// Derived events carry the stage's name as their source, stream time as their event time and a deterministic id.
     /// Returns the position the event will have.
@@ -75,7 +78,10 @@ package final class StageContext {
         topic: String, type: String, id: String, key: String? = nil, data: [UInt8], causation: String? = nil,
         source: String
     ) -> Position {
-        let offset = emittedOffsets[topic, default: 0]
+        var offset = emittedOffsets[topic, default: 0]
+        if let places {
+            do { offset = try places.place(topic, from: offset) } catch { placeFailure = placeFailure ?? error }
+        }
         emittedOffsets[topic] = offset + 1
         emitted.append(
             DerivedEvent(

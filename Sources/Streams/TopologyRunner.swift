@@ -68,6 +68,7 @@ package final class TopologyRunner {
         self.log = log
         self.database = database
         self.sink = sink
+        context.places = sink.places
         for (index, stage) in topology.stages.enumerated() {
             for topic in stage.inputs { subscribers[topic, default: []].append(index) }
         }
@@ -145,8 +146,15 @@ package final class TopologyRunner {
             guard try step() else { break }
             worked += 1
         }
-        if worked > 0 { try sink.sliceEnded() }
+        if worked > 0 { try sink.sliceEnded(consumed) }
         return worked > 0
+    }
+
+    /// The next offset of every input that has been read at all.
+    private func consumed() -> [TopicPartition: Int64] {
+        var positions: [TopicPartition: Int64] = [:]
+        for input in inputs where input.next > 0 { positions[input.partition] = input.next }
+        return positions
     }
 
     // MARK: One step
@@ -277,6 +285,7 @@ package final class TopologyRunner {
 
     /// Hands emitted events to the later stages, in the order they were emitted, and then to the log.
     private func deliver() throws {
+        if let failure = context.placeFailure { throw failure }
         var index = 0
         while index < context.emitted.count {
             let derived = context.emitted[index]
@@ -302,6 +311,7 @@ package final class TopologyRunner {
             try sink.take(derived)
             if stopRequested { break }
         }
+        if let failure = context.placeFailure { throw failure }
         context.emitted.removeAll(keepingCapacity: true)
     }
 
@@ -319,7 +329,7 @@ package final class TopologyRunner {
     }
 
     /// Makes what was emitted so far durable, so that effectors and views see it.
-    package func flush() throws { try sink.flush() }
+    package func flush() throws { try sink.flush(consumed) }
 
     // MARK: Digests and checkpoints
 
@@ -353,7 +363,7 @@ package final class TopologyRunner {
     /// Makes what was emitted durable, then commits state, timers, holds and positions in one transaction: whatever a crash
     /// leaves, folding on from the positions repeats the same events under the same ids.
     package func checkpoint() throws {
-        try sink.flush()
+        try sink.flush(consumed)
         var changes: [(store: String, key: String, value: [UInt8]?)] = []
         for store in stores {
             for change in store.takeChanges() { changes.append((store.name, change.key, change.value)) }
@@ -383,9 +393,16 @@ package final class TopologyRunner {
 
 /// Where emitted events go: the log, or a comparison in a replay.
 package protocol DerivedSink: AnyObject {
+    /// Who says where events will stand; nil where each stands one behind the one before it.
+    var places: (any DerivedPlaces)? { get }
     func take(_ event: DerivedEvent) throws
     /// A slice of work is done; good moment to hand events on.
-    func sliceEnded() throws
+    /// - Parameter consumed: next offsets of the inputs that everything taken so far was made from.
+    func sliceEnded(_ consumed: () -> [TopicPartition: Int64]) throws
     /// Returns when everything taken is durable.
-    func flush() throws
+    func flush(_ consumed: () -> [TopicPartition: Int64]) throws
+}
+
+extension DerivedSink {
+    package var places: (any DerivedPlaces)? { nil }
 }

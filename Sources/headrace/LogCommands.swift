@@ -15,15 +15,17 @@ struct Log: AsyncParsableCommand {
         _ common: Common, _ method: String, _ path: String, body: [UInt8]? = nil, writes: Bool = false,
         _ direct: (EmbeddedLog) throws -> JSON
     ) async throws -> JSON {
-        let directory = NodeConfiguration(dataDirectory: common.data, platformTopics: "").logDirectory
+        let configuration = NodeConfiguration(dataDirectory: common.data, platformTopics: "")
+        let directory = configuration.logDirectory
         if EmbeddedLog.isOwned(directory) {
             let connection = try common.connection()
             defer { connection.close() }
-            return try await connection.ask(method, path, body: body) { node in try direct(node.log) }
+            return try await connection.ask(method, path, body: body) { node in try direct(node.files()) }
         }
         guard FileManager.default.fileExists(atPath: directory) else {
             throw NodeError("unknown-data", "there is no log in '\(common.data)'")
         }
+        try LogChoice.requireFiles(configuration)
         var options = EmbeddedLog.Options()
         options.readOnly = !writes
         let log = try EmbeddedLog.open(directory, options: options)
@@ -57,6 +59,7 @@ struct Inspect: AsyncParsableCommand {
             }
             let answer = try await Log.ask(common, "GET", "/v1/log") { LogReport.inspection($0) }
             if common.json { return Terminal.print(answer) }
+            if let brokers = answer["kafka"]?.string { return Inspect.show(answer, brokers) }
             print("\(Terminal.cell(answer["events"] ?? .null)) events, head \(answer["head"]?.string ?? "")\n")
             Terminal.table(
                 ["partition", "offsets", "files", "bytes", "in WAL", "compacted to"],
@@ -136,6 +139,27 @@ struct Restore: AsyncParsableCommand {
             let answer = try LogReport.restore(from: backup, to: directory)
             common.json ? Terminal.print(answer) : Verify.show(answer["verification"] ?? .null)
             if answer["verification"]?["verdict"]?.string != "INTACT" { throw ExitCode(11) }
+        }
+    }
+}
+
+extension Inspect {
+    /// A log on Kafka.
+    static func show(_ answer: JSON, _ brokers: String) {
+        print("\(Terminal.cell(answer["events"] ?? .null)) events on Kafka at \(brokers)\n")
+        Terminal.table(
+            ["partition", "offsets"],
+            (answer["partitions"]?.array ?? []).map { row in
+                let offsets = (row["offsets"]?.array ?? []).compactMap(\.int)
+                return [row["partition"]?.string ?? "", offsets.map { "\($0)" }.joined(separator: "..<")]
+            })
+        for drift in answer["drift"]?.array ?? [] {
+            print(
+                "drift: \(drift["topic"]?.string ?? "") has \(drift["setting"]?.string ?? "") \(drift["actual"]?.string ?? "") on the brokers, declared is \(drift["declared"]?.string ?? "")"
+            )
+        }
+        for (name, behind) in JSON.sorted(answer["lag"]?.object ?? [:]) where (behind.int ?? 0) > 0 {
+            print("lag: \(name) is \(Terminal.cell(behind)) records behind")
         }
     }
 }

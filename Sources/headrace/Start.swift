@@ -6,7 +6,7 @@ import HTTP
 import Node
 
 struct Start: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Start a node on the embedded log.")
+    static let configuration = CommandConfiguration(abstract: "Start a node, on the embedded log or on Kafka.")
 
     @OptionGroup var common: Common
     @Option(name: .long, help: "Apply this workspace first.") var workspace: String?
@@ -18,6 +18,9 @@ struct Start: AsyncParsableCommand {
     @Flag(name: .long, help: "Show progress until everything is folded, then print the report.") var play = false
     @Flag(name: .long, help: "Stop once everything is folded.") var exit = false
     @Option(name: .long, help: "Report to print after a play.") var report: String?
+    @Option(name: .long, help: "Keep the log on this Kafka cluster (HOST:PORT, more with commas).") var kafka: String?
+    @Option(name: .long, help: "File of librdkafka settings (name=value lines): TLS, SASL, timeouts.")
+    var kafkaConfig: String?
 
     func run() async throws {
         try await reporting {
@@ -28,13 +31,15 @@ struct Start: AsyncParsableCommand {
             settings.port = port
             settings.until = until
             settings.checkpointSeconds = checkpoint
+            settings.kafka = kafka
+            settings.kafkaSettings = kafkaConfig
             let begun = Date()
             let node = try Node(settings)
             announce(node)
             let serving = try await serve(node, settings)
             try node.start()
             let stop = Signals.install()
-            let before = node.log.statistics.events
+            let before = node.log.eventCount
             if play || exit { try await watch(node, begun, stop, before) }
             if !exit {
                 // A failure stops a part, not the node: what still can be read is served, and readiness says what is wrong.
@@ -50,8 +55,9 @@ struct Start: AsyncParsableCommand {
     }
 
     private func announce(_ node: Node) {
-        let recovery = node.log.recovery
         func say(_ text: String) { FileHandle.standardError.write(Data((text + "\n").utf8)) }
+        for notice in node.notices { say(notice) }
+        guard let recovery = node.embedded?.recovery else { return }
         if recovery.truncatedBytes > 0 {
             say("the log's torn tail of \(recovery.truncatedBytes) bytes was cut off (\(recovery.truncatedFile ?? ""))")
         }
@@ -102,11 +108,11 @@ struct Start: AsyncParsableCommand {
         bar.finish()
         guard node.failures.isEmpty, !stop.withLock({ $0 }) else { return }
         let seconds = Date().timeIntervalSince(begun)
-        if node.log.statistics.events > before + 100 {
+        if node.log.eventCount > before + 100 {
             try node.recordRun(
                 seconds: seconds, started: Instant(milliseconds: Int64(begun.timeIntervalSince1970 * 1000)))
         } else {
-            print("nothing new: the log already holds \(node.log.statistics.events) events")
+            print("nothing new: the log already holds \(node.log.eventCount) events")
         }
         for (name, status) in node.connectors where status.damagedRows + status.refused > 0 {
             print(
@@ -134,7 +140,7 @@ final class ProgressBar {
         let share = min(1, Double(fold.folded) / Double(total))
         let filled = Int(share * 30)
         let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: 30 - filled)
-        let rate = Double(node.log.statistics.events) / max(seconds, 0.001)
+        let rate = Double(node.log.eventCount) / max(seconds, 0.001)
         let text = String(
             format: "%@ %3.0f%%  %@  %8.0f events/s  %.0f s", bar, share * 100,
             fold.now == .distantPast ? "reading…  " : fold.now.date, rate, seconds)

@@ -37,8 +37,8 @@ private final class TraceStage: Stage {
     fileprivate final class Collector: DerivedSink {
         var lines: [String] = []
         func take(_ event: DerivedEvent) { if event.topic == "out" { lines.append(event.event.id) } }
-        func sliceEnded() {}
-        func flush() {}
+        func sliceEnded(_ consumed: () -> [TopicPartition: Int64]) {}
+        func flush(_ consumed: () -> [TopicPartition: Int64]) {}
     }
 
     struct Item {

@@ -1,0 +1,64 @@
+import Base
+import CPlatform
+import EventLog
+import KafkaLog
+
+extension Node {
+    /// Prometheus' text format, version 0.0.4.
+    package func metrics() throws -> String {
+        let fold = fold.status
+        var text = ""
+        func metric(_ name: String, _ kind: String, _ help: String, _ samples: [(String, Double)]) {
+            text += "# HELP \(name) \(help)\n# TYPE \(name) \(kind)\n"
+            for (labels, value) in samples { text += "\(name)\(labels) \(JSON.double(value).text)\n" }
+        }
+        metric("headrace_log_events_total", "counter", "Events in the log.", [("", Double(log.eventCount))])
+        for (name, kind, help, samples) in kafka?.metrics() ?? [] { metric(name, kind, help, samples) }
+        if let statistics = embedded?.statistics { logMetrics(statistics, metric) }
+        metric("headrace_fold_events_total", "counter", "Input events folded.", [("", Double(fold.folded))])
+        metric("headrace_fold_emitted_total", "counter", "Events emitted by the fold.", [("", Double(fold.emitted))])
+        metric(
+            "headrace_fold_late_total", "counter", "Events behind their partition's progress.",
+            [("", Double(fold.late))])
+        metric(
+            "headrace_fold_failures_total", "counter", "Events that a stage could not fold.",
+            [("", Double(fold.failures))])
+        metric(
+            "headrace_fold_checkpoints_total", "counter", "Checkpoints since the start.",
+            [("", Double(fold.checkpoints))])
+        metric(
+            "headrace_fold_restarts_total", "counter", "Times the fold went back to its checkpoint.",
+            [("", Double(fold.restarts))])
+        var samples: [(String, Double)] = []
+        for topic in gateway.allTopics {
+            samples.append(("{topic=\"\(topic.name)\"}", Double(try records(of: topic))))
+        }
+        metric("headrace_topic_records", "gauge", "Records by topic.", samples)
+        metric("headrace_node_healthy", "gauge", "1 when nothing has failed.", [("", failures.isEmpty ? 1 : 0)])
+        metric(
+            "process_resident_memory_peak_bytes", "gauge", "High-water mark of resident memory.",
+            [("", Double(headrace_peak_memory()))])
+        return text
+    }
+    private func logMetrics(
+        _ log: LogStatistics, _ metric: (String, String, String, [(String, Double)]) -> Void
+    ) {
+        metric("headrace_log_syncs_total", "counter", "fdatasync calls since the start.", [("", Double(log.syncs))])
+        metric(
+            "headrace_log_written_bytes_total", "counter", "Bytes written to the log since the start.",
+            [("", Double(log.bytesWritten))])
+        metric(
+            "headrace_log_moved_bytes_total", "counter", "Bytes ever moved from the WAL into partition files.",
+            [("", Double(log.rewrittenBytes))])
+        metric(
+            "headrace_log_upkeep_bytes_total", "counter", "Bytes ever written by moving and compacting.",
+            [("", Double(log.maintenanceBytes))])
+        metric(
+            "headrace_log_waiting_segments", "gauge", "Sealed WAL segments that wait to be moved.",
+            [("", Double(log.waitingSegments))])
+        metric(
+            "headrace_log_upkeep_failed", "gauge", "1 when the last upkeep failed; the log's inspection says why.",
+            [("", log.maintenanceFailure == nil ? 0 : 1)])
+        metric("headrace_log_pending_bytes", "gauge", "Bytes waiting for the disk.", [("", Double(log.pendingBytes))])
+    }
+}
