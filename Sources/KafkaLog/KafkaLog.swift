@@ -20,7 +20,7 @@ package final class KafkaLog: EventLog {
     static let readerSettings: [(String, String)] = [
         ("isolation.level", "read_committed"), ("check.crcs", "true"), ("enable.auto.commit", "false"),
         ("enable.auto.offset.store", "false"), ("auto.offset.reset", "error"), ("enable.partition.eof", "true"),
-        ("fetch.wait.max.ms", "100"), ("queued.max.messages.kbytes", "16384"),
+        ("fetch.wait.max.ms", "100"), ("queued.max.messages.kbytes", "8192"),
         ("fetch.message.max.bytes", "4194304"), ("fetch.max.bytes", "67108864"),
         // Some brokers send more than they were asked for.
         ("receive.message.max.bytes", "1000000000"),
@@ -33,6 +33,7 @@ package final class KafkaLog: EventLog {
     let hub = FollowerHub()
     let control: KafkaClient
     private let cursors: CursorTable
+    private let pages = PageCache()
     private let group: Monitor<AppendGroup?>
     private let producer = Monitor<KafkaProducer?>(nil)
     private let watcher = Monitor<BlockingThread?>(nil)
@@ -255,11 +256,18 @@ package final class KafkaLog: EventLog {
         }
         guard offset < readable.upperBound else { return [] }
         do {
-            let page = try cursors.read(
-                partition, from: offset, maxBytes: max(1, maxBytes), below: readable.upperBound,
-                patience: configuration.patience)
-            if let silent = page.silent { table.withLock { $0.observe(silent: silent, of: partition) } }
-            return page.batch.map { [$0] } ?? []
+            while true {
+                if let known = pages.batch(partition, holding: offset) { return [known] }
+                guard
+                    let page = try cursors.read(
+                        partition, from: offset, maxBytes: max(1, maxBytes), below: readable.upperBound,
+                        patience: configuration.patience)
+                else { continue }
+                if let silent = page.silent { table.withLock { $0.observe(silent: silent, of: partition) } }
+                guard let batch = page.batch else { return [] }
+                pages.insert(batch, partition, from: offset)
+                return [batch]
+            }
         } catch {
             // Retention may have moved the beginning since it was last looked at.
             if error.code == "trimmed" { try? lookAtStarts([partition]) }
@@ -331,8 +339,8 @@ package final class KafkaLog: EventLog {
             if seconds >= startInterval {
                 seconds = 0
                 try? log.lookAtStarts(log.allPartitions)
-                log.cursors.sweep()
             }
+            log.cursors.sweep()
             _ = log.table.wait(seconds: watchInterval) { $0.closing ? true : nil }
         }
     }

@@ -43,6 +43,9 @@ final class PartitionCursor {
         rd_kafka_queue_destroy(queue)
     }
 
+    /// Nothing more was there when the brokers were last asked.
+    var isAtEnd: Bool { seenEnd >= 0 && next >= seenEnd }
+
     private func drop() {
         for index in first..<count {
             if let message = messages[index] { rd_kafka_message_destroy(message) }
@@ -148,8 +151,10 @@ final class PartitionCursor {
 final class CursorTable: Sendable {
     /// Positions of one partition at a time; one more waits for one of them, or takes over the oldest.
     static let positions = 8
-    /// Seconds after which a cursor that nobody uses gives its memory back.
-    static let idle = 10.0
+    /// Seconds after which a cursor that nobody uses gives its memory back, and after which one at the end of its
+    /// partition stops asking the brokers for more.
+    static let idle = 5.0
+    static let idleAtEnd = 0.5
 
     private struct Entry {
         var cursor: PartitionCursor?
@@ -196,14 +201,22 @@ final class CursorTable: Sendable {
 
     private enum Claim {
         case entry(Int, PartitionCursor?)
+        /// Somebody else is reading just this: look again when it is done.
+        case waited
         case closing
     }
 
     /// Takes the cursor that stands at the offset, else a free place, else the one that rested longest.
     private func claim(_ partition: TopicPartition, _ offset: Int64) -> Claim? {
-        box.state.wait { state in
+        var waited = false
+        return box.state.wait { state -> Claim? in
             if state.closing { return .closing }
             var list = state.entries[partition] ?? []
+            if list.contains(where: { $0.busy && $0.next == offset }) {
+                waited = true
+                return nil
+            }
+            if waited { return .waited }
             defer { state.entries[partition] = list }
             var chosen = list.firstIndex { !$0.busy && $0.cursor != nil && $0.next == offset }
             if chosen == nil { chosen = list.firstIndex { !$0.busy && $0.cursor == nil } }
@@ -216,6 +229,7 @@ final class CursorTable: Sendable {
             }
             guard let chosen else { return nil }
             list[chosen].busy = true
+            list[chosen].next = offset
             state.clock += 1
             list[chosen].used = state.clock
             return .entry(chosen, list[chosen].cursor)
@@ -232,13 +246,18 @@ final class CursorTable: Sendable {
         }
     }
 
+    /// nil when another reader was at the same place: what it found is worth a look.
     func read(
         _ partition: TopicPartition, from offset: Int64, maxBytes: Int, below end: Int64, patience: Double
-    ) throws(EventLogError) -> PartitionCursor.Page {
-        guard case .entry(let index, let found) = claim(partition, offset) else {
+    ) throws(EventLogError) -> PartitionCursor.Page? {
+        let index: Int
+        var cursor: PartitionCursor?
+        switch claim(partition, offset) {
+        case .entry(let place, let found): (index, cursor) = (place, found)
+        case .waited: return nil
+        case .closing, nil:
             throw EventLogError("log-stopped", "the log is closing", fault: .world, retriable: true)
         }
-        var cursor = found
         do {
             if let old = cursor, old.next != offset {
                 old.close()
@@ -263,26 +282,33 @@ final class CursorTable: Sendable {
 
     /// Gives back what rests.
     func sweep() {
-        let limit = seconds() - CursorTable.idle
-        close { $0.usedAt < limit }
+        let now = seconds()
+        close { entry in
+            let rested = now - entry.usedAt
+            return rested > CursorTable.idle || rested > CursorTable.idleAtEnd && entry.cursor?.isAtEnd == true
+        }
     }
 
     private func close(where matches: (Entry) -> Bool) {
-        let gone: [PartitionCursor] = box.state.update { state in
-            var gone: [PartitionCursor] = []
+        // Busy until it is closed: another start of the same partition in the same client would be stopped with it.
+        let gone: [(partition: TopicPartition, index: Int, cursor: PartitionCursor)] = box.state.withLock { state in
+            var gone: [(TopicPartition, Int, PartitionCursor)] = []
             for partition in state.entries.keys.sorted() {
                 for index in state.entries[partition, default: []].indices {
                     guard let entry = state.entries[partition]?[index], !entry.busy, let cursor = entry.cursor,
                         matches(entry)
                     else { continue }
-                    gone.append(cursor)
-                    state.entries[partition]?[index].cursor = nil
+                    gone.append((partition, index, cursor))
+                    state.entries[partition]?[index].busy = true
                     state.entries[partition]?[index].next = -1
                 }
             }
             return gone
         }
-        for cursor in gone { cursor.close() }
+        for (partition, index, cursor) in gone {
+            cursor.close()
+            release(partition, index, nil)
+        }
     }
 
     func close() {
