@@ -69,6 +69,12 @@ struct EndTable {
         }
     }
 
+    /// The first offset at or after this one that may hold a record.
+    func spoken(_ partition: TopicPartition, from offset: Int64) -> Int64 {
+        guard let silent = silent[partition], silent.contains(offset) else { return offset }
+        return silent.upperBound
+    }
+
     /// Offsets between a position and the end, markers at the very end not counted.
     func lag(_ partition: TopicPartition, from position: Int64) -> Int64 {
         let end = ends[partition] ?? 0

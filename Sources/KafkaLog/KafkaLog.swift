@@ -254,6 +254,7 @@ package final class KafkaLog: EventLog {
                 "trimmed",
                 "offsets of \(partition) below \(readable.lowerBound) were given up by retention; read from there")
         }
+        let offset = table.withLock { $0.spoken(partition, from: offset) }
         guard offset < readable.upperBound else { return [] }
         do {
             while true {

@@ -43,9 +43,6 @@ final class PartitionCursor {
         rd_kafka_queue_destroy(queue)
     }
 
-    /// Nothing more was there when the brokers were last asked.
-    var isAtEnd: Bool { seenEnd >= 0 && next >= seenEnd }
-
     private func drop() {
         for index in first..<count {
             if let message = messages[index] { rd_kafka_message_destroy(message) }
@@ -72,9 +69,9 @@ final class PartitionCursor {
             let open = try fill(&batch, maxBytes, end)
             if !batch.isEmpty || !open { break }
             guard seenEnd < end else {
-                next = end
                 // With records waiting behind the end, nothing is known of what lies behind them.
-                return Page(batch: nil, silent: from..<(first < count ? end : max(seenEnd, end)))
+                next = first < count ? end : max(seenEnd, end)
+                return Page(batch: nil, silent: from..<next)
             }
             guard Double(waited) < patience * 1000 else {
                 throw KafkaErrors.error(
@@ -151,10 +148,8 @@ final class PartitionCursor {
 final class CursorTable: Sendable {
     /// Positions of one partition at a time; one more waits for one of them, or takes over the oldest.
     static let positions = 8
-    /// Seconds after which a cursor that nobody uses gives its memory back, and after which one at the end of its
-    /// partition stops asking the brokers for more.
+    /// Seconds after which a cursor that nobody uses gives its memory back.
     static let idle = 5.0
-    static let idleAtEnd = 0.5
 
     private struct Entry {
         var cursor: PartitionCursor?
@@ -271,7 +266,14 @@ final class CursorTable: Sendable {
                 cursor = current
             }
             let page = try current.read(maxBytes: maxBytes, below: end, patience: patience)
-            release(partition, index, current)
+            // At the end it would ask the brokers for more all the time, some of which answer at once with nothing; a
+            // fresh start when there is more costs one round trip.
+            if current.next >= end {
+                current.close()
+                release(partition, index, nil)
+            } else {
+                release(partition, index, current)
+            }
             return page
         } catch {
             cursor?.close()
@@ -283,10 +285,7 @@ final class CursorTable: Sendable {
     /// Gives back what rests.
     func sweep() {
         let now = seconds()
-        close { entry in
-            let rested = now - entry.usedAt
-            return rested > CursorTable.idle || rested > CursorTable.idleAtEnd && entry.cursor?.isAtEnd == true
-        }
+        close { now - $0.usedAt > CursorTable.idle }
     }
 
     private func close(where matches: (Entry) -> Bool) {
