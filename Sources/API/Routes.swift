@@ -124,7 +124,7 @@ package struct Routes: Sendable {
                             "id": .string(event.id), "status": receipt.duplicate ? "duplicate" : "accepted",
                             "position": .string(receipt.position.description),
                             "sequence": receipt.position.sequence.map { .int(Int64($0)) } ?? .null,
-                            "durability": .string(Durability.synced.rawValue),
+                            "durability": .string(log.durability.rawValue),
                         ]))
                 case .refused(let error)?:
                     firstRefusal = firstRefusal ?? error

@@ -12,8 +12,14 @@ package final class AppendPipeline: Sendable {
 
     private let log: any EventLog
     private let state = Monitor(State())
+    private let depth: Int
 
-    package init(log: any EventLog) { self.log = log }
+    package init(log: any EventLog) {
+        self.log = log
+        // The embedded log stops for good at a failed write, so nothing later than what failed is in it. Elsewhere the
+        // next append may succeed, and what follows a failed one must not be there before it.
+        depth = log.capabilities.contains(.hashChain) ? AppendPipeline.limit : 1
+    }
 
     private enum Outcome {
         case go
@@ -34,7 +40,7 @@ package final class AppendPipeline: Sendable {
         _ append: LogAppend, receive: @escaping @Sendable (AppendReceipt) -> EventLogError?
     ) throws(EventLogError) {
         try wait { state in
-            guard state.underWay < AppendPipeline.limit else { return false }
+            guard state.underWay < depth else { return false }
             state.underWay += 1
             return true
         }

@@ -100,6 +100,7 @@ package final class EmbeddedLog: EventLog {
         ]
     }
 
+    package var durability: Durability { .synced }
     package var eventCount: UInt64 { statistics.events }
     package var stopped: EventLogError? { shared.withLock { $0.stopped } }
 

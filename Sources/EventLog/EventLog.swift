@@ -82,6 +82,8 @@ package struct Pin: Sendable, Equatable {
 /// The one narrow door to the events: append, read, offsets, follow, trim. Blocking calls belong on a thread of one's own.
 package protocol EventLog: AnyObject, Sendable {
     var capabilities: LogCapabilities { get }
+    /// What an ordinary append promises here.
+    var durability: Durability { get }
 
     /// Makes a topic known, or changes how long its events are kept. Its number of partitions never changes.
     func declare(_ layout: TopicLayout) throws(EventLogError)
@@ -149,6 +151,8 @@ package protocol TransactionalWriter: AnyObject {
     func commit(
         group: String, consumed: [TopicPartition: Int64], check: ([Int64]) throws(EventLogError) -> Void
     ) throws(EventLogError)
+    /// What a group has committed; nothing for a partition it never did.
+    func committed(group: String) throws(EventLogError) -> [TopicPartition: Int64]
     /// Drops what is open.
     func abort() throws(EventLogError)
     func close()

@@ -1,5 +1,6 @@
 import Base
 import EventLog
+import Foundation
 import RecordFormat
 
 /// Group commit on a cluster: every append that waits rides in one transaction, so each is there as a whole or not at
@@ -7,8 +8,9 @@ import RecordFormat
 final class AppendGroup: Sendable {
     /// Events of one transaction.
     static let events = 20_000
-    /// Times that a group is done again after the brokers dropped it.
+    /// Times that a group is done again after the brokers dropped it, and how long that may go on, in seconds.
     static let attempts = 4
+    private let patience: Double
 
     private struct Waiting: Sendable {
         let append: LogAppend
@@ -31,8 +33,11 @@ final class AppendGroup: Sendable {
     private let committed = Monitor((good: 0, again: 0, events: 0))
 
     /// - Parameter make: opens the transactional producer; again after one that is finished.
-    init(make: @escaping @Sendable () throws(EventLogError) -> KafkaTransaction) throws(EventLogError) {
+    init(
+        patience: Double, make: @escaping @Sendable () throws(EventLogError) -> KafkaTransaction
+    ) throws(EventLogError) {
         self.make = make
+        self.patience = patience
         let first = Monitor<KafkaTransaction?>(try make())
         thread.withLock {
             $0 = BlockingThread(name: "kafka-append") { [self] in
@@ -92,17 +97,17 @@ final class AppendGroup: Sendable {
     }
 
     private func run(_ first: KafkaTransaction) {
-        var transaction = first
+        // None after a client that is finished, until the brokers let the next one begin.
+        var transaction: KafkaTransaction? = first
         while let group = next() {
             answer(group, &transaction)
             queue.update { $0.bytes -= group.reduce(0) { $0 + $1.cost } }
-            let report = transaction.report.report
-            clients.withLock { $0 = report }
+            if let report = transaction?.report.report { clients.withLock { $0 = report } }
         }
-        transaction.close()
+        transaction?.close()
     }
 
-    private func answer(_ group: [Waiting], _ transaction: inout KafkaTransaction) {
+    private func answer(_ group: [Waiting], _ transaction: inout KafkaTransaction?) {
         if let stopped {
             for waiting in group { waiting.completion(.failure(stopped)) }
             return
@@ -130,50 +135,59 @@ final class AppendGroup: Sendable {
         }
     }
 
-    private func commit(_ group: [Waiting], _ transaction: inout KafkaTransaction) throws(EventLogError) -> [Int64] {
-        var last: EventLogError?
-        for attempt in 0..<AppendGroup.attempts {
+    private func commit(_ group: [Waiting], _ current: inout KafkaTransaction?) throws(EventLogError) -> [Int64] {
+        let deadline = Date(timeIntervalSinceNow: patience)
+        var attempt = 1
+        while true {
             do {
-                var result: [Int64] = []
-                for waiting in group {
-                    for (event, place) in zip(waiting.append.events, waiting.places) {
-                        var event = event.event
-                        event.extensions.append((KafkaRecord.principalHeader, waiting.append.principal))
-                        try transaction.add(event, to: place)
-                    }
+                let transaction: KafkaTransaction
+                if let current {
+                    transaction = current
+                } else {
+                    transaction = try make()
+                    current = transaction
                 }
-                try transaction.commit(group: "", consumed: [:]) { result = $0 }
-                committed.withLock {
-                    $0.good += 1
-                    $0.events += result.count
-                }
-                return result
+                return try commit(group, transaction)
             } catch {
-                try? transaction.abort()
                 committed.withLock { $0.again += 1 }
-                last = error
                 if error.code == "producer-fenced" {
                     stop(error)
                     throw error
                 }
-                if transaction.fatal != nil || error.kafka?.kind == .fatal || error.code == "outcome-unknown" {
-                    try replace(&transaction, error)
+                let finished = current?.fatal != nil || error.kafka?.kind == .fatal
+                if finished || current?.isStuck == true || error.code == "outcome-unknown" {
+                    // The next one of the same name has the brokers decide what this one has left open.
+                    current?.close()
+                    current = nil
                 }
-                guard error.retriable, attempt + 1 < AppendGroup.attempts else { throw error }
+                let again = error.retriable || finished
+                guard again, error.code != "outcome-unknown", attempt < AppendGroup.attempts,
+                    deadline.timeIntervalSinceNow > 0
+                else { throw error }
+                attempt += 1
             }
         }
-        throw last ?? EventLogError("kafka-error", "an append was tried no time", fault: .headrace)
     }
 
-    /// A client that is finished makes way for a fresh one of the same name.
-    private func replace(_ transaction: inout KafkaTransaction, _ error: EventLogError) throws(EventLogError) {
-        transaction.close()
+    private func commit(_ group: [Waiting], _ transaction: KafkaTransaction) throws(EventLogError) -> [Int64] {
+        var result: [Int64] = []
         do {
-            transaction = try make()
-        } catch let failure {
-            stop(failure)
-            throw error
+            for waiting in group {
+                for (event, place) in zip(waiting.append.events, waiting.places) {
+                    var event = event.event
+                    event.extensions.append((KafkaRecord.principalHeader, waiting.append.principal))
+                    try transaction.add(event, to: place)
+                }
+            }
+        } catch {
+            throw transaction.dropped(error, asked: false)
         }
+        try transaction.commit(group: "", consumed: [:]) { result = $0 }
+        committed.withLock {
+            $0.good += 1
+            $0.events += result.count
+        }
+        return result
     }
 
     private func stop(_ error: EventLogError) { queue.update { $0.stopped = $0.stopped ?? error } }

@@ -25,6 +25,8 @@ final class KafkaClient: @unchecked Sendable {
 
     let name: String
     let pointer: OpaquePointer
+    /// Values of the settings that librdkafka must not repeat to anybody.
+    private let secrets: [String]
     private let state = Mutex(Report())
     private let polling = Monitor((closing: false, closed: false))
     private let thread = Mutex<BlockingThread?>(nil)
@@ -40,6 +42,7 @@ final class KafkaClient: @unchecked Sendable {
         polls: Bool = true, prepare: (OpaquePointer) -> Void = { _ in }
     ) throws(EventLogError) {
         self.name = name
+        secrets = configuration.settings.map(\.value).filter { $0.utf8.count >= 3 }.sorted { $0.count > $1.count }
         let conf = rd_kafka_conf_new()
         var message = [CChar](repeating: 0, count: 512)
         let all =
@@ -102,6 +105,22 @@ final class KafkaClient: @unchecked Sendable {
         String(decoding: message.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
+    /// Set by a group's member before it subscribes; called on the thread that polls.
+    nonisolated(unsafe) var onRebalance:
+        ((rd_kafka_resp_err_t, UnsafeMutablePointer<rd_kafka_topic_partition_list_t>?) -> Void)?
+
+    static func rebalance(
+        _ opaque: UnsafeMutableRawPointer?, _ code: rd_kafka_resp_err_t,
+        _ list: UnsafeMutablePointer<rd_kafka_topic_partition_list_t>?, _ pointer: OpaquePointer?
+    ) {
+        guard let act = KafkaClient.of(opaque)?.onRebalance else {
+            // Nobody is there to take partitions over.
+            rd_kafka_assign(pointer, nil)
+            return
+        }
+        act(code, list)
+    }
+
     private static func of(_ opaque: UnsafeMutableRawPointer?) -> KafkaClient? {
         opaque?.assumingMemoryBound(to: Unmanaged<KafkaClient>?.self).pointee?.takeUnretainedValue()
     }
@@ -116,14 +135,19 @@ final class KafkaClient: @unchecked Sendable {
         }
     }
 
+    private static func redacted(_ text: String, _ secrets: [String]) -> String {
+        secrets.reduce(text) { $0.replacingOccurrences(of: $1, with: "…") }
+    }
+
     private func heard(_ text: String) {
+        let text = KafkaClient.redacted(text, secrets)
         state.withLock {
             if $0.messages.count >= KafkaClient.messageLimit { $0.messages.removeFirst() }
             $0.messages.append(String(text.prefix(400)))
         }
     }
 
-    private func failed(_ code: rd_kafka_resp_err_t, _ reason: String, _ client: OpaquePointer?) {
+    func failed(_ code: rd_kafka_resp_err_t, _ reason: String, _ client: OpaquePointer?) {
         let kind = KafkaFailure.kind(of: code)
         var fatal: EventLogError?
         if code == RD_KAFKA_RESP_ERR__FATAL, let client {

@@ -41,6 +41,7 @@ package final class KafkaLog: EventLog {
     let consumed = Monitor<[String: [TopicPartition: Int64]]>([:])
 
     package var capabilities: LogCapabilities { [.atomicMultiTopic, .trim, .transactions] }
+    package var durability: Durability { .replicated }
 
     /// - Parameter named: appends go under this transactional id; the one that comes later fences the older.
     package static func open(_ configuration: KafkaConfiguration, named name: String = "log") throws(EventLogError)
@@ -49,7 +50,7 @@ package final class KafkaLog: EventLog {
         let log = try KafkaLog(configuration)
         do {
             try log.reach()
-            let group = try AppendGroup { [weak log, table = log.table] () throws(EventLogError) in
+            let group = try AppendGroup(patience: configuration.patience) { [weak log, table = log.table] () throws(EventLogError) in
                 try KafkaTransaction(
                     name: name, configuration, table: table, principal: nil, publish: { log?.publish($0) })
             }
@@ -221,8 +222,10 @@ package final class KafkaLog: EventLog {
 
     package func transactionalWriter(named name: String) throws(EventLogError) -> any TransactionalWriter {
         let writer = try KafkaTransaction(
-            name: name, configuration, table: table, principal: name, publish: { [weak self] in self?.publish($0) })
-        writer.committed = { [weak self] events, group, offsets in
+            name: name, configuration, table: table, principal: name,
+            committed: { [weak self] group throws(EventLogError) in try self?.committed(group: group) ?? [:] },
+            publish: { [weak self] in self?.publish($0) })
+        writer.onCommit = { [weak self] events, group, offsets in
             self?.tally(Int64(events))
             self?.consumed.withLock { $0[group, default: [:]].merge(offsets) { $1 } }
         }
@@ -254,8 +257,9 @@ package final class KafkaLog: EventLog {
                 "trimmed",
                 "offsets of \(partition) below \(readable.lowerBound) were given up by retention; read from there")
         }
-        let offset = table.withLock { $0.spoken(partition, from: offset) }
-        guard offset < readable.upperBound else { return [] }
+        // Only whether anything is left: the read itself begins where the reader stands, in front of markers of aborted
+        // transactions, so that whoever filters their records sees where each ends.
+        guard table.withLock({ $0.spoken(partition, from: offset) }) < readable.upperBound else { return [] }
         do {
             while true {
                 if let known = pages.batch(partition, holding: offset) { return [known] }
@@ -289,7 +293,11 @@ package final class KafkaLog: EventLog {
         let readable = try offsets(partition)
         // What a record cannot carry stands in it as 1 ms after 1970, so earlier times begin at the beginning.
         guard time.milliseconds > KafkaRecord.early else { return readable.lowerBound }
-        let found = try ask([partition], time.milliseconds)[partition] ?? -1
+        guard let found = try ask([partition], time.milliseconds)[partition] else {
+            throw EventLogError(
+                "broker-unavailable", "the brokers do not say where \(partition) reaches \(time); try again",
+                fault: .world, retriable: true)
+        }
         return found < 0 ? readable.upperBound : min(max(found, readable.lowerBound), readable.upperBound)
     }
 
@@ -335,7 +343,7 @@ package final class KafkaLog: EventLog {
         var seconds = 0.0
         while let log = log(), !log.table.withLock({ $0.closing }) {
             // What the brokers do not answer now they may answer next time; appends and reads report their own troubles.
-            try? log.refresh()
+            do { try log.refresh() } catch { log.refreshEachTopic() }
             seconds += watchInterval
             if seconds >= startInterval {
                 seconds = 0
@@ -352,8 +360,17 @@ package final class KafkaLog: EventLog {
 
     /// Asks how far every partition can be read.
     func refresh() throws(EventLogError) {
-        let found = try ask(allPartitions, headrace_rd_offset_end())
+        let found = try ask(allPartitions, headrace_rd_offset_end(), seconds: 5)
         publish(table.update { $0.observe(found.filter { $0.value >= 0 }) })
+    }
+
+    /// One partition without a leader fails a question about all: then each topic is asked for itself.
+    private func refreshEachTopic() {
+        for layout in topics where !table.withLock({ $0.closing }) {
+            let partitions = (0..<layout.partitions).map { TopicPartition(layout.name, $0) }
+            guard let found = try? ask(partitions, headrace_rd_offset_end(), seconds: 1) else { continue }
+            publish(table.update { $0.observe(found.filter { $0.value >= 0 }) })
+        }
     }
 
     func lookAtStarts(_ partitions: [TopicPartition]) throws(EventLogError) {
@@ -363,14 +380,17 @@ package final class KafkaLog: EventLog {
     }
 
     /// First offsets at or after a time; the times -1 and -2 stand for the end and the beginning.
-    func ask(_ partitions: [TopicPartition], _ time: Int64) throws(EventLogError) -> [TopicPartition: Int64] {
+    func ask(
+        _ partitions: [TopicPartition], _ time: Int64, seconds: Double? = nil
+    ) throws(EventLogError) -> [TopicPartition: Int64] {
         guard !partitions.isEmpty else { return [:] }
         let list = rd_kafka_topic_partition_list_new(Int32(partitions.count))
         defer { rd_kafka_topic_partition_list_destroy(list) }
         for partition in partitions {
             rd_kafka_topic_partition_list_add(list, partition.topic, Int32(partition.partition)).pointee.offset = time
         }
-        let code = rd_kafka_offsets_for_times(control.pointer, list, Int32(configuration.patience * 1000))
+        let code = rd_kafka_offsets_for_times(
+            control.pointer, list, Int32((seconds ?? configuration.patience) * 1000))
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR, let list else {
             throw KafkaErrors.error(code, "asking for offsets of \(partitions.count) partitions")
         }
@@ -391,6 +411,29 @@ package final class KafkaLog: EventLog {
         if let report = group.withLock({ $0 })?.report { list.append(("append", report)) }
         if let producer = producer.withLock({ $0 }) { list.append(producer.report) }
         return list.map { KafkaClientReport(name: $0.0, $0.1) }
+    }
+
+    /// What a consumer group has committed, as the brokers know it, in every partition of the topics declared here.
+    package func committed(group: String) throws(EventLogError) -> [TopicPartition: Int64] {
+        let client = try KafkaClient(
+            .consumer, name: "group-\(group)-offsets", configuration, KafkaLog.readerSettings + [("group.id", group)])
+        defer { client.close() }
+        let partitions = allPartitions
+        let list = rd_kafka_topic_partition_list_new(Int32(partitions.count))
+        defer { rd_kafka_topic_partition_list_destroy(list) }
+        for partition in partitions {
+            rd_kafka_topic_partition_list_add(list, partition.topic, Int32(partition.partition))
+        }
+        let code = rd_kafka_committed(client.pointer, list, Int32(configuration.patience * 1000))
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR, let list else {
+            throw KafkaErrors.error(code, "asking where the group '\(group)' stands")
+        }
+        var found: [TopicPartition: Int64] = [:]
+        for index in 0..<Int(list.pointee.cnt) where list.pointee.elems[index].offset >= 0 {
+            let entry = list.pointee.elems[index]
+            found[TopicPartition(String(cString: entry.topic), Int(entry.partition))] = entry.offset
+        }
+        return found
     }
 
     /// How far each consumer group stands behind, by the offsets it committed with its outputs.

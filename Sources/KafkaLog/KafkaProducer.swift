@@ -1,6 +1,7 @@
 import Base
 import CRdKafka
 import EventLog
+import Foundation
 import RecordFormat
 
 /// An idempotent producer for encoded batches: in order, once, without a transaction around them.
@@ -31,6 +32,8 @@ final class KafkaProducer: Sendable {
     ) throws(EventLogError) {
         let partition = append.partition
         let count = append.batch.count
+        guard count > 0 else { throw EventLogError("append-too-large", "a batch takes 1 record or more") }
+        let topic = try client.topic(partition.topic)
         if append.refusable {
             guard permits.tryTake(count) else {
                 throw EventLogError(
@@ -41,10 +44,9 @@ final class KafkaProducer: Sendable {
         } else {
             permits.take(count)
         }
-        let topic = try client.topic(partition.topic)
         let delivery = Delivery(records: count, slots: 1, "appending") { [permits] delivery in
             permits.give(count)
-            if let error = delivery.error { return completion(.failure(error)) }
+            if let error = delivery.error { return completion(.failure(KafkaProducer.partly(error, delivery))) }
             let position = Position(
                 topic: partition.topic, partition: partition.partition, offset: delivery.offsets[0], sequence: nil)
             completion(
@@ -64,6 +66,14 @@ final class KafkaProducer: Sendable {
             delivery.fail(
                 EventLogError("bad-batch", "the batch for \(partition) cannot be read", cause: error), records: count)
         }
+    }
+
+    /// Without a transaction, what failed may be there in part: sent again it would stand twice.
+    private static func partly(_ error: EventLogError, _ delivery: Delivery) -> EventLogError {
+        guard error.fault != .caller || delivery.offsets[0] >= 0 else { return error }
+        return EventLogError(
+            "outcome-unknown", "nobody can say how much of a batch is in the log: \(error.message); look before sending it again",
+            cause: error.cause, fault: .world)
     }
 
     @inline(__always)
@@ -89,8 +99,14 @@ final class KafkaProducer: Sendable {
         return code
     }
 
+    /// What is not delivered by then comes back as purged, so that every batch gets its answer.
     func close() {
-        rd_kafka_flush(client.pointer, 10_000)
+        let deadline = Date(timeIntervalSinceNow: 10)
+        while permits.taken > 0, Date() < deadline { Thread.sleep(forTimeInterval: 0.01) }
+        if permits.taken > 0 {
+            _ = rd_kafka_purge(client.pointer, Int32(RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT))
+            for _ in 0..<200 where permits.taken > 0 { Thread.sleep(forTimeInterval: 0.01) }
+        }
         client.close()
     }
 }

@@ -1,6 +1,7 @@
 import Base
 import CRdKafka
 import EventLog
+import Foundation
 import RecordFormat
 
 /// A transactional producer: events, consumed offsets, all or nothing. The brokers let one live client use a name; the
@@ -8,8 +9,6 @@ import RecordFormat
 package final class KafkaTransaction: TransactionalWriter {
     /// Events handed to librdkafka at a time.
     static let handover = 500
-    /// Times that one call is repeated while the brokers say it may succeed.
-    static let attempts = 5
 
     private let client: KafkaClient
     private let table: Monitor<EndTable>
@@ -17,6 +16,11 @@ package final class KafkaTransaction: TransactionalWriter {
     private let patience: Int32
     private let permits: Permits
     private var isOpen = false
+    private var begun: Date?
+    /// Seconds after which the brokers abort an open transaction by themselves.
+    private let timeout: Double
+    /// An abort did not come through: nothing can be begun here any more.
+    private(set) var isStuck = false
     private var pending: [(event: NewEvent, partition: TopicPartition)] = []
     private var deliveries: [Delivery] = []
     private var added: [TopicPartition] = []
@@ -24,26 +28,35 @@ package final class KafkaTransaction: TransactionalWriter {
     private let landed = Monitor(0)
     private let principal: String?
     /// Told of every transaction that is through: its events, the group and what it consumed.
-    var committed: ((Int, String, [TopicPartition: Int64]) -> Void)?
+    var onCommit: ((Int, String, [TopicPartition: Int64]) -> Void)?
+    private let ask: (String) throws(EventLogError) -> [TopicPartition: Int64]
+
+    package func committed(group: String) throws(EventLogError) -> [TopicPartition: Int64] { try ask(group) }
 
     /// - Parameters:
     ///   - principal: written into every record; nil leaves that to whoever adds.
+    ///   - ask: what a group has committed.
     ///   - publish: told which partitions have more to read.
     init(
         name: String, _ configuration: KafkaConfiguration, table: Monitor<EndTable>, principal: String?,
+        committed ask: @escaping (String) throws(EventLogError) -> [TopicPartition: Int64] = { _ in [:] },
         publish: @escaping ([TopicPartition]) -> Void
     ) throws(EventLogError) {
+        self.ask = ask
         self.table = table
         self.publish = publish
         self.principal = principal
         patience = Int32(configuration.patience * 1000)
+        timeout =
+            configuration.settings.last { $0.name == "transaction.timeout.ms" }.flatMap { Double($0.value) }
+            .map { $0 / 1000 } ?? 60
         permits = Permits(records: KafkaProducer.limit)
         client = try KafkaClient(
             .producer, name: "transaction-\(name)", configuration,
             KafkaProducer.settings + [("transactional.id", "\(configuration.name).\(name)")])
         do {
             try repeated("taking over the transactions of '\(configuration.name).\(name)'") {
-                rd_kafka_init_transactions(client.pointer, patience)
+                rd_kafka_init_transactions(client.pointer, $0)
             }
         } catch {
             client.close()
@@ -53,22 +66,24 @@ package final class KafkaTransaction: TransactionalWriter {
 
     deinit { close() }
 
-    /// Calls until it succeeds, cannot, or has been tried often enough. Each call waits by itself.
-    private func repeated(_ what: String, _ call: () -> OpaquePointer?) throws(EventLogError) {
-        var last: EventLogError?
-        for _ in 0..<KafkaTransaction.attempts {
-            guard let object = call() else { return }
+    /// Calls until it succeeds, cannot, or the patience is over.
+    private func repeated(_ what: String, _ call: (Int32) -> OpaquePointer?) throws(EventLogError) {
+        let deadline = Date(timeIntervalSinceNow: Double(patience) / 1000)
+        while true {
+            let left = max(1, Int32(deadline.timeIntervalSinceNow * 1000))
+            guard let object = call(left) else { return }
             let error = KafkaErrors.error(object, what)
-            guard error.kafka?.kind == .retriable else { throw error }
-            last = error
+            guard error.kafka?.kind == .retriable, deadline.timeIntervalSinceNow > 0 else { throw error }
+            // Some calls say at once that they may succeed later.
+            Thread.sleep(forTimeInterval: 0.02)
         }
-        if let last { throw last }
     }
 
     package func add(_ event: NewEvent, to partition: TopicPartition) throws(EventLogError) {
         if !isOpen {
-            try repeated("beginning a transaction") { rd_kafka_begin_transaction(client.pointer) }
+            try repeated("beginning a transaction") { _ in rd_kafka_begin_transaction(client.pointer) }
             isOpen = true
+            begun = Date()
         }
         pending.append((event, partition))
         added.append(partition)
@@ -103,28 +118,56 @@ package final class KafkaTransaction: TransactionalWriter {
     ) throws(EventLogError) {
         if !isOpen {
             guard !consumed.isEmpty else { return }
-            try repeated("beginning a transaction") { rd_kafka_begin_transaction(client.pointer) }
+            try repeated("beginning a transaction") { _ in rd_kafka_begin_transaction(client.pointer) }
             isOpen = true
+            begun = Date()
         }
+        var asked = false
         do {
             try handOver()
             let offsets = try settle()
             try check(offsets)
             if !consumed.isEmpty { try send(consumed, group) }
-            // Without a limit of its own: the brokers end it after transaction.timeout.ms.
-            try repeated("committing a transaction") { rd_kafka_commit_transaction(client.pointer, -1) }
+            asked = true
+            try repeated("committing a transaction") { rd_kafka_commit_transaction(client.pointer, $0) }
             var written: [TopicPartition: Int64] = [:]
             for (partition, offset) in zip(added, offsets) {
                 written[partition] = max(written[partition] ?? 0, offset + 1)
             }
             let count = added.count
             finish(written)
-            committed?(count, group, consumed)
+            onCommit?(count, group, consumed)
         } catch {
-            // The brokers may know a transaction as committed whose answer was lost: only an abort that works says not.
-            if (try? abort()) != nil, error.kafka?.kind != .fatal { throw error }
-            throw error.kafka?.kind == .fatal ? error : indefinite(error)
+            throw dropped(error, asked: asked)
         }
+    }
+
+    /// Aborts after a failure, and says what became of the transaction.
+    /// - Parameter asked: the brokers were asked to commit, so they may have.
+    func dropped(_ error: EventLogError, asked: Bool) -> EventLogError {
+        let age = begun.map { Date().timeIntervalSince($0) } ?? 0
+        var stuck: EventLogError?
+        do { try abort() } catch { stuck = error }
+        guard let stuck else {
+            // Nothing of it is in the log. What the caller did wrong it must mend; anything else may be done again.
+            return error.fault == .caller || error.code == "not-authorized" || error.code == "foreign-writer"
+                ? error : aborted(error)
+        }
+        isStuck = true
+        if asked { return indefinite(fenced(stuck) ?? error) }
+        // The brokers fence a transaction that stood open too long just as they fence one that was taken over.
+        if let fenced = fenced(error) ?? fenced(stuck) ?? fatal.flatMap(fenced), age < timeout { return fenced }
+        return aborted(error)
+    }
+
+    private func fenced(_ error: EventLogError) -> EventLogError? { error.code == "producer-fenced" ? error : nil }
+
+    private func aborted(_ error: EventLogError) -> EventLogError {
+        error.code == "transaction-aborted"
+            ? error
+            : EventLogError(
+                "transaction-aborted", "\(error.message); nothing of it is in the log, do it again",
+                cause: error.cause, fault: .world, retriable: true)
     }
 
     private func indefinite(_ error: EventLogError) -> EventLogError {
@@ -159,14 +202,14 @@ package final class KafkaTransaction: TransactionalWriter {
         }
         defer { rd_kafka_consumer_group_metadata_destroy(metadata) }
         try repeated("committing the consumed offsets of '\(group)'") {
-            rd_kafka_send_offsets_to_transaction(client.pointer, list, metadata, patience)
+            rd_kafka_send_offsets_to_transaction(client.pointer, list, metadata, $0)
         }
     }
 
     package func abort() throws(EventLogError) {
         guard isOpen else { return }
         defer { finish([:]) }
-        try repeated("aborting a transaction") { rd_kafka_abort_transaction(client.pointer, -1) }
+        try repeated("aborting a transaction") { rd_kafka_abort_transaction(client.pointer, $0) }
         // What was purged is reported too, and must be before the records' places go.
         let count = deliveries.count
         _ = landed.wait(seconds: Double(patience) / 1000) { $0 >= count ? true : nil } as Bool?
@@ -174,6 +217,7 @@ package final class KafkaTransaction: TransactionalWriter {
 
     private func finish(_ written: [TopicPartition: Int64]) {
         isOpen = false
+        begun = nil
         let partitions = touched
         let changed: [TopicPartition] = table.update { $0.end(partitions, written: written) }
         pending.removeAll(keepingCapacity: true)
@@ -188,8 +232,15 @@ package final class KafkaTransaction: TransactionalWriter {
     var fatal: EventLogError? { client.report.fatal }
     var report: (name: String, report: KafkaClient.Report) { (client.name, client.report) }
 
+    /// What is open is not aborted here, which would wait for brokers that may be away: the next of the same name, or
+    /// the brokers' own time limit, does that.
     package func close() {
-        try? abort()
+        if isOpen {
+            _ = rd_kafka_purge(client.pointer, Int32(RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT))
+            let count = deliveries.count
+            _ = landed.wait(seconds: 2) { $0 >= count ? true : nil } as Bool?
+            finish([:])
+        }
         client.close()
     }
 }

@@ -1,6 +1,7 @@
 import Base
 import CRdKafka
 import EventLog
+import Foundation
 import RecordFormat
 
 /// One reading position in one partition: librdkafka fetches ahead into its queue, reads take from it. A queue of its own
@@ -10,6 +11,8 @@ final class PartitionCursor {
     static let take = 1000
     /// How long one wait for the first message lasts, in milliseconds.
     static let wait: Int32 = 100
+    /// Seconds that a reader waits for a marker which the brokers have yet to write behind what it was told is there.
+    static let markerWait = 0.25
 
     let partition: TopicPartition
     let client: KafkaClient
@@ -63,7 +66,7 @@ final class PartitionCursor {
     ///   - patience: seconds to wait for what must be there.
     func read(maxBytes: Int, below end: Int64, patience: Double) throws(EventLogError) -> Page {
         var batch = RecordBatchAssembler(capacity: min(maxBytes, 1 << 20) + 4096)
-        var waited = 0
+        var deadline = Date(timeIntervalSinceNow: patience)
         let from = next
         while true {
             let open = try fill(&batch, maxBytes, end)
@@ -73,11 +76,14 @@ final class PartitionCursor {
                 next = first < count ? end : max(seenEnd, end)
                 return Page(batch: nil, silent: from..<next)
             }
-            guard Double(waited) < patience * 1000 else {
+            guard Date() < deadline else {
+                // The brokers end before what is there: somebody's transaction in front of it is still open.
+                if seenEnd >= from { return Page(batch: nil, silent: nil) }
                 throw KafkaErrors.error(
                     RD_KAFKA_RESP_ERR__TIMED_OUT, "reading \(partition) from \(from), which should end at \(end)")
             }
-            waited += Int(receive(PartitionCursor.wait))
+            receive(PartitionCursor.wait)
+            if seenEnd >= from { deadline = min(deadline, Date(timeIntervalSinceNow: PartitionCursor.markerWait)) }
         }
         let done = batch.finish()
         if let done { next = done.header.lastOffset + 1 }
@@ -132,13 +138,12 @@ final class PartitionCursor {
         throw error
     }
 
-    /// Waits for one message; the milliseconds waited in vain.
-    private func receive(_ milliseconds: Int32) -> Int32 {
-        guard let message = rd_kafka_consume_queue(queue, milliseconds) else { return milliseconds }
+    /// Waits for one message.
+    private func receive(_ milliseconds: Int32) {
+        guard let message = rd_kafka_consume_queue(queue, milliseconds) else { return }
         messages[0] = message
         first = 0
         count = 1
-        return 0
     }
 }
 

@@ -59,23 +59,36 @@ package final class FoldHost: Sendable {
         }
     }
 
-    /// Times in a row that a fold begins again at its checkpoint because its transaction was dropped.
-    private static let restarts = 10
+    /// The longest pause before a fold begins again at its checkpoint, in seconds.
+    private static let longestPause = 5.0
+    /// Times in a row that something else may stand where the fold's events belong before it is named.
+    private static let foreignLimit = 5
 
     /// A dropped transaction leaves nothing in the log, but its events are in the state: the fold goes back to its
-    /// checkpoint and folds them again.
+    /// checkpoint and folds them again. The same when nobody can say what became of it: what is in the log by then is
+    /// compared and not written again. It goes on as long as the brokers' troubles do.
     private func run(_ log: any EventLog, _ make: () throws -> TopologyRunner) throws {
         var dropped = 0
         while true {
-            let before = state.withLock { $0.checkpoints }
+            state.update { $0.checkpoints = 0 }
             do {
                 return try loop(try make(), log)
-            } catch let error as EventLogError where error.code == "transaction-aborted" || error.retriable {
+            } catch let error as EventLogError
+                where error.retriable || error.code == "outcome-unknown"
+                || (error.code == "foreign-writer" && log.capabilities.contains(.transactions))
+            {
                 // A checkpoint in between means that it went on.
-                dropped = state.withLock { $0.checkpoints } > before ? 1 : dropped + 1
-                guard dropped <= FoldHost.restarts, !mailbox.withLock({ $0.stopping }) else { throw error }
-                state.update { $0.restarts += 1 }
-                _ = mailbox.wait(seconds: Double(dropped) * 0.2) { $0.stopping ? true : nil }
+                dropped = state.withLock { $0.checkpoints } > 0 ? 1 : dropped + 1
+                guard error.code != "foreign-writer" || dropped <= FoldHost.foreignLimit,
+                    !mailbox.withLock({ $0.stopping })
+                else { throw error }
+                state.update {
+                    $0.restarts += 1
+                    $0.drained = false
+                }
+                _ = mailbox.wait(seconds: min(Double(dropped) * 0.2, FoldHost.longestPause)) {
+                    $0.stopping ? true : nil
+                }
             }
         }
     }

@@ -46,7 +46,7 @@ package enum LogChoice {
         let lock = try DiskVolume(configuration.logDirectory).lock()
         let log = try KafkaLog.open(kafka)
         let cluster = log.clusterID
-        if let before = known?["cluster"]?.string, before != cluster {
+        if let before = known?["cluster"]?.string, !before.isEmpty, !cluster.isEmpty, before != cluster {
             log.close()
             throw NodeError(
                 "other-log",
@@ -54,7 +54,10 @@ package enum LogChoice {
             )
         }
         // Names only: what the settings say stays in their own file.
-        var members: [String: JSON] = ["bootstrap": .string(bootstrap), "cluster": .string(cluster)]
+        var members: [String: JSON] = [
+            "bootstrap": .string(bootstrap),
+            "cluster": .string(cluster.isEmpty ? known?["cluster"]?.string ?? "" : cluster),
+        ]
         if let settings { members["settings"] = .string(URL(filePath: settings).path) }
         try Data(JSON.object(members).canonical).write(to: URL(filePath: path(configuration)), options: .atomic)
         return (log, lock)

@@ -21,11 +21,14 @@ package final class TransactionSink: DerivedSink, DerivedPlaces {
     private var written: Set<String> = []
     private var expected: [(topic: String, offset: Int64)] = []
     private var consumed: [TopicPartition: Int64] = [:]
+    /// What the group had committed before: while the fold catches up with it, its offsets do not go back.
+    private let before: [TopicPartition: Int64]
 
     package init(log: any EventLog, name: String) throws {
         self.log = log
         writer = try log.transactionalWriter(named: name)
         group = "headrace.\(name)"
+        before = try writer.committed(group: group)
         reader = DerivedReader(log: log)
     }
 
@@ -66,7 +69,7 @@ package final class TransactionSink: DerivedSink, DerivedPlaces {
     }
 
     package func flush(_ positions: () -> [TopicPartition: Int64]) throws {
-        let positions = positions()
+        let positions = positions().merging(before) { max($0, $1) }
         guard !expected.isEmpty || positions != consumed else { return }
         let wanted = expected
         try writer.commit(group: group, consumed: positions) { offsets throws(EventLogError) in

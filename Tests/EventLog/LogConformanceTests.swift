@@ -60,7 +60,7 @@ let logPromises: [LogPromise] = [
             LogAppend(
                 principal: "p", events: [("a", nil, event("1", data: "one")), ("a", nil, event("2", data: "two"))]))
         #expect(receipt.events.map(\.position.offset) == [0, 1])
-        #expect(receipt.durability == (log.capabilities.contains(.transactions) ? .replicated : .synced))
+        #expect(receipt.durability == log.durability)
         #expect(try values(log, a) == ["one", "two"])
         #expect(try log.offsets(a).lowerBound == 0 && log.offsets(a).upperBound >= 2)
     },
