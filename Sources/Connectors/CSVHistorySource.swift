@@ -13,6 +13,8 @@ package struct ConnectorStatus: Sendable {
     package var damagedRows = 0
     package var through: Instant?
     package var trace: String?
+    /// What it last waited for and got over.
+    package var trouble: String?
     package init() {}
 }
 
@@ -30,7 +32,9 @@ package final class CSVHistorySource: Sendable {
     private let gateway: Gateway
     private let monitor = Monitor(ConnectorStatus())
     private let stopping = Monitor(false)
-    private let pipeline: AppendPipeline
+    /// Of the attempt under way; a failure ends it.
+    private let attempt: Monitor<AppendPipeline>
+    private var pipeline: AppendPipeline { attempt.withLock { $0 } }
 
     package init(_ configuration: ConnectorConfiguration, log: any EventLog, gateway: Gateway) throws(ConnectorsError) {
         // Recorded history may declare when its events became known; the one way here is "when they happened".
@@ -40,7 +44,7 @@ package final class CSVHistorySource: Sendable {
         }
         self.configuration = configuration
         self.log = log
-        pipeline = AppendPipeline(log: log)
+        attempt = Monitor(AppendPipeline(log: log))
         self.gateway = gateway
         var seen: Set<String> = []
         var topics: [String] = []
@@ -58,13 +62,30 @@ package final class CSVHistorySource: Sendable {
     package func run() {
         monitor.withLock { $0.state = "RUNNING" }
         do {
-            try play()
+            try persist()
             let stopped = stopping.withLock { $0 }
             monitor.withLock { $0.state = stopped ? "STOPPED" : "FINISHED" }
         } catch {
             monitor.withLock {
                 $0.state = "FAILED"
                 $0.trace = "\(error)"
+            }
+        }
+    }
+
+    /// How long a connector waits before it goes on after trouble that passes, in seconds.
+    private static let pause = 1.0
+
+    /// Plays on after trouble that passes, from what the log holds by then: an append whose outcome is unknown is there
+    /// with its offset, or it is not.
+    private func persist() throws {
+        while true {
+            do {
+                return try play()
+            } catch let error as EventLogError where error.retriable || error.code == "outcome-unknown" {
+                monitor.withLock { $0.trouble = error.message }
+                if stopping.wait(seconds: Self.pause, until: { $0 ? true : nil }) != nil { return }
+                attempt.withLock { $0 = AppendPipeline(log: log) }
             }
         }
     }

@@ -65,7 +65,14 @@ extension Gateway {
             feed.open = false
             return Self.closing(feed)
         }
-        if !events.isEmpty { _ = try log.append(LogAppend(principal: "gateway", events: events)) }
+        guard !events.isEmpty else { return }
+        do {
+            _ = try log.append(LogAppend(principal: "gateway", events: events))
+        } catch {
+            // Still to be closed: progress that is there twice says the same.
+            feeds.withLock { $0.open = true }
+            throw error
+        }
     }
 
     private static func closing(_ feed: GatewayFeed) -> [(topic: String, partition: Int?, event: NewEvent)] {

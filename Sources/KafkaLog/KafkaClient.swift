@@ -28,7 +28,7 @@ final class KafkaClient: @unchecked Sendable {
     /// Values of the settings that librdkafka must not repeat to anybody.
     private let secrets: [String]
     private let state = Mutex(Report())
-    private let polling = Monitor((closing: false, closed: false))
+    private let polling = Monitor((closing: false, uses: 0))
     private let thread = Mutex<BlockingThread?>(nil)
     private let topics = Mutex<[String: UInt]>([:])
 
@@ -88,10 +88,9 @@ final class KafkaClient: @unchecked Sendable {
         else {
             box.deallocate()
             rd_kafka_conf_destroy(conf)
+            let reason = KafkaClient.redacted(KafkaClient.first(message), secrets)
             throw EventLogError(
-                "bad-kafka-setting",
-                "librdkafka refuses the settings of the client '\(name)': \(KafkaClient.first(message))"
-            )
+                "bad-kafka-setting", "librdkafka refuses the settings of the client '\(name)': \(reason)")
         }
         pointer = made
         self.box = box
@@ -168,6 +167,16 @@ final class KafkaClient: @unchecked Sendable {
         state.withLock { $0.statistics = statistics }
     }
 
+    /// Calls into librdkafka from any thread: the client is not closed under them.
+    func use<R>(_ body: (OpaquePointer) throws(EventLogError) -> R) throws(EventLogError) -> R {
+        try polling.withLock { state throws(EventLogError) in
+            guard !state.closing else { throw EventLogError("log-stopped", "the log is closed", fault: .world) }
+            state.uses += 1
+        }
+        defer { polling.update { $0.uses -= 1 } }
+        return try body(pointer)
+    }
+
     /// librdkafka's topic object; lives as long as the client.
     func topic(_ name: String) throws(EventLogError) -> OpaquePointer {
         let found: UInt? = topics.withLock { table in
@@ -189,6 +198,8 @@ final class KafkaClient: @unchecked Sendable {
             return !state.closing
         }
         guard first else { return }
+        // Every call has a limit of its own.
+        _ = polling.wait { $0.uses == 0 ? true : nil } as Bool?
         thread.withLock {
             $0?.join()
             $0 = nil

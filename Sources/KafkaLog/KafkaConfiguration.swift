@@ -28,7 +28,8 @@ package struct KafkaConfiguration: Sendable, CustomStringConvertible {
         "auto.offset.reset", "enable.partition.eof", "partitioner", "group.id", "partition.assignment.strategy",
         "max.in.flight", "max.in.flight.requests.per.connection", "plugin.library.paths",
         "queue.buffering.max.messages",
-        "enable.gapless.guarantee", "test.mock.num.brokers", "delivery.report.only.error", "dr_cb", "dr_msg_cb", "opaque",
+        "enable.gapless.guarantee", "test.mock.num.brokers", "delivery.report.only.error", "dr_cb", "dr_msg_cb",
+        "opaque",
         "queue.buffering.max.kbytes",
     ]
     /// Settings of one file.

@@ -80,9 +80,11 @@ extension KafkaLog {
     }
 
     private func partitionCount(_ topic: String) throws(EventLogError) -> Int? {
-        let object = try control.topic(topic)
         var metadata: UnsafePointer<rd_kafka_metadata>?
-        let code = rd_kafka_metadata(control.pointer, 0, object, &metadata, Int32(configuration.patience * 1000))
+        let code = try control.use { pointer throws(EventLogError) in
+            rd_kafka_metadata(
+                pointer, 0, try control.topic(topic), &metadata, Int32(configuration.patience * 1000))
+        }
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR, let metadata else {
             throw KafkaErrors.error(code, "looking for the topic '\(topic)'")
         }
@@ -168,10 +170,17 @@ extension KafkaLog {
     private func administer(
         _ what: String, _ operation: rd_kafka_admin_op_t, _ start: (OpaquePointer?, OpaquePointer?) -> Void
     ) throws(EventLogError) -> OpaquePointer {
+        try control.use { pointer throws(EventLogError) in try administer(pointer, what, operation, start) }
+    }
+
+    private func administer(
+        _ pointer: OpaquePointer, _ what: String, _ operation: rd_kafka_admin_op_t,
+        _ start: (OpaquePointer?, OpaquePointer?) -> Void
+    ) throws(EventLogError) -> OpaquePointer {
         let milliseconds = Int32(configuration.patience * 1000)
-        let queue = rd_kafka_queue_new(control.pointer)
+        let queue = rd_kafka_queue_new(pointer)
         defer { rd_kafka_queue_destroy(queue) }
-        let options = rd_kafka_AdminOptions_new(control.pointer, operation)
+        let options = rd_kafka_AdminOptions_new(pointer, operation)
         defer { rd_kafka_AdminOptions_destroy(options) }
         var message = [CChar](repeating: 0, count: 512)
         rd_kafka_AdminOptions_set_request_timeout(options, milliseconds, &message, message.count)

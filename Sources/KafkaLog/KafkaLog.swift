@@ -50,7 +50,8 @@ package final class KafkaLog: EventLog {
         let log = try KafkaLog(configuration)
         do {
             try log.reach()
-            let group = try AppendGroup(patience: configuration.patience) { [weak log, table = log.table] () throws(EventLogError) in
+            let group = try AppendGroup(patience: configuration.patience) {
+                [weak log, table = log.table] () throws(EventLogError) in
                 try KafkaTransaction(
                     name: name, configuration, table: table, principal: nil, publish: { log?.publish($0) })
             }
@@ -88,9 +89,12 @@ package final class KafkaLog: EventLog {
 
     /// The cluster's own id; empty where the brokers have none.
     package var clusterID: String {
-        guard let text = rd_kafka_clusterid(control.pointer, 5000) else { return "" }
-        defer { rd_kafka_mem_free(control.pointer, text) }
-        return String(cString: text)
+        let found = try? control.use { pointer throws(EventLogError) -> String in
+            guard let text = rd_kafka_clusterid(pointer, 5000) else { return "" }
+            defer { rd_kafka_mem_free(pointer, text) }
+            return String(cString: text)
+        }
+        return found ?? ""
     }
 
     package var topics: [TopicLayout] { layouts.withLock { $0.values.sorted { $0.name < $1.name } } }
@@ -389,8 +393,9 @@ package final class KafkaLog: EventLog {
         for partition in partitions {
             rd_kafka_topic_partition_list_add(list, partition.topic, Int32(partition.partition)).pointee.offset = time
         }
-        let code = rd_kafka_offsets_for_times(
-            control.pointer, list, Int32((seconds ?? configuration.patience) * 1000))
+        let code = try control.use { pointer throws(EventLogError) in
+            rd_kafka_offsets_for_times(pointer, list, Int32((seconds ?? configuration.patience) * 1000))
+        }
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR, let list else {
             throw KafkaErrors.error(code, "asking for offsets of \(partitions.count) partitions")
         }

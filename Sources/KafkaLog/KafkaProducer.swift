@@ -72,7 +72,8 @@ final class KafkaProducer: Sendable {
     private static func partly(_ error: EventLogError, _ delivery: Delivery) -> EventLogError {
         guard error.fault != .caller || delivery.offsets[0] >= 0 else { return error }
         return EventLogError(
-            "outcome-unknown", "nobody can say how much of a batch is in the log: \(error.message); look before sending it again",
+            "outcome-unknown",
+            "nobody can say how much of a batch is in the log: \(error.message); look before sending it again",
             cause: error.cause, fault: .world)
     }
 

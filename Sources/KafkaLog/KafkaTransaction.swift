@@ -154,10 +154,14 @@ package final class KafkaTransaction: TransactionalWriter {
                 ? error : aborted(error)
         }
         isStuck = true
-        if asked { return indefinite(fenced(stuck) ?? error) }
         // The brokers fence a transaction that stood open too long just as they fence one that was taken over.
-        if let fenced = fenced(error) ?? fenced(stuck) ?? fatal.flatMap(fenced), age < timeout { return fenced }
-        return aborted(error)
+        if let over = fenced(error) ?? fenced(stuck) ?? fatal.flatMap(fenced), age < timeout {
+            guard asked else { return over }
+            return EventLogError(
+                over.code, "\(over.message); nobody can say whether its last transaction is in the log",
+                cause: over.cause, fault: .world)
+        }
+        return asked ? indefinite(error) : aborted(error)
     }
 
     private func fenced(_ error: EventLogError) -> EventLogError? { error.code == "producer-fenced" ? error : nil }

@@ -84,7 +84,8 @@ extension KafkaLog {
                 }
             ),
             (
-                "headrace_kafka_errors_total", "counter", "Errors that clients reported, by what may be done about them.",
+                "headrace_kafka_errors_total", "counter",
+                "Errors that clients reported, by what may be done about them.",
                 errors.sorted { $0.key < $1.key }.map { ("{kind=\"\($0.key)\"}", Double($0.value)) }
             ),
             (

@@ -36,7 +36,8 @@ package enum LogChoice {
         guard known != nil || !files.contains(where: { $0.hasSuffix(".wal") || $0.hasPrefix("manifest") }) else {
             throw NodeError(
                 "other-log",
-                "'\(configuration.dataDirectory)' holds an embedded log; a node on Kafka needs a data directory of its own")
+                "'\(configuration.dataDirectory)' holds an embedded log; a node on Kafka needs a data directory of its own"
+            )
         }
         var kafka = KafkaConfiguration(bootstrap: bootstrap)
         let settings = configuration.kafkaSettings ?? known?["settings"]?.string

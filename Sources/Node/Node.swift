@@ -198,14 +198,29 @@ package final class Node: Sendable {
         try gateway.resumeFeeds()
     }
 
+    /// How long a part of the node waits after trouble that passes, in seconds.
+    private static let pause = 0.5
+
+    /// Lets a part of the node work until the node stops: after trouble that passes it begins again at what it has
+    /// stored, after any other it has failed.
+    private func work(_ failure: String, _ body: () throws -> Void) {
+        while !stopping {
+            do {
+                return try body()
+            } catch let error as EventLogError where error.retriable || error.code == "outcome-unknown" {
+                _ = running.wait(seconds: Node.pause) { $0.stopping ? true : nil }
+            } catch {
+                return fail(failure, error)
+            }
+        }
+    }
+
     private func gatewayLoop() {
-        do {
+        work("the gateway's progress stopped") {
             while !stopping {
                 try gateway.closeInstant()
                 _ = running.wait(seconds: Double(Gateway.closeAfter) / 2000) { $0.stopping ? true : nil }
             }
-        } catch {
-            fail("the gateway's progress stopped", error)
         }
     }
 
@@ -216,7 +231,7 @@ package final class Node: Sendable {
     }
 
     private func viewLoop() {
-        do {
+        work("the views stopped") {
             let runner = try PartitionRunner(
                 log: log, queue: views,
                 projections: [PredictionProjection(), MonitorProjection(), ModelProjection(), LineageProjection()])
@@ -226,13 +241,11 @@ package final class Node: Sendable {
                 running.update { $0.viewsVersion = worked ? nil : seen }
                 if !worked { _ = log.waitForChange(after: seen, seconds: 0.1) }
             }
-        } catch {
-            fail("the views stopped", error)
         }
     }
 
     private func effectorLoop() {
-        do {
+        work("the training effector stopped") {
             let effector = TrainingEffector(
                 log: log, principal: "effector:training", code: BuildIdentity.code,
                 fingerprint: BuildIdentity.fingerprint)
@@ -243,8 +256,6 @@ package final class Node: Sendable {
                 running.update { $0.effectorBusy = false }
                 if !worked { _ = log.waitForChange(after: seen, seconds: 0.5) }
             }
-        } catch {
-            fail("the training effector stopped", error)
         }
     }
 
