@@ -124,7 +124,7 @@ package final class CSVHistorySource: Sendable {
             }
             offset = saved.offset
         } else {
-            try report(history)
+            try report(history, digest)
         }
         let damaged = history.tables.reduce(0) { $0 + $1.table.damaged.count } + history.failedRows.count
         monitor.withLock {
@@ -140,7 +140,7 @@ package final class CSVHistorySource: Sendable {
     }
 
     /// Damaged rows go to the dead letters with file, line and text.
-    private func report(_ history: CSVHistory) throws {
+    private func report(_ history: CSVHistory, _ digest: String) throws {
         var events: [(topic: String, partition: Int?, event: NewEvent)] = []
         func add(_ table: String, _ place: String, _ text: String, _ reason: String) {
             let data = JSON.object([
@@ -165,10 +165,28 @@ package final class CSVHistorySource: Sendable {
             }
         }
         for row in history.failedRows { add(row.table, "row \(row.row + 1)", "", row.reason) }
+        guard !events.isEmpty else { return }
+        // With the last of them stands that they are all there; a log that knows no ids would take them twice.
+        events.append(place(0, digest, Instant(milliseconds: 0)))
         for start in stride(from: 0, to: events.count, by: Self.batchEvents) {
             let part = Array(events[start..<min(start + Self.batchEvents, events.count)])
             _ = try log.append(LogAppend(principal: principal, events: part))
         }
+    }
+
+    /// The source offset, which stands in the same append as what it speaks of.
+    private func place(_ offset: Int, _ digest: String, _ time: Instant) -> (
+        topic: String, partition: Int?, event: NewEvent
+    ) {
+        let position = JSON.object([
+            "connector": .string(configuration.name), "offset": .int(Int64(offset)), "history": .string(digest),
+        ])
+        return (
+            Self.offsetsTopic, 0,
+            NewEvent(
+                id: "offset:\(configuration.name):\(offset)", source: "headrace:/connectors/\(configuration.name)",
+                type: "connector.offset", time: time, key: [UInt8](configuration.name.utf8), data: position.canonical)
+        )
     }
 
     private var principal: String { "connector:\(configuration.name)" }
@@ -221,17 +239,7 @@ package final class CSVHistorySource: Sendable {
                     ))
             }
         }
-        let position = JSON.object([
-            "connector": .string(configuration.name), "offset": .int(Int64(to)), "history": .string(digest),
-        ])
-        events.append(
-            (
-                Self.offsetsTopic, 0,
-                NewEvent(
-                    id: "offset:\(configuration.name):\(to)", source: "headrace:/connectors/\(configuration.name)",
-                    type: "connector.offset", time: time, key: [UInt8](configuration.name.utf8),
-                    data: position.canonical)
-            ))
+        events.append(place(to, digest, time))
         try hand(events, done: to, refused: refused, through: through)
         return to
     }

@@ -32,7 +32,7 @@ package final class KafkaLog: EventLog {
     let drifts = Monitor<[String: [TopicDrift]]>([:])
     let hub = FollowerHub()
     let control: KafkaClient
-    private let cursors: CursorTable
+    let cursors: CursorTable
     private let pages = PageCache()
     private let group: Monitor<AppendGroup?>
     private let producer = Monitor<KafkaProducer?>(nil)
@@ -339,73 +339,6 @@ package final class KafkaLog: EventLog {
         let (version, followers) = table.withLock { ($0.version, $0.followers) }
         hub.wake(partitions)
         for number in followers.keys.sorted() { followers[number]?.yield(version) }
-    }
-
-    // MARK: Watching
-
-    private static func watch(_ log: () -> KafkaLog?) {
-        var seconds = 0.0
-        while let log = log(), !log.table.withLock({ $0.closing }) {
-            // What the brokers do not answer now they may answer next time; appends and reads report their own troubles.
-            do { try log.refresh() } catch { log.refreshEachTopic() }
-            seconds += watchInterval
-            if seconds >= startInterval {
-                seconds = 0
-                try? log.lookAtStarts(log.allPartitions)
-            }
-            log.cursors.sweep()
-            _ = log.table.wait(seconds: watchInterval) { $0.closing ? true : nil }
-        }
-    }
-
-    var allPartitions: [TopicPartition] {
-        topics.flatMap { layout in (0..<layout.partitions).map { TopicPartition(layout.name, $0) } }
-    }
-
-    /// Asks how far every partition can be read.
-    func refresh() throws(EventLogError) {
-        let found = try ask(allPartitions, headrace_rd_offset_end(), seconds: 5)
-        publish(table.update { $0.observe(found.filter { $0.value >= 0 }) })
-    }
-
-    /// One partition without a leader fails a question about all: then each topic is asked for itself.
-    private func refreshEachTopic() {
-        for layout in topics where !table.withLock({ $0.closing }) {
-            let partitions = (0..<layout.partitions).map { TopicPartition(layout.name, $0) }
-            guard let found = try? ask(partitions, headrace_rd_offset_end(), seconds: 1) else { continue }
-            publish(table.update { $0.observe(found.filter { $0.value >= 0 }) })
-        }
-    }
-
-    func lookAtStarts(_ partitions: [TopicPartition]) throws(EventLogError) {
-        for (partition, start) in try ask(partitions, headrace_rd_offset_beginning()) where start >= 0 {
-            table.withLock { $0.observe(start: start, of: partition) }
-        }
-    }
-
-    /// First offsets at or after a time; the times -1 and -2 stand for the end and the beginning.
-    func ask(
-        _ partitions: [TopicPartition], _ time: Int64, seconds: Double? = nil
-    ) throws(EventLogError) -> [TopicPartition: Int64] {
-        guard !partitions.isEmpty else { return [:] }
-        let list = rd_kafka_topic_partition_list_new(Int32(partitions.count))
-        defer { rd_kafka_topic_partition_list_destroy(list) }
-        for partition in partitions {
-            rd_kafka_topic_partition_list_add(list, partition.topic, Int32(partition.partition)).pointee.offset = time
-        }
-        let code = try control.use { pointer throws(EventLogError) in
-            rd_kafka_offsets_for_times(pointer, list, Int32((seconds ?? configuration.patience) * 1000))
-        }
-        guard code == RD_KAFKA_RESP_ERR_NO_ERROR, let list else {
-            throw KafkaErrors.error(code, "asking for offsets of \(partitions.count) partitions")
-        }
-        var found: [TopicPartition: Int64] = [:]
-        for index in 0..<Int(list.pointee.cnt) {
-            let entry = list.pointee.elems[index]
-            guard entry.err == RD_KAFKA_RESP_ERR_NO_ERROR else { continue }
-            found[TopicPartition(String(cString: entry.topic), Int(entry.partition))] = entry.offset
-        }
-        return found
     }
 
     // MARK: Reports

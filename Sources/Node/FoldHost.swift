@@ -12,6 +12,8 @@ package struct FoldStatus: Sendable {
     package var failures: Int64 = 0
     package var checkpoints: Int64 = 0
     package var drained = false
+    /// The log's version at which nothing was left.
+    package var drainedVersion: UInt64?
     /// The state is read and the fold runs.
     package var loaded = false
     package var failure: String?
@@ -121,7 +123,7 @@ package final class FoldHost: Sendable {
             if worked || started { publish(runner, drained: false) }
             started = false
             if !worked {
-                publish(runner, drained: runner.isDrained && seen == log.waitForChange(after: 0, seconds: 0))
+                publish(runner, drained: runner.isDrained && seen == log.waitForChange(after: 0, seconds: 0), at: seen)
                 version = log.waitForChange(after: max(seen, version), seconds: 0.02)
             }
         }
@@ -129,7 +131,7 @@ package final class FoldHost: Sendable {
         publish(runner, drained: false)
     }
 
-    private func publish(_ runner: TopologyRunner, drained: Bool) {
+    private func publish(_ runner: TopologyRunner, drained: Bool, at version: UInt64? = nil) {
         state.update {
             $0.now = runner.now
             $0.folded = runner.folded
@@ -138,6 +140,7 @@ package final class FoldHost: Sendable {
             $0.failures = runner.failures
             $0.checkpoints = runner.checkpoints
             $0.drained = drained
+            $0.drainedVersion = drained ? version : nil
             $0.loaded = true
         }
     }

@@ -33,7 +33,8 @@ extension Node {
         for topic in gateway.allTopics {
             samples.append(("{topic=\"\(topic.name)\"}", Double(try records(of: topic))))
         }
-        metric("headrace_topic_records", "gauge", "Records by topic.", samples)
+        metric(
+            "headrace_topic_records", "gauge", "Records by topic; on Kafka the markers of transactions too.", samples)
         metric("headrace_node_healthy", "gauge", "1 when nothing has failed.", [("", failures.isEmpty ? 1 : 0)])
         metric(
             "process_resident_memory_peak_bytes", "gauge", "High-water mark of resident memory.",

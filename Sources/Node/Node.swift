@@ -281,7 +281,8 @@ package final class Node: Sendable {
         // Read after the fold came to rest: what it emitted last is in this version.
         let version = log.waitForChange(after: 0, seconds: 0)
         let (views, busy) = running.withLock { ($0.viewsVersion, $0.effectorBusy) }
-        return views == version && !busy && fold.status.drained
+        // Both of this very version: what came a moment ago may not have been looked at yet.
+        return views == version && !busy && fold.status.drainedVersion == version
     }
 
     /// False for a directory that was only opened, to answer a command.

@@ -16,7 +16,7 @@ final class FlightsNode: @unchecked Sendable {
 
     init(
         data: String, until: String? = nil, connector: String? = "Connectors/flights.json", exit: Bool = true,
-        checkpoint: Double = 2
+        checkpoint: Double = 2, kafka: String? = nil
     ) throws {
         self.data = data
         process.executableURL = URL(filePath: headrace)
@@ -24,6 +24,7 @@ final class FlightsNode: @unchecked Sendable {
             "start", "--data", data, "--workspace", "Examples/flights", "--port", "0", "--checkpoint", "\(checkpoint)",
         ]
         if let connector { arguments += ["--connector", connector] }
+        if let kafka { arguments += ["--kafka", kafka] }
         if let until { arguments += ["--until", until] }
         if exit { arguments.append("--exit") }
         process.arguments = arguments

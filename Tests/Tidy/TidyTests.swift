@@ -11,6 +11,7 @@ import Testing
         var table: [String: Set<String>] = [
             "Base": ["Crypto"], "RecordFormat": ["Base", "CPlatform", "CLZ4"],
             "EventLog": ["Base", "CPlatform", "RecordFormat"],
+            "KafkaLog": ["Base", "RecordFormat", "EventLog", "CRdKafka"],
             "Simulation": ["Base", "RecordFormat", "EventLog"],
             "headrace-simulate": ["Base", "Simulation", "ArgumentParser"],
             "Catalog": ["Base", "Yams"], "Gateway": ["Base", "RecordFormat", "EventLog", "Catalog"],
@@ -26,7 +27,7 @@ import Testing
         ]
         for name in capabilities { table[name] = stream }
         table["Node"] = stream.union(capabilities).union([
-            "CPlatform", "Gateway", "Training", "Connectors", "HTTP", "API",
+            "CPlatform", "Gateway", "Training", "Connectors", "HTTP", "API", "KafkaLog",
         ])
         return table.mapValues { $0.union(below) }
     }()
