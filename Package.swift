@@ -50,7 +50,7 @@ let package = Package(
         .executableTarget(
             name: "headrace-bench",
             dependencies: [
-                "Base", "EventLog", "BenchmarkBodies", product("ArgumentParser", "swift-argument-parser"),
+                "Base", "EventLog", "KafkaLog", "BenchmarkBodies", product("ArgumentParser", "swift-argument-parser"),
             ],
             path: "Benchmarks/headrace-bench", swiftSettings: settings),
         target("Simulation", ["Base", "RecordFormat", "EventLog"]),

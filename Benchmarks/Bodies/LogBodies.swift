@@ -23,7 +23,7 @@ package enum LogBodies {
     /// Plain records in batches of so many bytes before compression, LZ4, synced, no event ids; so many batches under way.
     package static func appendPlain(
         _ log: any EventLog, payloads: [[UInt8]], events: Int, producers: Int = 2, underWay: Int = 5,
-        batchBytes: Int = 64 << 10
+        batchBytes: Int = 64 << 10, encodes: Bool = true
     ) throws -> Result {
         try log.declare(TopicLayout(name: topic.topic, partitions: 1, deduplication: .never))
         let state = Monitor((free: underWay, left: events, done: 0, failure: EventLogError?.none))
@@ -40,7 +40,10 @@ package enum LogBodies {
                             }
                             next = next + 1 == payloads.count ? 0 : next + 1
                         }
-                        let batch = builder.finish()
+                        let batch =
+                            encodes
+                            ? BatchAppend(principal: "bench", partition: topic, batch: builder.finish())
+                            : BatchAppend(principal: "bench", partition: topic, records: builder)
                         let goesOn = state.wait { state -> Bool? in
                             if state.left <= 0 || state.failure != nil { return false }
                             guard state.free > 0 else { return nil }
@@ -49,7 +52,7 @@ package enum LogBodies {
                             return true
                         }
                         guard goesOn == true else { return }
-                        log.append(BatchAppend(principal: "bench", partition: topic, batch: batch)) { result in
+                        log.append(batch) { result in
                             state.update { state in
                                 state.free += 1
                                 switch result {
@@ -66,6 +69,31 @@ package enum LogBodies {
         }
         if let failure = state.withLock({ $0.failure }) { throw failure }
         return Result(perSecond: Double(state.withLock { $0.done }) / elapsed, p50: 0, p99: 0)
+    }
+
+    /// Reads a topic from its beginning on one thread, so many records.
+    package static func consume(_ log: any EventLog, events: Int) throws -> Result {
+        var seen = 0
+        var bytes = 0
+        var next: Int64 = 0
+        func page() throws -> Bool {
+            let batches = try log.read(topic, from: next, maxBytes: 1 << 20)
+            guard let last = batches.last else { return false }
+            for batch in batches {
+                seen += batch.records.count
+                for record in batch.records { bytes += Int(record.valueCount) }
+            }
+            next = last.header.lastOffset + 1
+            return true
+        }
+        // As in the peer's program, the clock starts with the first records: a broker may send a partition in one piece.
+        _ = try page()
+        let before = seen
+        let elapsed = try seconds { while seen < events, try page() {} }
+        guard seen >= events, bytes > 0 else {
+            throw EventLogError("bench", "\(seen) of \(events) records were read", fault: .world)
+        }
+        return Result(perSecond: Double(seen - before) / elapsed, p50: 0, p99: 0)
     }
 
     /// Events with all their attributes, ids checked, 350 an append; so many appends under way.

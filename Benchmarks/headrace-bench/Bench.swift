@@ -3,6 +3,7 @@ import Base
 import BenchmarkBodies
 import EventLog
 import Foundation
+import KafkaLog
 
 /// One figure as the scripts print it.
 struct Figure {
@@ -24,7 +25,7 @@ extension Double {
 struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "headrace-bench", abstract: "Measures parts of Headrace in process; one JSON object a line.",
-        subcommands: [LogBench.self, OpenBench.self, GrowBench.self])
+        subcommands: [LogBench.self, KafkaBench.self, OpenBench.self, GrowBench.self])
 }
 
 private func payloads(_ path: String) throws -> [[UInt8]] {
@@ -138,5 +139,31 @@ struct OpenBench: ParsableCommand {
         Figure(name: "log.open", value: elapsed, unit: "s").print()
         Figure(name: "log.open.scanned", value: Double(log?.recovery.scannedBytes ?? 0), unit: "bytes").print()
         Foundation.exit(0)
+    }
+}
+
+struct KafkaBench: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "kafka", abstract: "Produces to a broker and consumes from it again.")
+
+    @Option(help: "A file with one JSON event a line.")
+    var events: String
+
+    @Option(help: "HOST:PORT of a broker with nothing in it.")
+    var bootstrap: String
+
+    @Option(help: "Plain records.")
+    var count = 1_000_000
+
+    func run() async throws {
+        let lines = try payloads(events)
+        let log = try KafkaLog.open(KafkaConfiguration(bootstrap: bootstrap))
+        // As many records under way as the C program's client takes.
+        let produced = try LogBodies.appendPlain(
+            log, payloads: lines, events: count, producers: 1, underWay: 1400, encodes: false)
+        Figure(name: "kafka.produce", value: produced.perSecond, unit: "events/s").print()
+        let consumed = try LogBodies.consume(log, events: count)
+        Figure(name: "kafka.consume", value: consumed.perSecond, unit: "events/s").print()
+        log.close()
     }
 }

@@ -37,16 +37,22 @@ package struct LogAppend: Sendable {
     }
 }
 
-/// One encoded batch for one partition.
+/// One batch of records for one partition.
 package struct BatchAppend: Sendable {
     package let principal: String
     package let partition: TopicPartition
-    /// With the stamp of its producer, if it has one.
-    package let batch: EncodedBatch
+    private let records: Records
     package let durability: Durability
     package let expectedOffset: Int64?
     /// Told to come back when the log is saturated.
     package let refusable: Bool
+
+    /// A log that keeps batches as they are takes them encoded; one that hands records on would only undo that.
+    private enum Records: Sendable {
+        /// With the stamp of its producer, if it has one.
+        case encoded(EncodedBatch)
+        case collected(RecordBatchBuilder)
+    }
 
     package init(
         principal: String, partition: TopicPartition, batch: EncodedBatch, durability: Durability = .synced,
@@ -54,10 +60,48 @@ package struct BatchAppend: Sendable {
     ) {
         self.principal = principal
         self.partition = partition
-        self.batch = batch
+        records = .encoded(batch)
         self.durability = durability
         self.expectedOffset = expectedOffset
         self.refusable = refusable
+    }
+
+    /// Records that the log encodes as it needs them.
+    package init(principal: String, partition: TopicPartition, records: RecordBatchBuilder, refusable: Bool = false) {
+        self.principal = principal
+        self.partition = partition
+        self.records = .collected(records)
+        durability = .synced
+        expectedOffset = nil
+        self.refusable = refusable
+    }
+
+    package var count: Int {
+        switch records {
+        case .encoded(let batch): batch.count
+        case .collected(let builder): builder.count
+        }
+    }
+
+    /// None for records that nobody stamped.
+    package var producer: ProducerStamp {
+        if case .encoded(let batch) = records { batch.producer } else { .none }
+    }
+
+    /// As RecordBatch v2; encodes what is only collected, so ask once.
+    package func encoded() -> EncodedBatch {
+        switch records {
+        case .encoded(let batch): batch
+        case .collected(let builder): builder.finish()
+        }
+    }
+
+    /// As its reader will see it.
+    package func decoded() throws(RecordFormatError) -> RecordBatch {
+        switch records {
+        case .encoded(let batch): try RecordBatch(batch)
+        case .collected(let builder): try RecordBatch(builder)
+        }
     }
 }
 

@@ -44,11 +44,12 @@ extension EmbeddedLog {
     package func append(
         _ append: BatchAppend, completion: @escaping @Sendable (Result<BatchReceipt, EventLogError>) -> Void
     ) {
+        let encoded = append.encoded()
         let plan: Sequencer.BatchPlan
         let now = options.wallClock().milliseconds
         do {
-            try check(append)
-            plan = try sequencer.withLock { state throws(EventLogError) in try state.decide(append, now: now) }
+            try check(append, encoded)
+            plan = try sequencer.withLock { state throws(EventLogError) in try state.decide(append, encoded, now: now) }
         } catch {
             completion(.failure(error))
             return
@@ -58,11 +59,11 @@ extension EmbeddedLog {
             position: Position(
                 topic: partition.topic, partition: partition.partition, offset: plan.baseOffset,
                 sequence: plan.isDuplicate ? nil : plan.firstSequence),
-            count: append.batch.count, duplicate: plan.isDuplicate, durability: append.durability)
+            count: encoded.count, duplicate: plan.isDuplicate, durability: append.durability)
         var frame: [UInt8] = []
         var batches: [LogFrame.NewBatch] = []
         if !plan.isDuplicate {
-            var batch = append.batch
+            var batch = encoded
             batch.stamp(baseOffset: plan.baseOffset)
             batches = [
                 LogFrame.NewBatch(
@@ -71,12 +72,12 @@ extension EmbeddedLog {
             frame = LogFrame.encode(
                 firstSequence: plan.firstSequence, principal: append.principal, keyID: "",
                 batches: batches,
-                interleave: [(0, append.batch.count)])
+                interleave: [(0, encoded.count)])
         }
         hand(
             Ready(
                 frame: frame, batches: LogFrame.entries(of: batches, in: frame), firstSequence: plan.firstSequence,
-                eventCount: plan.isDuplicate ? 0 : append.batch.count,
+                eventCount: plan.isDuplicate ? 0 : encoded.count,
                 identifiers: [], durability: append.durability, cost: plan.cost,
                 completion: { error in completion(error.map { .failure($0) } ?? .success(receipt)) }),
             ticket: plan.ticket)
@@ -98,15 +99,15 @@ extension EmbeddedLog {
         }
     }
 
-    private func check(_ append: BatchAppend) throws(EventLogError) {
+    private func check(_ append: BatchAppend, _ encoded: EncodedBatch) throws(EventLogError) {
         try checkWritable()
-        guard append.batch.count > 0, append.batch.baseOffset == 0,
-            append.batch.bytes.count <= LogFrame.maximumSize / 2,
-            append.batch.recordBytes <= Limits.batchBytes, append.principal.utf8.count <= Limits.nameLength
+        guard encoded.count > 0, encoded.baseOffset == 0,
+            encoded.bytes.count <= LogFrame.maximumSize / 2,
+            encoded.recordBytes <= Limits.batchBytes, append.principal.utf8.count <= Limits.nameLength
         else {
             throw EventLogError(
                 "append-too-large",
-                "one batch takes 1 record or more, at most \(LogFrame.maximumSize / 2) bytes (\(Limits.batchBytes) before compression) and a principal of at most \(Limits.nameLength) bytes; this one has \(append.batch.count) records and \(append.batch.bytes.count) bytes"
+                "one batch takes 1 record or more, at most \(LogFrame.maximumSize / 2) bytes (\(Limits.batchBytes) before compression) and a principal of at most \(Limits.nameLength) bytes; this one has \(encoded.count) records and \(encoded.bytes.count) bytes"
             )
         }
     }

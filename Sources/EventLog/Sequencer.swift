@@ -109,10 +109,12 @@ struct Sequencer: Sendable {
 
     // MARK: Batches
 
-    mutating func decide(_ append: BatchAppend, now: Int64) throws(EventLogError) -> BatchPlan {
+    mutating func decide(
+        _ append: BatchAppend, _ batch: EncodedBatch, now: Int64
+    ) throws(EventLogError) -> BatchPlan {
         try admit(refusable: append.refusable)
         let layout = try layout(append.partition.topic)
-        guard !layout.isCompacted || !append.batch.hasKeylessRecord else {
+        guard !layout.isCompacted || !batch.hasKeylessRecord else {
             throw EventLogError(
                 "key-required",
                 "the topic '\(layout.name)' keeps the newest event of each key, so every record needs one")
@@ -121,15 +123,15 @@ struct Sequencer: Sendable {
             throw unknownPartition(layout, append.partition.partition)
         }
         let number = number(of: append.partition)
-        if !append.batch.producer.isNone {
-            if let epoch = epochs[append.batch.producer.id], append.batch.producer.epoch < epoch {
+        if !batch.producer.isNone {
+            if let epoch = epochs[batch.producer.id], batch.producer.epoch < epoch {
                 throw EventLogError(
                     "producer-fenced",
-                    "producer \(append.batch.producer.id) has epoch \(append.batch.producer.epoch), but \(epoch) was given out; stop, another one took over"
+                    "producer \(batch.producer.id) has epoch \(batch.producer.epoch), but \(epoch) was given out; stop, another one took over"
                 )
             }
             let verdict = try producers.check(
-                append.batch.producer, count: append.batch.count, partition: append.partition)
+                batch.producer, count: batch.count, partition: append.partition)
             if case .duplicate(let offset) = verdict {
                 return BatchPlan(
                     ticket: takeTicket(cost: 0), firstSequence: nextSequence, baseOffset: offset, isDuplicate: true,
@@ -141,11 +143,11 @@ struct Sequencer: Sendable {
             throw conflict(append.partition, expected: expected, actual: offset)
         }
         producers.note(
-            append.batch.producer, count: append.batch.count, partition: append.partition, offset: offset,
+            batch.producer, count: batch.count, partition: append.partition, offset: offset,
             recordedTime: now)
-        nextOffsets[number] += Int64(append.batch.count)
-        defer { nextSequence += UInt64(append.batch.count) }
-        let cost = append.batch.bytes.count + 256
+        nextOffsets[number] += Int64(batch.count)
+        defer { nextSequence += UInt64(batch.count) }
+        let cost = batch.bytes.count + 256
         return BatchPlan(
             ticket: takeTicket(cost: cost), firstSequence: nextSequence, baseOffset: offset, isDuplicate: false,
             cost: cost)

@@ -20,7 +20,9 @@ package final class KafkaLog: EventLog {
     static let readerSettings: [(String, String)] = [
         ("isolation.level", "read_committed"), ("check.crcs", "true"), ("enable.auto.commit", "false"),
         ("enable.auto.offset.store", "false"), ("auto.offset.reset", "error"), ("enable.partition.eof", "true"),
-        ("fetch.wait.max.ms", "100"), ("queued.max.messages.kbytes", "8192"),
+        ("fetch.wait.max.ms", "100"), ("queued.max.messages.kbytes", "65536"),
+        // Above either limit librdkafka looks again a second later, so only the bytes count.
+        ("queued.min.messages", "1000000"),
         ("fetch.message.max.bytes", "4194304"), ("fetch.max.bytes", "67108864"),
         // Some brokers send more than they were asked for.
         ("receive.message.max.bytes", "1000000000"),
@@ -197,7 +199,7 @@ package final class KafkaLog: EventLog {
         do throws(EventLogError) {
             guard append.expectedOffset == nil else { throw unsupported("appends at expected offsets") }
             guard append.durability == .synced else { throw unsupported("relaxed appends") }
-            guard append.batch.producer.isNone else { throw unsupported("producer ids of its callers") }
+            guard append.producer.isNone else { throw unsupported("producer ids of its callers") }
             try require(append.partition)
             let producer = try producer.withLock { made throws(EventLogError) in
                 if let made { return made }

@@ -7,7 +7,7 @@ import RecordFormat
 /// An idempotent producer for encoded batches: in order, once, without a transaction around them.
 final class KafkaProducer: Sendable {
     /// Records under way in one client.
-    static let limit = 100_000
+    static let limit = 500_000
 
     /// What every producer of ours relies on. librdkafka's own defaults would lose, double or scatter events: idempotence
     /// is off, the partitioner is CRC32 and not Java's murmur2.
@@ -31,7 +31,7 @@ final class KafkaProducer: Sendable {
         _ append: BatchAppend, completion: @escaping @Sendable (Result<BatchReceipt, EventLogError>) -> Void
     ) throws(EventLogError) {
         let partition = append.partition
-        let count = append.batch.count
+        let count = append.count
         guard count > 0 else { throw EventLogError("append-too-large", "a batch takes 1 record or more") }
         let topic = try client.topic(partition.topic)
         if append.refusable {
@@ -53,9 +53,14 @@ final class KafkaProducer: Sendable {
                 .success(BatchReceipt(position: position, count: count, duplicate: false, durability: .replicated)))
         }
         do {
-            let batch = try RecordBatch(append.batch)
+            let batch = try append.decoded()
             for index in batch.records.indices {
-                let code = KafkaProducer.produce(batch, index, client, topic, partition, delivery.slot(0))
+                var code = KafkaProducer.produce(batch, index, client, topic, partition, delivery.slot(0))
+                // Permits bound the records; this is the client's own limit in bytes.
+                while code == RD_KAFKA_RESP_ERR__QUEUE_FULL {
+                    Thread.sleep(forTimeInterval: 0.001)
+                    code = KafkaProducer.produce(batch, index, client, topic, partition, delivery.slot(0))
+                }
                 guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
                     delivery.fail(
                         KafkaErrors.error(code, "appending to \(partition)"), records: batch.records.count - index)

@@ -42,12 +42,20 @@ enum KafkaRecord {
             add("\(timeHeader)", event.time.description)
             timestamp = early
         }
-        let code = event.key.withBytes { key in
-            event.data.withBytes { value in
-                headrace_rd_produce(
-                    client.pointer, topic, Int32(partition.partition), timestamp, key?.baseAddress, key?.count ?? 0,
-                    value?.baseAddress, value?.count ?? 0, headers, slot)
+        func hand() -> rd_kafka_resp_err_t {
+            event.key.withBytes { key in
+                event.data.withBytes { value in
+                    headrace_rd_produce(
+                        client.pointer, topic, Int32(partition.partition), timestamp, key?.baseAddress, key?.count ?? 0,
+                        value?.baseAddress, value?.count ?? 0, headers, slot)
+                }
             }
+        }
+        var code = hand()
+        // Permits bound the records; this is the client's own limit in bytes.
+        while code == RD_KAFKA_RESP_ERR__QUEUE_FULL {
+            Thread.sleep(forTimeInterval: 0.001)
+            code = hand()
         }
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
             rd_kafka_headers_destroy(headers)

@@ -22,7 +22,8 @@ final class PartitionCursor {
     private(set) var next: Int64
     /// Where the partition ended when librdkafka last came to its end.
     private var seenEnd: Int64 = -1
-    private var messages: [UnsafeMutablePointer<rd_kafka_message_t>?]
+    /// Taken from the queue and not given yet: those from `first` to `count`.
+    private let messages: UnsafeMutableBufferPointer<UnsafeMutablePointer<rd_kafka_message_t>?>
     private var first = 0
     private var count = 0
 
@@ -32,10 +33,12 @@ final class PartitionCursor {
         next = offset
         topic = try client.topic(partition.topic)
         queue = rd_kafka_queue_new(client.pointer)
-        messages = Array(repeating: nil, count: PartitionCursor.take)
+        messages = .allocate(capacity: PartitionCursor.take)
+        messages.initialize(repeating: nil)
         guard rd_kafka_consume_start_queue(topic, Int32(partition.partition), offset, queue) == 0 else {
             let code = rd_kafka_last_error()
             rd_kafka_queue_destroy(queue)
+            messages.deallocate()
             throw KafkaErrors.error(code, "reading \(partition) from \(offset)")
         }
     }
@@ -44,6 +47,7 @@ final class PartitionCursor {
         drop()
         _ = rd_kafka_consume_stop(topic, Int32(partition.partition))
         rd_kafka_queue_destroy(queue)
+        messages.deallocate()
     }
 
     private func drop() {
@@ -93,10 +97,14 @@ final class PartitionCursor {
     /// Moves messages that are here into the batch. False when the next one lies behind the end or the batch is full.
     private func fill(_ batch: inout RecordBatchAssembler, _ maxBytes: Int, _ end: Int64) throws(EventLogError) -> Bool
     {
+        // Worked on as locals: a class's own variables are checked for exclusive access one by one.
+        var (at, here) = (first, count)
+        let next = next
+        defer { (first, count) = (at, here) }
         while true {
-            while first < count {
-                guard let message = messages[first] else {
-                    first += 1
+            while at < here {
+                guard let message = messages[at] else {
+                    at += 1
                     continue
                 }
                 if message.pointee.err == RD_KAFKA_RESP_ERR_NO_ERROR {
@@ -109,33 +117,29 @@ final class PartitionCursor {
                         return false
                     }
                     if message.pointee.offset >= next { KafkaRecord.append(message, to: &batch) }
-                } else {
-                    try heed(message.pointee)
+                } else if let error = heed(message.pointee) {
+                    throw error
                 }
                 rd_kafka_message_destroy(message)
-                messages[first] = nil
-                first += 1
+                messages[at] = nil
+                at += 1
             }
             guard batch.isEmpty || batch.size < maxBytes else { return false }
-            first = 0
-            count = messages.withUnsafeMutableBufferPointer {
-                max(0, rd_kafka_consume_batch_queue(queue, 0, $0.baseAddress, $0.count))
-            }
-            if count == 0 { return true }
+            at = 0
+            here = max(0, rd_kafka_consume_batch_queue(queue, 0, messages.baseAddress, messages.count))
+            if here == 0 { return true }
         }
     }
 
     /// A message that is none: the end of the partition, or trouble.
-    private func heed(_ message: rd_kafka_message_t) throws(EventLogError) {
+    private func heed(_ message: rd_kafka_message_t) -> EventLogError? {
         if message.err == RD_KAFKA_RESP_ERR__PARTITION_EOF {
             seenEnd = max(seenEnd, message.offset)
-            return
+            return nil
         }
         let error = KafkaErrors.error(message.err, "reading \(partition) at \(message.offset)")
         // librdkafka tries again by itself what the brokers may mend.
-        if error.kafka?.kind == .retriable { return }
-        drop()
-        throw error
+        return error.kafka?.kind == .retriable ? nil : error
     }
 
     /// Waits for one message.

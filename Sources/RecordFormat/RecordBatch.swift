@@ -126,6 +126,20 @@ package final class RecordBatch: Sendable {
         self.init(header: decoded.header, payload: decoded.payload, records: decoded.records)
     }
 
+    /// Collected records, as their reader will see them.
+    package convenience init(_ builder: RecordBatchBuilder) throws(RecordFormatError) {
+        let payload = builder.bytes
+        let header = RecordBatchHeader(
+            baseOffset: 0, size: payload.count, lastOffsetDelta: Int32(clamping: max(0, builder.count - 1)),
+            baseTimestamp: builder.baseTimestamp, maxTimestamp: builder.maxTimestamp, count: Int32(builder.count))
+        do {
+            let records = try payload.withRaw { raw throws(BaseError) in try RecordBatch.scan(raw, header) }
+            self.init(header: header, payload: payload, records: records)
+        } catch {
+            throw RecordFormatError("bad-records", "collected records cannot be read", cause: error)
+        }
+    }
+
     private static func scan(
         _ raw: UnsafeRawBufferPointer, _ header: RecordBatchHeader
     ) throws(BaseError) -> [RecordView] {

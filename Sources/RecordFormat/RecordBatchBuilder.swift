@@ -98,6 +98,7 @@ package struct RecordBatchBuilder: Sendable {
 
     /// Bytes of the records before compression.
     package var size: Int { records.count }
+    var bytes: [UInt8] { records.bytes }
 
     /// Takes a record's time in and gives its distance from the batch's.
     @inline(__always)
