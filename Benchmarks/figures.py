@@ -22,6 +22,7 @@ goals = {
     "log.append.events": (700_000, False, None, None),
     "log.append.single": (60_000, False, None, None),
     "log.append.single.p99": (5, True, None, None),
+    "log.append.http": (12_000, False, None, None),
     "kafka.produce": (None, False, "librdkafka (C) to noida-db", 0.9),
     "kafka.consume": (None, False, "librdkafka (C) from noida-db", 0.9),
     "log.scan": (4_000_000, False, None, None),

@@ -8,7 +8,7 @@ final class CursorTable: Sendable {
     /// Positions of one partition at a time; one more waits for one of them, or takes over the oldest.
     static let positions = 8
     /// Seconds after which a cursor that nobody uses gives its memory back.
-    static let idle = 5.0
+    static let idle = 1.0
 
     private struct Entry {
         var cursor: PartitionCursor?
