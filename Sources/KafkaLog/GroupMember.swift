@@ -1,12 +1,13 @@
 import Base
 import CRdKafka
 import EventLog
+import Foundation
 import RecordFormat
 
 /// A member of a consumer group: the brokers share a topic's partitions out among the members, and move them one by one
 /// (cooperatively) as members come and go. Every batch is handled, then its position is stored, then committed; a
-/// partition that moves away is handled and committed up to where its next owner begins. At least once after a crash,
-/// exactly once otherwise.
+/// partition that moves away is handled and committed up to where its next owner begins. At least once after a crash
+/// or a commit that the brokers refuse (it is reported), once otherwise.
 ///
 /// All of it happens on one thread, which also polls: handler, rebalancing, commits never overlap.
 package final class GroupMember: Sendable {
@@ -193,7 +194,7 @@ private final class Session: @unchecked Sendable {
             if rd_kafka_assignment_lost(client.pointer) == 0 {
                 finish()
                 // What is stored and not committed yet would be handled again by the next owner.
-                let code = rd_kafka_commit(client.pointer, nil, 0)
+                let code = commit()
                 if code != RD_KAFKA_RESP_ERR_NO_ERROR, code != RD_KAFKA_RESP_ERR__NO_OFFSET {
                     client.failed(code, "committing before partitions move", nil)
                 }
@@ -206,6 +207,18 @@ private final class Session: @unchecked Sendable {
         default:
             fail(KafkaErrors.error(code, "sharing out the partitions of a group"))
             rd_kafka_assign(client.pointer, nil)
+        }
+    }
+
+    /// How long a commit waits for a group that is being shared out just then, in seconds.
+    private static let commitPatience = 5.0
+
+    private func commit() -> rd_kafka_resp_err_t {
+        let deadline = Date(timeIntervalSinceNow: Session.commitPatience)
+        while true {
+            let code = rd_kafka_commit(client.pointer, nil, 0)
+            guard code == RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS, Date() < deadline else { return code }
+            Thread.sleep(forTimeInterval: 0.05)
         }
     }
 

@@ -106,109 +106,110 @@ private let faults: [BrokerFault] = [
         #expect(Date().timeIntervalSince(begun) < 120)
     },
 ]
-
-@Suite(.serialized) struct KafkaFaultTests {
-    @Test(arguments: faults) func brokersFail(fault: BrokerFault) throws {
-        let mock = try MockCluster()
-        let log = try KafkaLog.open(mock.configuration())
-        defer { log.close() }
-        try log.declare(TopicLayout(name: "a", partitions: 1))
-        try log.declare(TopicLayout(name: "b", partitions: 3))
-        try fault.check(mock, log)
-    }
-
-    @Test func anAbsentClusterIsNamed() throws {
-        var configuration = KafkaConfiguration(bootstrap: "127.0.0.1:\(try KafkaBroker.freePort())")
-        configuration.patience = 1
-        let error = #expect(throws: EventLogError.self) { _ = try KafkaLog.open(configuration) }
-        #expect(error?.code == "broker-unavailable" && error?.retriable == true)
-        #expect(error?.message.contains(configuration.bootstrap) == true)
-    }
-
-    @Test(arguments: [
-        (
-            "security.protocol=sasl_ssl\nsasl.password=hunter2secret\nsasl.mechanism=NOPE-hunter2secret",
-            "bad-kafka-setting"
-        ),
-        ("acks=1", "bad-kafka-setting"), ("hunter2secret", "bad-kafka-setting"),
-        ("security.protocol=ssl\nssl.key.password=hunter2secret\nssl.key.pem=hunter2secret", "bad-kafka-setting"),
-        ("headrace.replication=hunter2secret", "bad-kafka-setting"),
-    ])
-    func settingsAreCheckedAndNeverShown(text: String, code: String) throws {
-        let scratch = try ScratchDirectory()
-        let file = scratch.path + "/kafka.properties"
-        try Data(text.utf8).write(to: URL(filePath: file))
-        var configuration = KafkaConfiguration(bootstrap: "127.0.0.1:1")
-        configuration.patience = 1
-        do {
-            try configuration.read(file: file)
-            _ = try KafkaLog.open(configuration)
-            Issue.record("taken")
-        } catch {
-            #expect(error.code == code)
-            #expect(!"\(error)".contains("hunter2secret"))
+extension HeavyTests {
+    @Suite(.serialized) struct KafkaFaultTests {
+        @Test(arguments: faults) func brokersFail(fault: BrokerFault) throws {
+            let mock = try MockCluster()
+            let log = try KafkaLog.open(mock.configuration())
+            defer { log.close() }
+            try log.declare(TopicLayout(name: "a", partitions: 1))
+            try log.declare(TopicLayout(name: "b", partitions: 3))
+            try fault.check(mock, log)
         }
-        #expect(!"\(configuration)".contains("hunter2secret"))
-    }
 
-    /// On the mock cluster: noida-db 0.2.3 refuses commits while a group rebalances, and often leaves the second join
-    /// of a cooperative rebalance unanswered.
-    @Test func membersShareATopicWithoutLossOrDouble() throws {
-        let mock = try MockCluster(topics: [("shared", 4)])
-        let log = try KafkaLog.open(mock.configuration())
-        defer { log.close() }
-        try log.declare(TopicLayout(name: "shared", partitions: 4))
-        let seen = Monitor<[String: Int]>([:])
-        var settings = mock.configuration()
-        settings.settings += [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "200")]
-        let configuration = settings
-        @Sendable func member() throws -> GroupMember {
-            try GroupMember(configuration, group: "crew", topics: ["shared"]) { partition, batch in
-                // Slow enough that the partitions move while work is under way.
-                Thread.sleep(forTimeInterval: 0.002)
-                seen.update { seen in
-                    for index in batch.records.indices {
-                        seen[StoredEvent(batch: batch, index: index).id, default: 0] += 1
+        @Test func anAbsentClusterIsNamed() throws {
+            var configuration = KafkaConfiguration(bootstrap: "127.0.0.1:\(try KafkaBroker.freePort())")
+            configuration.patience = 1
+            let error = #expect(throws: EventLogError.self) { _ = try KafkaLog.open(configuration) }
+            #expect(error?.code == "broker-unavailable" && error?.retriable == true)
+            #expect(error?.message.contains(configuration.bootstrap) == true)
+        }
+
+        @Test(arguments: [
+            (
+                "security.protocol=sasl_ssl\nsasl.password=hunter2secret\nsasl.mechanism=NOPE-hunter2secret",
+                "bad-kafka-setting"
+            ),
+            ("acks=1", "bad-kafka-setting"), ("hunter2secret", "bad-kafka-setting"),
+            ("security.protocol=ssl\nssl.key.password=hunter2secret\nssl.key.pem=hunter2secret", "bad-kafka-setting"),
+            ("headrace.replication=hunter2secret", "bad-kafka-setting"),
+        ])
+        func settingsAreCheckedAndNeverShown(text: String, code: String) throws {
+            let scratch = try ScratchDirectory()
+            let file = scratch.path + "/kafka.properties"
+            try Data(text.utf8).write(to: URL(filePath: file))
+            var configuration = KafkaConfiguration(bootstrap: "127.0.0.1:1")
+            configuration.patience = 1
+            do {
+                try configuration.read(file: file)
+                _ = try KafkaLog.open(configuration)
+                Issue.record("taken")
+            } catch {
+                #expect(error.code == code)
+                #expect(!"\(error)".contains("hunter2secret"))
+            }
+            #expect(!"\(configuration)".contains("hunter2secret"))
+        }
+
+        /// On the mock cluster: noida-db 0.2.3 refuses commits while a group rebalances, and often leaves the second join
+        /// of a cooperative rebalance unanswered.
+        @Test func membersShareATopicWithoutLossOrDouble() throws {
+            let mock = try MockCluster(topics: [("shared", 4)])
+            let log = try KafkaLog.open(mock.configuration())
+            defer { log.close() }
+            try log.declare(TopicLayout(name: "shared", partitions: 4))
+            let seen = Monitor<[String: Int]>([:])
+            var settings = mock.configuration()
+            settings.settings += [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "200")]
+            let configuration = settings
+            @Sendable func member() throws -> GroupMember {
+                try GroupMember(configuration, group: "crew", topics: ["shared"]) { partition, batch in
+                    // Slow enough that the partitions move while work is under way.
+                    Thread.sleep(forTimeInterval: 0.002)
+                    seen.update { seen in
+                        for index in batch.records.indices {
+                            seen[StoredEvent(batch: batch, index: index).id, default: 0] += 1
+                        }
                     }
                 }
             }
-        }
-        func publish(_ numbers: Range<Int>) throws {
-            for start in stride(from: numbers.lowerBound, to: numbers.upperBound, by: 100) {
-                _ = try log.append(
-                    LogAppend(
-                        principal: "p",
-                        events: (start..<start + 100).map {
-                            (
-                                "shared", nil,
-                                NewEvent(
-                                    id: "e\($0)", source: "test", type: "t", time: Instant(milliseconds: 1000),
-                                    key: [UInt8]("k\($0)".utf8), data: [1])
-                            )
-                        }))
+            func publish(_ numbers: Range<Int>) throws {
+                for start in stride(from: numbers.lowerBound, to: numbers.upperBound, by: 100) {
+                    _ = try log.append(
+                        LogAppend(
+                            principal: "p",
+                            events: (start..<start + 100).map {
+                                (
+                                    "shared", nil,
+                                    NewEvent(
+                                        id: "e\($0)", source: "test", type: "t", time: Instant(milliseconds: 1000),
+                                        key: [UInt8]("k\($0)".utf8), data: [1])
+                                )
+                            }))
+                }
             }
-        }
-        let first = try member()
-        #expect(first.waitForAssignment(of: 4, seconds: 30))
-        try publish(0..<2000)
-        let second = try member()
-        try publish(2000..<4000)
-        #expect(first.waitForAssignment(of: 2, seconds: 30) && second.waitForAssignment(of: 2, seconds: 30))
-        #expect(Set(first.assigned).isDisjoint(with: second.assigned))
-        try publish(4000..<5000)
-        second.close()
-        #expect(first.waitForAssignment(of: 4, seconds: 30))
-        try publish(5000..<6000)
-        _ = seen.wait(seconds: 60) { $0.count == 6000 ? true : nil }
-        first.close()
-        #expect(first.failure == nil && second.failure == nil)
-        let counts = seen.withLock { $0 }
-        #expect(counts.count == 6000 && counts.values.allSatisfy { $0 == 1 })
-        // What was handled is committed: nobody is behind.
-        let committed = try log.committed(group: "crew")
-        for partition in 0..<4 {
-            let place = TopicPartition("shared", partition)
-            #expect(try log.offsets(place).upperBound - (committed[place] ?? 0) <= 1)
+            let first = try member()
+            #expect(first.waitForAssignment(of: 4, seconds: 30))
+            try publish(0..<2000)
+            let second = try member()
+            try publish(2000..<4000)
+            #expect(first.waitForAssignment(of: 2, seconds: 30) && second.waitForAssignment(of: 2, seconds: 30))
+            #expect(Set(first.assigned).isDisjoint(with: second.assigned))
+            try publish(4000..<5000)
+            second.close()
+            #expect(first.waitForAssignment(of: 4, seconds: 30))
+            try publish(5000..<6000)
+            _ = seen.wait(seconds: 60) { $0.count == 6000 ? true : nil }
+            first.close()
+            #expect(first.failure == nil && second.failure == nil)
+            let counts = seen.withLock { $0 }
+            #expect(counts.count == 6000 && counts.values.allSatisfy { $0 == 1 })
+            // What was handled is committed: nobody is behind.
+            let committed = try log.committed(group: "crew")
+            for partition in 0..<4 {
+                let place = TopicPartition("shared", partition)
+                #expect(try log.offsets(place).upperBound - (committed[place] ?? 0) <= 1)
+            }
         }
     }
 }
