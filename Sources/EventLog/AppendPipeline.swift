@@ -16,9 +16,8 @@ package final class AppendPipeline: Sendable {
 
     package init(log: any EventLog) {
         self.log = log
-        // The embedded log stops for good at a failed write, so nothing later than what failed is in it. Elsewhere the
-        // next append may succeed, and what follows a failed one must not be there before it.
-        depth = log.capabilities.contains(.hashChain) ? AppendPipeline.limit : 1
+        // What follows a failed append must not be there before it, so where the next may succeed one goes at a time.
+        depth = log.capabilities.contains(.stopsAtFailure) ? AppendPipeline.limit : 1
     }
 
     private enum Outcome {

@@ -112,41 +112,8 @@ extension EmbeddedLog {
         }
     }
 
-    /// Bytes of everything but the data.
-    private static func attributeBytes(_ event: NewEvent) -> Int {
-        var bytes = event.id.utf8.count + event.source.utf8.count + event.type.utf8.count + (event.key?.count ?? 0)
-        for text in [event.subject, event.contentType, event.causation, event.correlation] {
-            bytes += text?.utf8.count ?? 0
-        }
-        for (name, value) in event.extensions { bytes += name.utf8.count + value.utf8.count }
-        return bytes
-    }
-
     private func check(_ append: LogAppend) throws(EventLogError) {
         try checkWritable()
-        var total = 0
-        for (topic, _, event) in append.events {
-            let size = event.data?.count ?? 0
-            guard size <= Limits.eventData else {
-                throw EventLogError(
-                    "event-too-large",
-                    "an event of '\(topic)' has \(size) bytes of data; at most \(Limits.eventData) are taken")
-            }
-            guard !event.id.isEmpty, event.id.utf8.count <= Limits.nameLength else {
-                throw EventLogError(
-                    "bad-id",
-                    "an event of '\(topic)' needs an id of 1 to \(Limits.nameLength) bytes, not '\(event.id.prefix(40))'"
-                )
-            }
-            total += size + EmbeddedLog.attributeBytes(event) + 256
-        }
-        guard !append.events.isEmpty, append.events.count <= Limits.appendEvents,
-            append.principal.utf8.count <= Limits.nameLength, total <= LogFrame.maximumSize / 2
-        else {
-            throw EventLogError(
-                "append-too-large",
-                "one append takes 1 to \(Limits.appendEvents) events, at most \(LogFrame.maximumSize / 2) bytes and a principal of at most \(Limits.nameLength); this one has \(append.events.count) events and \(total) bytes"
-            )
-        }
+        try append.check(maximumSize: LogFrame.maximumSize / 2)
     }
 }

@@ -216,7 +216,7 @@ extension EmbeddedLog {
         state.hasUnsynced = false
         state.bytesSinceSync = 0
         let (durable, hash) = (state.durableSequence, state.previousHash)
-        shared.update { shared in
+        let version = shared.update { shared in
             for (partition, entry) in entries {
                 shared.partitions.append(entry, segment: segment.firstSequence, to: partition)
             }
@@ -226,9 +226,10 @@ extension EmbeddedLog {
             shared.version += 1
             shared.syncs += 1
             shared.bytesWritten += UInt64(bytes)
-            for continuation in shared.followers.values { continuation.yield(shared.version) }
+            return shared.version
         }
         hub.wake(entries.map(\.partition))
+        hub.announce(version)
     }
 
     /// The mark says how far the log is known to be on disk, so that damage below it is told from a torn tail. It is not

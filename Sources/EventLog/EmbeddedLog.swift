@@ -89,14 +89,13 @@ package final class EmbeddedLog: EventLog {
         var syncs: UInt64 = 0
         var bytesWritten: UInt64 = 0
         var stopped: EventLogError?
-        var followers: [Int: AsyncStream<UInt64>.Continuation] = [:]
-        var nextFollower = 0
     }
 
     package var capabilities: LogCapabilities {
         [
             .globalSequence, .idDeduplication, .atomicMultiTopic, .hashChain, .expectedOffset, .idempotentProducers,
             .pins, .relaxedDurability, .trim, .denseOffsets,
+            .stopsAtFailure,
         ]
     }
 
@@ -150,12 +149,6 @@ package final class EmbeddedLog: EventLog {
             state = nil
         }
         hub.close()
-        // Finishing calls back into `shared`, so it happens outside its lock.
-        let followers = shared.update { state in
-            defer { state.followers.removeAll() }
-            return Array(state.followers.values)
-        }
-        for continuation in followers { continuation.finish() }
         lock.withLock { $0 = nil }
     }
 
@@ -224,20 +217,7 @@ package final class EmbeddedLog: EventLog {
         shared.wait(seconds: seconds) { $0.version > version ? $0.version : nil } ?? version
     }
 
-    package func changes() -> AsyncStream<UInt64> {
-        AsyncStream(bufferingPolicy: .bufferingNewest(1)) { continuation in
-            guard !hub.isClosed else { return continuation.finish() }
-            let number = shared.update { state in
-                state.nextFollower += 1
-                state.followers[state.nextFollower] = continuation
-                continuation.yield(state.version)
-                return state.nextFollower
-            }
-            continuation.onTermination = { [weak self] _ in
-                self?.shared.update { _ = $0.followers.removeValue(forKey: number) }
-            }
-        }
-    }
+    package func changes() -> AsyncStream<UInt64> { hub.changes { shared.withLock { $0.version } } }
 }
 
 /// What a log has done so far, for metrics.

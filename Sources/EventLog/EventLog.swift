@@ -4,7 +4,7 @@ import RecordFormat
 package enum EventLogModule {}
 /// Errors of the log. Codes that callers act on: `unknown-topic`, `log-stopped`, `log-saturated`, `rot`, `locked`,
 /// `offset-conflict`, `producer-fenced`, `out-of-order-sequence`, `trimmed`, `pinned`, `unsupported`,
-/// `transaction-aborted`, `outcome-unknown`.
+/// `transaction-aborted`, `outcome-unknown`, `log-shrunk`, `broker-unavailable`.
 package typealias EventLogError = Failure<EventLogModule>
 
 /// One partition of one topic.
@@ -66,6 +66,8 @@ package struct LogCapabilities: OptionSet, Sendable {
     package static let denseOffsets = LogCapabilities(rawValue: 1 << 9)
     /// `transactionalWriter(named:)`.
     package static let transactions = LogCapabilities(rawValue: 1 << 10)
+    /// After an append that failed for want of a disk nothing is taken any more, so none is overtaken by a later one.
+    package static let stopsAtFailure = LogCapabilities(rawValue: 1 << 11)
 }
 
 /// Offsets that must stay readable, under a name: a model, an audit, a backup.

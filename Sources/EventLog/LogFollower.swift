@@ -15,6 +15,7 @@ package final class FollowerHub: Sendable {
         /// How often something was published in each partition, so that what comes between a look and a wait is not missed.
         var versions: [TopicPartition: UInt64] = [:]
         var closed = false
+        var streams: [Int: AsyncStream<UInt64>.Continuation] = [:]
     }
 
     let tail = TailCache()
@@ -87,12 +88,38 @@ package final class FollowerHub: Sendable {
         }
     }
 
+    /// A log's version whenever it moves; only the newest is kept for a slow reader.
+    /// - Parameter current: asked once the stream is known, so that no version is missed.
+    package func changes(_ current: () -> UInt64) -> AsyncStream<UInt64> {
+        AsyncStream(bufferingPolicy: .bufferingNewest(1)) { continuation in
+            let number: Int? = state.withLock { state in
+                guard !state.closed else { return nil }
+                state.next += 1
+                state.streams[state.next] = continuation
+                return state.next
+            }
+            guard let number else { return continuation.finish() }
+            continuation.onTermination = { [weak self] _ in
+                self?.state.withLock { _ = $0.streams.removeValue(forKey: number) }
+            }
+            continuation.yield(current())
+        }
+    }
+
+    package func announce(_ version: UInt64) {
+        let streams = state.withLock { Array($0.streams.values) }
+        for continuation in streams { continuation.yield(version) }
+    }
+
     package func close() {
-        let all = state.withLock { state in
+        let (all, streams) = state.withLock { state in
             state.closed = true
-            return state.waiters.keys.sorted().compactMap { take($0, &state) }
+            defer { state.streams = [:] }
+            return (state.waiters.keys.sorted().compactMap { take($0, &state) }, Array(state.streams.values))
         }
         for continuation in all { continuation.resume() }
+        // Finishing calls back into the table, so it happens outside its lock.
+        for continuation in streams { continuation.finish() }
         tail.clear()
     }
 }

@@ -150,7 +150,7 @@ final class AppendGroup: Sendable {
                 return try commit(group, transaction)
             } catch {
                 committed.withLock { $0.again += 1 }
-                if error.code == "producer-fenced" {
+                if error.code == "producer-fenced" || error.code == "log-shrunk" {
                     stop(error)
                     throw error
                 }

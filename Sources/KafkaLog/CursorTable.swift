@@ -25,7 +25,7 @@ final class CursorTable: Sendable {
     }
 
     /// Entries and their cursors: each cursor is used by whoever set `busy`.
-    /// Sendable because every access goes through the monitor's lock.
+    /// Sendable because every access goes through the lock of `state`.
     private final class Box: @unchecked Sendable {
         let state = Monitor(State())
     }

@@ -4,8 +4,8 @@ import EventLog
 import Synchronization
 
 /// Records under way together, and where each came to stand. The caller makes it, delivery reports count it down on the
-/// client's polling thread. Sendable: a slot is written once, by whoever takes it off the count, and read after the
-/// count's last step, which is atomic; the first failure is behind a lock.
+/// client's polling thread. Sendable: slots are written by that one thread and read after the last step of the count, which
+/// is atomic; the first failure is behind the Mutex `failure`, a lock.
 final class Delivery: @unchecked Sendable {
     struct Slot {
         var owner: Unmanaged<Delivery>

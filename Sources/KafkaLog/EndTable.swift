@@ -4,7 +4,7 @@ import EventLog
 /// How far every partition can be read, as readers are told. It moves when a transaction of ours is through, and when the
 /// brokers say that somebody else's is. A transaction of ours shows in all its partitions at once: while it is being
 /// committed its partitions stand still, whatever the brokers already show.
-struct EndTable {
+package struct EndTable {
     private(set) var starts: [TopicPartition: Int64] = [:]
     private(set) var ends: [TopicPartition: Int64] = [:]
     /// Transactions of ours under way in each partition.
@@ -12,14 +12,13 @@ struct EndTable {
     /// Offsets that were read and hold no record: markers, and what was aborted.
     private var silent: [TopicPartition: Range<Int64>] = [:]
     private(set) var version: UInt64 = 0
-    var stopped: EventLogError?
     var closing = false
-    var followers: [Int: AsyncStream<UInt64>.Continuation] = [:]
-    var nextFollower = 0
+
+    package init() {}
 
     func isKnown(_ partition: TopicPartition) -> Bool { ends[partition] != nil }
 
-    mutating func add(_ partition: TopicPartition, _ range: Range<Int64>) {
+    package mutating func add(_ partition: TopicPartition, _ range: Range<Int64>) {
         guard ends[partition] == nil else { return }
         starts[partition] = range.lowerBound
         ends[partition] = range.upperBound
@@ -38,6 +37,15 @@ struct EndTable {
             open[partition] = count > 1 ? count - 1 : nil
         }
         return advance(written)
+    }
+
+    /// The first of these partitions in which a new record stands below what was known to be there: the end has fallen.
+    /// - Parameter first: the lowest offset that a transaction's records were given in each partition.
+    package func shrunk(_ first: [TopicPartition: Int64]) -> (partition: TopicPartition, end: Int64)? {
+        for (partition, offset) in first.sorted(by: { $0.key < $1.key }) {
+            if let end = ends[partition], offset < end { return (partition, end) }
+        }
+        return nil
     }
 
     /// What the brokers say.

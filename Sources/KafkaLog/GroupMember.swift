@@ -104,7 +104,8 @@ package final class GroupMember: Sendable {
     }
 }
 
-/// What the member's thread does. Sendable only to get there: no other thread touches it, so it needs no lock.
+/// What the member's thread does. Sendable only to get there: there is no lock to name, no
+/// other thread touches it.
 private final class Session: @unchecked Sendable {
     enum Change {
         case gained([TopicPartition])

@@ -5,7 +5,8 @@ import Foundation
 import Synchronization
 
 /// One librdkafka client with the one thread that polls it: delivery reports, statistics and errors are served there and
-/// nowhere on Swift's pool. Sendable because librdkafka's calls are thread-safe and what is ours is behind a lock.
+/// nowhere on Swift's pool. Sendable because librdkafka's calls are thread-safe and what is ours
+/// is behind the locks of `state`, `polling`, `thread` and `topics`; `onRebalance` belongs to the thread that polls.
 final class KafkaClient: @unchecked Sendable {
     enum Role { case producer, consumer }
 
@@ -17,6 +18,8 @@ final class KafkaClient: @unchecked Sendable {
         /// The last words of the library, oldest first; without settings, so without secrets.
         var messages: [String] = []
         var fatal: EventLogError?
+        /// The brokers know this client and will not have it, or it does not trust them.
+        var refusal: EventLogError?
     }
 
     static let messageLimit = 20
@@ -47,7 +50,8 @@ final class KafkaClient: @unchecked Sendable {
         var message = [CChar](repeating: 0, count: 512)
         let all =
             [
-                ("client.id", "\(configuration.name)-\(name)"), ("log_level", "4"), ("log.connection.close", "false"),
+                ("client.id", "\(configuration.name)-\(name)"), ("log_level", "4"), ("log.queue", "true"),
+                ("log.connection.close", "false"),
                 ("statistics.interval.ms", "5000"), ("socket.keepalive.enable", "true"),
                 ("socket.nagle.disable", "true"), ("reconnect.backoff.max.ms", "2000"),
             ] + configuration.settings.map { ($0.name, $0.value) }
@@ -78,7 +82,7 @@ final class KafkaClient: @unchecked Sendable {
             }
         }
         if let conf { prepare(conf) }
-        // The handle comes first and its owner second: callbacks wait until the owner is known.
+        // The handle comes first and its owner second. Nothing calls back before it is polled: log lines too are queued.
         let box = UnsafeMutablePointer<Unmanaged<KafkaClient>?>.allocate(capacity: 1)
         box.initialize(to: nil)
         rd_kafka_conf_set_opaque(conf, UnsafeMutableRawPointer(box))
@@ -95,6 +99,7 @@ final class KafkaClient: @unchecked Sendable {
         pointer = made
         self.box = box
         box.pointee = Unmanaged.passUnretained(self)
+        _ = rd_kafka_set_log_queue(made, nil)
         if polls { startPolling() }
     }
 
@@ -155,9 +160,18 @@ final class KafkaClient: @unchecked Sendable {
             fatal = KafkaErrors.error(
                 origin, "the Kafka client '\(name)'", detail: KafkaClient.first(text), kind: .fatal)
         }
+        let refused: Set<rd_kafka_resp_err_t> = [
+            RD_KAFKA_RESP_ERR__AUTHENTICATION, RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED, RD_KAFKA_RESP_ERR__SSL,
+            RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM,
+        ]
+        let refusal =
+            refused.contains(code)
+            ? KafkaErrors.error(
+                code, "the Kafka client '\(name)'", detail: KafkaClient.redacted(reason, secrets), kind: .refused) : nil
         state.withLock {
             $0.errors[kind.rawValue, default: 0] += 1
             if let fatal { $0.fatal = fatal }
+            if let refusal { $0.refusal = refusal }
         }
         heard("\(KafkaFailure(code).name): \(reason)")
     }

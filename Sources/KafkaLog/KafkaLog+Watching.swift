@@ -7,8 +7,13 @@ extension KafkaLog {
     static func watch(_ log: () -> KafkaLog?) {
         var seconds = 0.0
         while let log = log(), !log.table.withLock({ $0.closing }) {
-            // What the brokers do not answer now they may answer next time; appends and reads report their own troubles.
-            do { try log.refresh() } catch { log.refreshEachTopic() }
+            do {
+                try log.refresh()
+                log.silence.withLock { $0 = nil }
+            } catch {
+                log.silent(error)
+                if log.refreshEachTopic() { log.silence.withLock { $0 = nil } }
+            }
             seconds += watchInterval
             if seconds >= startInterval {
                 seconds = 0
@@ -29,13 +34,35 @@ extension KafkaLog {
         publish(table.update { $0.observe(found.filter { $0.value >= 0 }) })
     }
 
-    /// One partition without a leader fails a question about all: then each topic is asked for itself.
-    private func refreshEachTopic() {
-        for layout in topics where !table.withLock({ $0.closing }) {
+    /// Notes that the brokers do not answer, and since when.
+    private func silent(_ error: EventLogError) {
+        let now = Instant.wallClock()
+        silence.withLock {
+            $0 =
+                $0
+                ?? EventLogError(
+                    "broker-unavailable", "\(configuration) has not answered since \(now): \(error.message)",
+                    cause: error.cause, fault: .world, retriable: true)
+        }
+    }
+
+    /// Topics in a row without an answer after which the others are not asked.
+    private static let mute = 3
+
+    /// One partition without a leader fails a question about all: then each topic is asked for itself. True when one answers.
+    private func refreshEachTopic() -> Bool {
+        var failed = 0
+        var answered = false
+        for layout in topics where !table.withLock({ $0.closing }) && failed < KafkaLog.mute {
             let partitions = (0..<layout.partitions).map { TopicPartition(layout.name, $0) }
-            guard let found = try? ask(partitions, headrace_rd_offset_end(), seconds: 1) else { continue }
+            guard let found = try? ask(partitions, headrace_rd_offset_end(), seconds: 1) else {
+                failed += 1
+                continue
+            }
+            (failed, answered) = (0, true)
             publish(table.update { $0.observe(found.filter { $0.value >= 0 }) })
         }
+        return answered
     }
 
     func lookAtStarts(_ partitions: [TopicPartition]) throws(EventLogError) {

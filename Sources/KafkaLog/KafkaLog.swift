@@ -13,6 +13,8 @@ import RecordFormat
 package final class KafkaLog: EventLog {
     /// The largest record, which every topic of ours is created for: an event's data and its attributes.
     static let messageBytes = Limits.eventData + (1 << 20)
+    /// All events of one append.
+    static let appendBytes = 32 << 20
     /// Seconds between two looks at the ends, and at the beginnings, of all partitions.
     static let watchInterval = 0.05
     static let startInterval = 2.0
@@ -40,6 +42,7 @@ package final class KafkaLog: EventLog {
     private let producer = Monitor<KafkaProducer?>(nil)
     private let watcher = Monitor<BlockingThread?>(nil)
     private let tallied = Monitor<UInt64>(0)
+    let silence = Monitor<EventLogError?>(nil)
     let consumed = Monitor<[String: [TopicPartition: Int64]]>([:])
 
     package var capabilities: LogCapabilities { [.atomicMultiTopic, .trim, .transactions] }
@@ -79,14 +82,19 @@ package final class KafkaLog: EventLog {
 
     /// Fails with what is wrong when the cluster cannot be reached, rather than later and somewhere else.
     private func reach() throws(EventLogError) {
-        var metadata: UnsafePointer<rd_kafka_metadata>?
-        let code = rd_kafka_metadata(control.pointer, 0, nil, &metadata, Int32(configuration.patience * 1000))
-        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
-            let heard = control.report.messages.last.map { " (\($0))" } ?? ""
-            throw KafkaErrors.error(
-                code, "reaching \(configuration)", detail: String(cString: rd_kafka_err2str(code)) + heard)
+        let deadline = Date(timeIntervalSinceNow: configuration.patience)
+        while true {
+            var metadata: UnsafePointer<rd_kafka_metadata>?
+            let code = rd_kafka_metadata(control.pointer, 0, nil, &metadata, 1000)
+            if code == RD_KAFKA_RESP_ERR_NO_ERROR { return rd_kafka_metadata_destroy(metadata) }
+            // Who is refused is refused again: no use in waiting.
+            if let refusal = control.report.refusal { throw refusal }
+            guard Date() < deadline else {
+                let heard = control.report.messages.last.map { " (\($0))" } ?? ""
+                throw KafkaErrors.error(
+                    code, "reaching \(configuration)", detail: String(cString: rd_kafka_err2str(code)) + heard)
+            }
         }
-        rd_kafka_metadata_destroy(metadata)
     }
 
     /// The cluster's own id; empty where the brokers have none.
@@ -107,6 +115,17 @@ package final class KafkaLog: EventLog {
 
     package var stopped: EventLogError? { group.withLock { $0 }?.stopped ?? control.report.fatal }
 
+    /// What was acknowledged is gone from the cluster: an unclean leader, a topic made anew, a broker that lost its disk.
+    static func shrunk(_ partition: TopicPartition, known end: Int64) -> EventLogError {
+        EventLogError(
+            "log-shrunk",
+            "\(partition) was known to reach to offset \(end) and no longer does: the cluster lost events that were acknowledged; stop, find out what is gone, and rebuild state from what is left",
+            fault: .world)
+    }
+
+    /// Why the brokers cannot be asked, and since when; nil while they answer.
+    package var outage: EventLogError? { silence.withLock { $0 } }
+
     func unsupported(_ what: String) -> EventLogError {
         EventLogError("unsupported", "a log on Kafka has no \(what); the embedded log does")
     }
@@ -117,26 +136,32 @@ package final class KafkaLog: EventLog {
         _ append: LogAppend, completion: @escaping @Sendable (Result<AppendReceipt, EventLogError>) -> Void
     ) {
         do throws(EventLogError) {
-            let places = try places(append)
+            guard append.expected.isEmpty else { throw unsupported("appends at expected offsets") }
+            guard append.durability == .synced else { throw unsupported("relaxed appends") }
+            try append.check(maximumSize: KafkaLog.appendBytes)
             guard let group = group.withLock({ $0 }) else {
                 throw EventLogError("log-stopped", "the log is closed", fault: .world)
             }
-            group.append(try keyed(append), to: places, completion: completion)
+            if append.refusable, let outage { throw outage }
+            let layouts = layouts.withLock { $0 }
+            let places = try places(append, layouts)
+            group.append(try keyed(append, layouts), to: places, completion: completion)
         } catch {
             completion(.failure(error))
         }
     }
 
     /// Kafka compacts by key alone, so what a compacted topic says about itself goes under its own id there.
-    private func keyed(_ append: LogAppend) throws(EventLogError) -> LogAppend {
-        let compacted = layouts.withLock { $0 }
-        guard append.events.contains(where: { $0.event.key == nil && compacted[$0.topic]?.isCompacted == true }) else {
+    private func keyed(
+        _ append: LogAppend, _ layouts: [String: TopicLayout]
+    ) throws(EventLogError) -> LogAppend {
+        guard append.events.contains(where: { $0.event.key == nil && layouts[$0.topic]?.isCompacted == true }) else {
             return append
         }
         var events = append.events
         for index in events.indices {
             let (topic, _, event) = events[index]
-            guard event.key == nil, compacted[topic]?.isCompacted == true else { continue }
+            guard event.key == nil, layouts[topic]?.isCompacted == true else { continue }
             guard event.type == EventType.progress else {
                 throw EventLogError(
                     "key-required",
@@ -149,26 +174,16 @@ package final class KafkaLog: EventLog {
             expected: append.expected)
     }
 
-    private func places(_ append: LogAppend) throws(EventLogError) -> [TopicPartition] {
-        guard append.expected.isEmpty else { throw unsupported("appends at expected offsets") }
-        guard append.durability == .synced else { throw unsupported("relaxed appends") }
-        guard !append.events.isEmpty, append.events.count <= Limits.appendEvents,
-            append.principal.utf8.count <= Limits.nameLength
-        else {
-            throw EventLogError(
-                "append-too-large",
-                "one append takes 1 to \(Limits.appendEvents) events and a principal of at most \(Limits.nameLength) bytes; this one has \(append.events.count) events"
-            )
-        }
+    private func places(
+        _ append: LogAppend, _ layouts: [String: TopicLayout]
+    ) throws(EventLogError) -> [TopicPartition] {
         var places: [TopicPartition] = []
         places.reserveCapacity(append.events.count)
         for (topic, partition, event) in append.events {
-            let partitions = layouts.withLock { $0[topic]?.partitions }
-            guard let partitions else {
+            guard let partitions = layouts[topic]?.partitions else {
                 throw EventLogError(
                     "unknown-topic", "there is no topic '\(topic)'; declare it in a workspace and apply that")
             }
-            try check(event, topic)
             let place = partition ?? murmur2Partition(event.key ?? [UInt8](event.id.utf8), partitions: partitions)
             guard (0..<partitions).contains(place) else {
                 throw EventLogError(
@@ -177,20 +192,6 @@ package final class KafkaLog: EventLog {
             places.append(TopicPartition(topic, place))
         }
         return places
-    }
-
-    private func check(_ event: NewEvent, _ topic: String) throws(EventLogError) {
-        let size = event.data?.count ?? 0
-        guard size <= Limits.eventData else {
-            throw EventLogError(
-                "event-too-large",
-                "an event of '\(topic)' has \(size) bytes of data; at most \(Limits.eventData) are taken")
-        }
-        guard !event.id.isEmpty, event.id.utf8.count <= Limits.nameLength else {
-            throw EventLogError(
-                "bad-id",
-                "an event of '\(topic)' needs an id of 1 to \(Limits.nameLength) bytes, not '\(event.id.prefix(40))'")
-        }
     }
 
     package func append(
@@ -280,9 +281,11 @@ package final class KafkaLog: EventLog {
                 return [batch]
             }
         } catch {
-            // Retention may have moved the beginning since it was last looked at.
-            if error.code == "trimmed" { try? lookAtStarts([partition]) }
-            throw error
+            guard error.code == "trimmed" else { throw error }
+            // Retention may have moved the beginning since it was last looked at; otherwise the end has fallen.
+            try lookAtStarts([partition])
+            guard try offsets(partition).lowerBound <= offset else { throw error }
+            throw KafkaLog.shrunk(partition, known: readable.upperBound)
         }
     }
 
@@ -316,20 +319,7 @@ package final class KafkaLog: EventLog {
         return table.wait(seconds: seconds) { $0.version > version ? $0.version : nil } ?? version
     }
 
-    package func changes() -> AsyncStream<UInt64> {
-        AsyncStream(bufferingPolicy: .bufferingNewest(1)) { continuation in
-            guard !table.withLock({ $0.closing }) else { return continuation.finish() }
-            let number = table.update { state in
-                state.nextFollower += 1
-                state.followers[state.nextFollower] = continuation
-                continuation.yield(state.version)
-                return state.nextFollower
-            }
-            continuation.onTermination = { [weak self] _ in
-                self?.table.update { _ = $0.followers.removeValue(forKey: number) }
-            }
-        }
-    }
+    package func changes() -> AsyncStream<UInt64> { hub.changes { table.withLock { $0.version } } }
 
     package func follow(_ positions: [TopicPartition: Int64]) throws(EventLogError) -> LogFollower {
         try LogFollower.make(log: self, hub: hub, positions: positions)
@@ -338,9 +328,8 @@ package final class KafkaLog: EventLog {
     /// Partitions with more to read.
     func publish(_ partitions: [TopicPartition]) {
         guard !partitions.isEmpty else { return }
-        let (version, followers) = table.withLock { ($0.version, $0.followers) }
         hub.wake(partitions)
-        for number in followers.keys.sorted() { followers[number]?.yield(version) }
+        hub.announce(table.withLock { $0.version })
     }
 
     // MARK: Reports
@@ -393,11 +382,7 @@ package final class KafkaLog: EventLog {
     }
 
     package func close() {
-        let followers = table.update { state in
-            state.closing = true
-            defer { state.followers = [:] }
-            return state.followers
-        }
+        table.update { $0.closing = true }
         watcher.withLock {
             $0?.join()
             $0 = nil
@@ -408,7 +393,6 @@ package final class KafkaLog: EventLog {
             $0 = nil
         }
         hub.close()
-        for number in followers.keys.sorted() { followers[number]?.finish() }
         cursors.close()
         control.close()
     }

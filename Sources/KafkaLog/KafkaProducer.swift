@@ -89,8 +89,9 @@ final class KafkaProducer: Sendable {
     ) -> rd_kafka_resp_err_t {
         let view = batch.records[index]
         var headers: OpaquePointer?
-        if view.headersCount > 0 {
-            headers = rd_kafka_headers_new(Int(view.headersCount))
+        if view.headersCount > 0 || view.timestamp < KafkaRecord.early {
+            headers = rd_kafka_headers_new(Int(view.headersCount) + 1)
+            if view.timestamp < KafkaRecord.early { KafkaRecord.add(early: view.timestamp, to: headers) }
             for (name, value) in StoredEvent(batch: batch, index: index).headers {
                 _ = rd_kafka_header_add(headers, name, name.utf8.count, value, value.utf8.count)
             }

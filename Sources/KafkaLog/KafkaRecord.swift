@@ -39,7 +39,7 @@ enum KafkaRecord {
         add(principalHeader, principal)
         var timestamp = event.time.milliseconds
         if timestamp < early {
-            add("\(timeHeader)", event.time.description)
+            KafkaRecord.add(early: timestamp, to: headers)
             timestamp = early
         }
         func hand() -> rd_kafka_resp_err_t {
@@ -61,6 +61,12 @@ enum KafkaRecord {
             rd_kafka_headers_destroy(headers)
             throw KafkaErrors.error(code, "appending the event '\(event.id)' to \(partition)")
         }
+    }
+
+    /// The time of an event that its record cannot carry.
+    static func add(early time: Int64, to headers: OpaquePointer?) {
+        let text = Instant(milliseconds: time).description
+        _ = rd_kafka_header_add(headers, "\(timeHeader)", timeHeader.utf8CodeUnitCount, text, text.utf8.count)
     }
 
     /// Takes a consumed message over into a batch under construction.

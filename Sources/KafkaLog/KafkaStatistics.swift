@@ -31,10 +31,14 @@ package struct KafkaStatistics: Sendable {
         sentBytes = tree["tx_bytes"]?.int ?? 0
         receivedBytes = tree["rx_bytes"]?.int ?? 0
         for (_, broker) in JSON.sorted(tree["brokers"]?.object ?? [:]) {
-            guard let id = broker["nodeid"]?.int, id >= 0 else { continue }
+            // A coordinator has a connection of its own to a broker that is listed anyway.
+            let name = broker["nodename"]?.string ?? ""
+            guard let id = broker["nodeid"]?.int, id >= 0, !brokers.contains(where: { $0.name == name }) else {
+                continue
+            }
             brokers.append(
                 Broker(
-                    name: broker["nodename"]?.string ?? "\(id)",
+                    name: name.isEmpty ? "\(id)" : name,
                     roundTrip: Double(broker["rtt"]?["avg"]?.int ?? 0) / 1e6,
                     requestsWaiting: broker["waitresp_cnt"]?.int ?? 0))
         }

@@ -25,7 +25,8 @@ package final class KafkaTransaction: TransactionalWriter {
     private var deliveries: [Delivery] = []
     private var added: [TopicPartition] = []
     private var touched: Set<TopicPartition> = []
-    private let landed = Monitor(0)
+    /// Deliveries of this transaction that are accounted for; a late one of an older transaction counts there.
+    private var landed = Monitor(0)
     private let principal: String?
     /// Told of every transaction that is through: its events, the group and what it consumed.
     var onCommit: ((Int, String, [TopicPartition: Int64]) -> Void)?
@@ -126,6 +127,7 @@ package final class KafkaTransaction: TransactionalWriter {
         do {
             try handOver()
             let offsets = try settle()
+            try checkEnds(offsets)
             try check(offsets)
             if !consumed.isEmpty { try send(consumed, group) }
             asked = true
@@ -142,6 +144,23 @@ package final class KafkaTransaction: TransactionalWriter {
         }
     }
 
+    private func checkEnds(_ offsets: [Int64]) throws(EventLogError) {
+        var first: [TopicPartition: Int64] = [:]
+        for (partition, offset) in zip(added, offsets) {
+            // A record that was sent twice is taken once, and its place is not told.
+            guard offset >= 0 else {
+                throw EventLogError(
+                    "transaction-aborted", "the brokers do not say where an event of \(partition) stands",
+                    fault: .world, retriable: true)
+            }
+            first[partition] = min(first[partition] ?? .max, offset)
+        }
+        let lowest = first
+        if let found = table.withLock({ $0.shrunk(lowest) }) {
+            throw KafkaLog.shrunk(found.partition, known: found.end)
+        }
+    }
+
     /// Aborts after a failure, and says what became of the transaction.
     /// - Parameter asked: the brokers were asked to commit, so they may have.
     func dropped(_ error: EventLogError, asked: Bool) -> EventLogError {
@@ -150,8 +169,7 @@ package final class KafkaTransaction: TransactionalWriter {
         do { try abort() } catch { stuck = error }
         guard let stuck else {
             // Nothing of it is in the log. What the caller did wrong it must mend; anything else may be done again.
-            return error.fault == .caller || error.code == "not-authorized" || error.code == "foreign-writer"
-                ? error : aborted(error)
+            return error.fault == .caller || KafkaTransaction.lasting.contains(error.code) ? error : aborted(error)
         }
         isStuck = true
         // The brokers fence a transaction that stood open too long just as they fence one that was taken over.
@@ -163,6 +181,9 @@ package final class KafkaTransaction: TransactionalWriter {
         }
         return asked ? indefinite(error) : aborted(error)
     }
+
+    /// What is the same however often it is done again.
+    private static let lasting: Set<String> = ["not-authorized", "foreign-writer", "log-shrunk"]
 
     private func fenced(_ error: EventLogError) -> EventLogError? { error.code == "producer-fenced" ? error : nil }
 
@@ -228,7 +249,7 @@ package final class KafkaTransaction: TransactionalWriter {
         deliveries.removeAll(keepingCapacity: true)
         added.removeAll(keepingCapacity: true)
         touched.removeAll(keepingCapacity: true)
-        landed.withLock { $0 = 0 }
+        landed = Monitor(0)
         if !changed.isEmpty { publish(changed) }
     }
 

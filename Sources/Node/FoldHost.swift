@@ -110,15 +110,14 @@ package final class FoldHost: Sendable {
             let seen = log.waitForChange(after: 0, seconds: 0)
             let worked = try runner.runSlice()
             dirty = dirty || worked
-            if dirty, Date().timeIntervalSince(saved) > checkpointSeconds || !worked {
-                // Between slices everything is at rest, so a checkpoint may stand anywhere.
-                if worked || Date().timeIntervalSince(saved) > checkpointSeconds {
-                    try runner.checkpoint()
-                    saved = Date()
-                    dirty = false
-                } else {
-                    try runner.flush()
-                }
+            // Between slices everything is at rest, so a checkpoint may stand anywhere.
+            if dirty, Date().timeIntervalSince(saved) > checkpointSeconds {
+                try runner.checkpoint()
+                saved = Date()
+                dirty = false
+            } else if !worked {
+                // Also without an event: progress alone moves what is consumed.
+                try runner.flush()
             }
             if worked || started { publish(runner, drained: false) }
             started = false

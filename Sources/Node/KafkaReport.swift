@@ -55,6 +55,9 @@ extension KafkaLog {
         let done = transactions
         return [
             (
+                "headrace_kafka_up", "gauge", "1 while the brokers answer.", [("", outage == nil ? 1 : 0)]
+            ),
+            (
                 "headrace_kafka_lag", "gauge", "Records between the fold's committed offset and the end.",
                 lag.map {
                     (

@@ -54,13 +54,34 @@ package enum LogChoice {
                 "'\(configuration.dataDirectory)' was folded from the cluster '\(before)', and \(bootstrap) is '\(cluster)'; use another data directory"
             )
         }
-        // Names only: what the settings say stays in their own file.
+        return (log, lock)
+    }
+
+    /// A directory that has been used needs the log it was used with: an empty one is another, or has lost its events.
+    static func check(_ log: any EventLog, _ configuration: NodeConfiguration) throws {
+        guard let kafka = log as? KafkaLog, remembered(configuration) != nil,
+            try log.offsets(TopicPartition(DefinitionRegistry.topic, 0)).isEmpty
+        else { return }
+        log.close()
+        throw NodeError(
+            "other-log",
+            "'\(configuration.dataDirectory)' was folded from a log, and the one at \(kafka.configuration.bootstrap) is empty; it is another cluster, or it has lost its events"
+        )
+    }
+
+    /// Writes down which cluster the directory belongs to, once its log holds something. Names only: what the settings say
+    /// stays in their own file.
+    static func remember(_ log: any EventLog, _ configuration: NodeConfiguration) throws {
+        guard let kafka = log as? KafkaLog else { return }
+        let known = remembered(configuration)
+        let cluster = kafka.clusterID
         var members: [String: JSON] = [
-            "bootstrap": .string(bootstrap),
+            "bootstrap": .string(kafka.configuration.bootstrap),
             "cluster": .string(cluster.isEmpty ? known?["cluster"]?.string ?? "" : cluster),
         ]
-        if let settings { members["settings"] = .string(URL(filePath: settings).path) }
+        if let settings = configuration.kafkaSettings ?? known?["settings"]?.string {
+            members["settings"] = .string(URL(filePath: settings).path)
+        }
         try Data(JSON.object(members).canonical).write(to: URL(filePath: path(configuration)), options: .atomic)
-        return (log, lock)
     }
 }

@@ -237,6 +237,7 @@ extension Node: NodeReading {
 
     package func readiness() -> (ready: Bool, reason: String) {
         if let failure = failures.first { return (false, failure) }
+        if let outage = kafka?.outage { return (false, outage.message) }
         guard fold.status.loaded else { return (false, "the fold is still loading its state") }
         return (true, "the log takes events and the fold runs")
     }

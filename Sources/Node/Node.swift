@@ -37,6 +37,8 @@ package final class Node: Sendable {
         var effectorBusy = false
         var failures: [String] = []
         var notices: [String] = []
+        /// Parts that were interrupted and went on, with the last reason.
+        var troubles: [String: String] = [:]
         var started = false
         var features: [String] = []
     }
@@ -57,9 +59,11 @@ package final class Node: Sendable {
         }
         views = try DatabasePool(path: configuration.viewsFile, configuration: settings)
         try log.declare(TopicLayout(name: DefinitionRegistry.topic, partitions: 1))
+        try LogChoice.check(log, configuration)
         registryBox = Monitor(try DefinitionRegistry(log: log))
         let platform = try Workspace.read(directory: configuration.platformTopics)
         try append(platform, platform: true)
+        try LogChoice.remember(log, configuration)
         if let workspace = configuration.workspace { try apply(directory: workspace) }
         try declareTopics()
     }
@@ -203,20 +207,21 @@ package final class Node: Sendable {
 
     /// Lets a part of the node work until the node stops: after trouble that passes it begins again at what it has
     /// stored, after any other it has failed.
-    private func work(_ failure: String, _ body: () throws -> Void) {
+    private func work(_ part: String, _ body: () throws -> Void) {
         while !stopping {
             do {
                 return try body()
             } catch let error as EventLogError where error.retriable || error.code == "outcome-unknown" {
+                running.update { $0.troubles[part] = error.message }
                 _ = running.wait(seconds: Node.pause) { $0.stopping ? true : nil }
             } catch {
-                return fail(failure, error)
+                return fail("\(part) stopped", error)
             }
         }
     }
 
     private func gatewayLoop() {
-        work("the gateway's progress stopped") {
+        work("the gateway's progress") {
             while !stopping {
                 try gateway.closeInstant()
                 _ = running.wait(seconds: Double(Gateway.closeAfter) / 2000) { $0.stopping ? true : nil }
@@ -231,7 +236,7 @@ package final class Node: Sendable {
     }
 
     private func viewLoop() {
-        work("the views stopped") {
+        work("the views") {
             let runner = try PartitionRunner(
                 log: log, queue: views,
                 projections: [PredictionProjection(), MonitorProjection(), ModelProjection(), LineageProjection()])
@@ -245,7 +250,7 @@ package final class Node: Sendable {
     }
 
     private func effectorLoop() {
-        work("the training effector stopped") {
+        work("the training effector") {
             let effector = TrainingEffector(
                 log: log, principal: "effector:training", code: BuildIdentity.code,
                 fingerprint: BuildIdentity.fingerprint)
@@ -290,7 +295,16 @@ package final class Node: Sendable {
 
     /// What people should know although nothing is wrong.
     package var notices: [String] {
-        running.withLock { $0.notices } + (kafka?.drift.map { "\($0); change one of them" } ?? [])
+        let (notices, troubles) = running.withLock { ($0.notices, $0.troubles) }
+        var list = notices
+        for (part, reason) in troubles.sorted(by: { $0.key < $1.key }) {
+            list.append("\(part) had to begin again at least once, last for: \(reason)")
+        }
+        for (name, status) in connectors {
+            if let trouble = status.trouble { list.append("the connector \(name) went on after: \(trouble)") }
+        }
+        if let outage = kafka?.outage { list.append(outage.message) }
+        return list + (kafka?.drift.map { "\($0); change one of them" } ?? [])
     }
 
     /// What went wrong since the start, for the status and the exit code.

@@ -1,7 +1,5 @@
 import Base
-import EventLog
 import Foundation
-import KafkaLog
 
 package enum NodeModule {}
 /// Errors of the node.

@@ -104,10 +104,19 @@ extension HeavyTests {
                 data: scratch.path, until: "2013-01-02T00:00:00Z", exit: false, kafka: broker.address)
             defer { node.stop() }
             let address = try node.address()
-            let published = try await http(
-                "POST", address + "/v1/events?topic=weather.observed", headers: ["Content-Type": "application/json"],
-                body: [UInt8]("{}".utf8))
-            #expect(published.status != 500)
+            try await eventually { try await http("GET", address + "/v1/status").json["state"] == "settled" }
+            func publish(_ id: String) async throws -> HTTPAnswer {
+                let event = """
+                    {"specversion":"1.0","id":"\(id)","source":"me","type":"flight.departed","time":"2014-02-01T12:00:00Z",
+                    "data":{"id":"\(id)","carrier":"UA","origin":"JFK","dest":"LAX","dep_delay":12}}
+                    """
+                return try await http(
+                    "POST", address + "/v1/events?topic=flights.departed",
+                    headers: ["Content-Type": "application/cloudevents+json"], body: [UInt8](event.utf8))
+            }
+            let published = try await publish("one")
+            #expect(published.status < 300 && published.text.contains("\"replicated\""), "\(published.text)")
+            try await outage(broker, address) { try await publish($0) }
             // Client statistics come every five seconds.
             var text = ""
             for _ in 0..<100 where !text.contains("headrace_kafka_broker_rtt_seconds{") {
@@ -127,6 +136,44 @@ extension HeavyTests {
             let checked = try run(
                 try #require(python), ["Tests/Contract/Python/check_deploy.py", "--root", projectDirectory, file])
             #expect(checked.status == 0, "\(checked.output)\(checked.errors)")
+        }
+
+        private func eventually(_ what: () async throws -> Bool) async throws {
+            for _ in 0..<600 {
+                if (try? await what()) == true { return }
+                try await Task.sleep(for: .milliseconds(100))
+            }
+            Issue.record("it did not come to pass in a minute")
+        }
+
+        /// A node without its brokers says so, refuses at once, and goes on when they are back.
+        private func outage(
+            _ broker: KafkaBroker, _ address: String, _ publish: (String) async throws -> HTTPAnswer
+        ) async throws {
+            broker.stop()
+            try await eventually { try await http("GET", address + "/health/ready").status == 503 }
+            let begun = Date()
+            let refused = try await publish("two")
+            #expect(refused.status == 503 && refused.text.contains("broker-unavailable"), "\(refused.text)")
+            #expect(Date().timeIntervalSince(begun) < 5)
+            #expect(try await http("GET", address + "/metrics").text.contains("headrace_kafka_up 0"))
+            try broker.start()
+            try await eventually { try await http("GET", address + "/health/ready").status == 200 }
+            #expect(try await publish("two").status < 300)
+        }
+
+        @Test func anotherClusterIsNotTakenForTheSame() throws {
+            let scratch = try ScratchDirectory()
+            let (first, second) = (try KafkaBroker(), try KafkaBroker())
+            let play = try FlightsNode(data: scratch.path, until: "2013-01-01T00:00:00Z", kafka: first.address)
+            play.process.waitUntilExit()
+            try #require(play.process.terminationStatus == 0, "\(play.errors)")
+            let before = FileManager.default.contents(atPath: scratch.path + "/log/cluster.json")
+            let answer = try run(
+                headrace,
+                ["start", "--data", scratch.path, "--kafka", second.address, "--port", "0", "--exit"])
+            #expect(answer.status == 2 && answer.errors.contains("other-log"), "\(answer.errors)")
+            #expect(before != nil && FileManager.default.contents(atPath: scratch.path + "/log/cluster.json") == before)
         }
 
         @Test func aDirectoryKeepsItsLog() throws {

@@ -240,10 +240,17 @@ let logPromises: [LogPromise] = [
             try log.append(
                 BatchAppend(
                     principal: "p", partition: TopicPartition("b", 1),
-                    batch: batch(["\(number)a", "\(number)b"], time: Int64(1000 + number))))
+                    batch: batch(["\(number)a", "\(number)b"], time: Int64(number - 3))))
         }
         #expect(receipts.map(\.position.offset) == (0..<20).map { Int64($0 * 2) })
         #expect(try values(log, TopicPartition("b", 1)) == (0..<20).flatMap { ["\($0)a", "\($0)b"] })
+        var times: [Int64] = []
+        try log.forEachEvent(TopicPartition("b", 1)) { event in
+            times.append(event.time.milliseconds)
+            return true
+        }
+        let twice: [Int64] = (-3..<17).flatMap { (time: Int64) -> [Int64] in [time, time] }
+        #expect(times == twice)
     },
     LogPromise("many readers at their own positions each get everything") { log in
         for round in 0..<20 { try add(log, 50, from: round * 50) }

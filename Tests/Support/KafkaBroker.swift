@@ -3,9 +3,8 @@ import Foundation
 import KafkaLog
 
 /// A real broker (noida-db, one binary that speaks Kafka's protocol) on a free port, in a folder of its own, stopped by
-/// its process id.
+/// its process id. Sendable because only `process` changes, under its monitor's lock.
 final class KafkaBroker: @unchecked Sendable {
-    // Changed by start and kill only, under the lock of the monitor.
     private let process = Monitor<Process?>(nil)
     private let scratch: ScratchDirectory
     let port: Int

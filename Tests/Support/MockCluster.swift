@@ -2,9 +2,9 @@ import CRdKafka
 import Foundation
 import KafkaLog
 
-/// librdkafka's cluster inside of this process: brokers that fail when told to.
+/// librdkafka's cluster inside of this process: brokers that fail when told to. Sendable because librdkafka's own lock
+/// guards it.
 final class MockCluster: @unchecked Sendable {
-    // librdkafka's own lock guards it.
     private let client: OpaquePointer
     let cluster: OpaquePointer
 
