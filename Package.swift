@@ -59,7 +59,8 @@ let package = Package(
             dependencies: ["Base", "Simulation", product("ArgumentParser", "swift-argument-parser")],
             swiftSettings: settings),
         target("Catalog", ["Base", product("Yams", "Yams")]),
-        target("Gateway", ["Base", "RecordFormat", "EventLog", "Catalog"]),
+        target("Privacy", ["Base", "CPlatform", "EventLog", "Catalog", crypto]),
+        target("Gateway", ["Base", "RecordFormat", "EventLog", "Catalog", "Privacy"]),
         target("Streams", ["Base", "RecordFormat", "EventLog", "Catalog", grdb]),
         target("Learning", ["Base"]),
         target("Features", ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "Learning"]),
@@ -87,7 +88,7 @@ let package = Package(
             [
                 "Base", "CPlatform", "RecordFormat", "EventLog", "Catalog", "Gateway", "Streams", "Learning",
                 "Features", "Datasets",
-                "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", "KafkaLog", grdb,
+                "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", "KafkaLog", "Privacy", grdb,
             ]),
         .executableTarget(
             name: "headrace",
@@ -102,7 +103,7 @@ let package = Package(
                 "Base", "CPlatform", "RecordFormat", "EventLog", "Catalog", "Gateway", "Streams", "Learning",
                 "Features",
                 "Datasets", "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", "Node",
-                "Simulation", "BenchmarkBodies", "KafkaLog", "CRdKafka", grdb,
+                "Simulation", "BenchmarkBodies", "KafkaLog", "CRdKafka", "Privacy", grdb,
             ],
             path: "Tests", exclude: ["EndToEnd/Oracle", "Contract/Python"], swiftSettings: settings),
     ] + fuzzing

@@ -123,7 +123,10 @@ package enum CloudEventsFormat {
     }
 
     /// An event of the log in structured mode, with its position as the extension `position`.
-    package static func write(_ event: StoredEvent, topic: String, partition: Int, defaultType: String?) -> JSON {
+    /// - Parameter data: the event's data, with what was sealed in it opened.
+    package static func write(
+        _ event: StoredEvent, _ data: [UInt8]?, topic: String, partition: Int, defaultType: String?
+    ) -> JSON {
         var members: [String: JSON] = [:]
         for (name, value) in event.headers {
             if name.hasPrefix("ce_") { members[String(name.dropFirst(3))] = .string(value) }
@@ -136,7 +139,7 @@ package enum CloudEventsFormat {
         members["position"] = .string("\(topic)/\(partition)@\(event.offset)")
         if members["id"] == nil { members["id"] = .string("\(topic)-\(partition)-\(event.offset)") }
         if members["type"] == nil, let defaultType { members["type"] = .string(defaultType) }
-        if let data = event.data {
+        if let data {
             if let json = try? JSON(parsing: data) {
                 members["data"] = json
             } else {

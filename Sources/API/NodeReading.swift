@@ -20,6 +20,7 @@ package protocol NodeReading: AnyObject, Sendable {
     func console() throws -> JSON
     func logInspection() throws -> JSON
     func logVerification() throws -> JSON
+    func erase(_ subject: String) throws -> JSON
     func logBackup(_ directory: String) throws -> JSON
     func metrics() throws -> String
     func readiness() -> (ready: Bool, reason: String)
@@ -30,13 +31,13 @@ package func httpStatus(_ error: any DescribedError) -> Int {
     switch error.code {
     case "unknown-topic", "unknown-view", "unknown-entity", "unknown-node", "unknown-model", "unknown-prediction",
         "not-found",
-        "unknown-report":
+        "unknown-report", "unknown-subject":
         return 404
     case "body-too-large", "event-too-large", "append-too-large": return 413
-    case "schema-violation", "future-timestamp", "bad-id", "no-data": return 422
+    case "schema-violation", "future-timestamp", "bad-id", "no-data", "no-subject", "reserved-member": return 422
     case "not-empty", "bad-backup", "pinned", "offset-conflict", "producer-fenced", "out-of-order-sequence":
         return 409
-    case "reserved-topic", "reserved-name", "reserved-type": return 403
+    case "reserved-topic", "reserved-name", "reserved-type", "reserved-attribute": return 403
     case "in-force", "topic-conflict", "fed-by-connector": return 409
     case "log-saturated", "busy": return 429
     case "log-stopped", "disk-full": return 507

@@ -72,14 +72,10 @@ package struct Routes: Sendable {
         read("/v1/log") { node, _ in try node.logInspection() }
         work("/v1/log/verify") { node, _ in try node.logVerification() }
         work("/v1/log/backup") { node, request in
-            // Writes files, so no web page may ask for it: this content type makes a browser ask first, and be refused.
-            guard request.header("content-type")?.hasPrefix("application/json") == true else {
-                throw APIError("bad-content-type", "a backup is asked for with Content-Type: application/json")
-            }
-            guard let directory = (try? JSON(parsing: request.body))?["directory"]?.string else {
-                throw APIError("bad-json", "the body must be {\"directory\": an absolute path on the node's machine}")
-            }
-            return try node.logBackup(directory)
+            try node.logBackup(try member("directory", "an absolute path on the node's machine", of: request))
+        }
+        work("/v1/erase") { node, request in
+            try node.erase(try member("subject", "whose personal fields shall become unreadable", of: request))
         }
         work("/v1/replay") { node, request in try node.replay(to: request.query["to"]) }
         server.route("GET", "/v1/features/:view/:key") { [node] request in
@@ -199,7 +195,10 @@ package struct Routes: Sendable {
             try log.forEachEvent(TopicPartition(topic, partition), from: next[partition]) { event in
                 next[partition] = event.offset + 1
                 if !event.isProgress || progress {
-                    events.append(CloudEventsFormat.write(event, topic: topic, partition: partition, defaultType: type))
+                    events.append(
+                        CloudEventsFormat.write(
+                            event, try gateway.opened(event, topic: topic), topic: topic, partition: partition,
+                            defaultType: type))
                 }
                 return events.count < limit
             }
@@ -269,14 +268,28 @@ package struct Routes: Sendable {
                     next[partition] = event.offset + 1
                     guard !event.isProgress else { continue }
                     let id = next.enumerated().map { "\($0):\($1)" }.joined(separator: ",")
-                    let data = CloudEventsFormat.write(event, topic: topic, partition: partition, defaultType: type)
-                        .text
+                    let data = CloudEventsFormat.write(
+                        event, try gateway.opened(event, topic: topic), topic: topic, partition: partition,
+                        defaultType: type
+                    ).text
                     text += "id: \(id)\ndata: \(data)\n\n"
                 }
             }
         }
         return (text, next)
     }
+}
+
+/// The one member of a body that asks for something no web page may ask for: its content type makes a browser ask first,
+/// and be refused.
+private func member(_ name: String, _ meaning: String, of request: WebRequest) throws -> String {
+    guard request.header("content-type")?.hasPrefix("application/json") == true else {
+        throw APIError("bad-content-type", "this is asked for with Content-Type: application/json")
+    }
+    guard let value = (try? JSON(parsing: request.body))?[name]?.string, !value.isEmpty else {
+        throw APIError("bad-json", "the body must be {\"\(name)\": \(meaning)}")
+    }
+    return value
 }
 
 /// A whole number of the query; nil when it is absent.

@@ -32,6 +32,8 @@ package enum Limits {
     package static let expressionDepth = 64
     /// Named pins of one log.
     package static let pins = 10_000
+    /// People whose keys one key store holds; about 100 bytes of memory each.
+    package static let subjects = 10_000_000
     /// Followers of one node's event streams at a time.
     package static let followers = 1_000
 }

@@ -17,6 +17,8 @@ package struct TopicDefinition: Sendable {
     package let deduplicationTime: Int64?
     package let description: String
     package let schema: JSONSchema?
+    /// What of the data is sealed under its subject's key; nil where nothing is.
+    package let personal: PersonalFields?
 
     package static let kind = "Topic"
 
@@ -51,6 +53,11 @@ package struct TopicDefinition: Sendable {
             }
         } else {
             schema = nil
+        }
+        if var fields = try reader.reader("personal") {
+            personal = try PersonalFields(&fields)
+        } else {
+            personal = nil
         }
         try reader.finish()
         guard retentionBytes ?? 1 > 0 else { throw reader.failure("'retention: bytes' must be positive") }

@@ -141,16 +141,16 @@ package final class CSVHistorySource: Sendable {
 
     /// Damaged rows go to the dead letters with file, line and text.
     private func report(_ history: CSVHistory, _ digest: String) throws {
-        var events: [(topic: String, partition: Int?, event: NewEvent)] = []
+        var letters: [(topic: String, event: NewEvent)] = []
         func add(_ table: String, _ place: String, _ text: String, _ reason: String) {
             let data = JSON.object([
                 "connector": .string(configuration.name), "table": .string(table), "place": .string(place),
                 "raw": .string(text),
                 "reason": .string(reason), "code": "bad-row",
             ])
-            events.append(
+            letters.append(
                 (
-                    Gateway.deadLetterTopic, 0,
+                    topic(ofTable: table, history),
                     NewEvent(
                         id: "row:\(configuration.name):\(table):\(place)",
                         source: "headrace:/connectors/\(configuration.name)",
@@ -165,13 +165,23 @@ package final class CSVHistorySource: Sendable {
             }
         }
         for row in history.failedRows { add(row.table, "row \(row.row + 1)", "", row.reason) }
-        guard !events.isEmpty else { return }
-        // With the last of them stands that they are all there; a log that knows no ids would take them twice.
-        events.append(place(0, digest, Instant(milliseconds: 0)))
-        for start in stride(from: 0, to: events.count, by: Self.batchEvents) {
-            let part = Array(events[start..<min(start + Self.batchEvents, events.count)])
-            _ = try log.append(LogAppend(principal: principal, events: part))
+        for start in stride(from: 0, to: letters.count, by: Self.batchEvents) {
+            let end = min(start + Self.batchEvents, letters.count)
+            var intake = Intake(gateway)
+            for (topic, letter) in letters[start..<end] { intake.deadLetter(letter, of: topic) }
+            // With the last of them stands that they are all there; a log that knows no ids would take them twice.
+            if end == letters.count {
+                let (topic, partition, event) = place(0, digest, Instant(milliseconds: 0))
+                intake.add(topic, partition, event)
+            }
+            _ = try log.append(LogAppend(principal: principal, events: try intake.sealed()))
         }
+    }
+
+    /// The topic that a table's rows go to; one with personal fields where there is one, as a row holds them all.
+    private func topic(ofTable name: String, _ history: CSVHistory) -> String {
+        let topics = history.kinds.filter { history.tables[$0.table].name == name }.map(\.topic)
+        return topics.first { gateway.topic($0)?.personal != nil } ?? topics.first ?? ""
     }
 
     /// The source offset, which stands in the same append as what it speaks of.
@@ -195,17 +205,16 @@ package final class CSVHistorySource: Sendable {
         _ history: CSVHistory, _ planned: [CSVHistory.Planned], from: Int, _ digest: String, _ checker: Gateway.Checker
     ) throws -> Int {
         let to = min(from + Self.batchEvents, planned.count)
-        var events: [(topic: String, partition: Int?, event: NewEvent)] = []
-        events.reserveCapacity(to - from + 32)
+        var intake = Intake(gateway)
         var refused = 0
         for index in from..<to {
             do {
                 let (topic, event) = try history.event(planned[index])
                 if let refusal = checker.check(topic: topic, event, history: true) {
                     refused += 1
-                    events.append((Gateway.deadLetterTopic, 0, gateway.deadLetter(topic: topic, event, refusal)))
+                    intake.refuse(topic, event, refusal)
                 } else {
-                    events.append((topic, nil, event))
+                    intake.accept(topic, event)
                 }
             } catch {
                 refused += 1
@@ -214,11 +223,7 @@ package final class CSVHistorySource: Sendable {
                     id: "\(kind.name):row \(planned[index].row + 1)",
                     source: "headrace:/connectors/\(configuration.name)",
                     type: kind.type, time: Instant(milliseconds: planned[index].time), data: nil)
-                events.append(
-                    (
-                        Gateway.deadLetterTopic, 0,
-                        gateway.deadLetter(topic: kind.topic, bad, GatewayError("bad-row", error.message))
-                    ))
+                intake.refuse(kind.topic, bad, GatewayError("bad-row", error.message))
             }
         }
         let last = Instant(milliseconds: planned[to - 1].time)
@@ -229,18 +234,17 @@ package final class CSVHistorySource: Sendable {
             for partition in 0..<log.partitions(of: topic) {
                 let data =
                     "{\"through\":\"\(through)\",\"state\":\"\(finished ? "finished" : "active")\",\"history\":true,\"knownTime\":\"event\"}"
-                events.append(
-                    (
-                        topic, partition,
-                        NewEvent(
-                            id: "progress:\(configuration.name):\(partition):\(to)",
-                            source: "headrace:/connectors/\(configuration.name)",
-                            type: EventType.progress, time: time, data: [UInt8](data.utf8))
-                    ))
+                intake.add(
+                    topic, partition,
+                    NewEvent(
+                        id: "progress:\(configuration.name):\(partition):\(to)",
+                        source: "headrace:/connectors/\(configuration.name)",
+                        type: EventType.progress, time: time, data: [UInt8](data.utf8)))
             }
         }
-        events.append(place(to, digest, time))
-        try hand(events, done: to, refused: refused, through: through)
+        let offset = place(to, digest, time)
+        intake.add(offset.topic, offset.partition, offset.event)
+        try hand(try intake.sealed(), done: to, refused: refused, through: through)
         return to
     }
 

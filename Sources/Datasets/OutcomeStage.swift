@@ -19,6 +19,8 @@ package final class Truth: Sendable {
     let id: CELProgram
     let label: CELProgram
     let value: CELProgram?
+    /// Everything it evaluates over its topic's data.
+    package var expressions: [CELProgram] { [id, label, value].compactMap { $0 } }
     /// How long a question stays open, in milliseconds.
     let within: Int64
 

@@ -61,7 +61,7 @@ extension LogVolume {
 
     /// Replaces a file as a whole: after a crash there is the old one or the new one.
     /// - Parameter durable: false for derived files, which a crash may take.
-    func replace(_ path: String, with bytes: [UInt8], durable: Bool) throws(EventLogError) {
+    package func replace(_ path: String, with bytes: [UInt8], durable: Bool) throws(EventLogError) {
         try prepare(path, with: bytes, durable: durable)
         try rename(path + ".tmp", path)
         if durable { try syncDirectory(String(path.prefix(upTo: path.lastIndex(of: "/") ?? path.startIndex))) }

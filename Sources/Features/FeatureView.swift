@@ -112,6 +112,9 @@ package final class FeatureView: Sendable {
         self.indices = indices
     }
 
+    /// Everything it evaluates over its topic's data.
+    package var expressions: [CELProgram] { [key, filter].compactMap { $0 } + columns }
+
     package func index(of feature: String) -> Int? { indices[feature] }
 
     /// The longest window, in milliseconds: what a reader of a value must know to find its inputs again.

@@ -83,4 +83,15 @@ package final class Question: Sendable {
         self.columns = columns
         self.categories = categories
     }
+
+    /// Everything it evaluates over its topic's data.
+    package var expressions: [CELProgram] {
+        [id, askAt, reportAt, filter].compactMap { $0 } + reads.map(\.key)
+            + columns.compactMap { column in
+                switch column {
+                case .view: nil
+                case .number(let program), .category(let program): program
+                }
+            }
+    }
 }

@@ -1,11 +1,12 @@
 import Base
 import Catalog
 import EventLog
+import Privacy
 import RecordFormat
 
 package enum GatewayModule {}
 /// Refusals of events. Codes: `unknown-topic`, `reserved-topic`, `bad-json`, `schema-violation`, `future-timestamp`,
-/// `event-too-large`, `bad-id`.
+/// `event-too-large`, `bad-id`, `no-subject`, `reserved-attribute`, `reserved-member`.
 package typealias GatewayError = Failure<GatewayModule>
 
 /// What became of one event that was offered.
@@ -14,8 +15,8 @@ package enum GatewayVerdict: Sendable {
     case refused(GatewayError)
 }
 
-/// The one way in for events from outside: checks each against its topic's declaration, appends what passes, and puts
-/// what does not into the dead-letter topic with its raw bytes and the reason.
+/// The one way in for events from outside: checks each against its topic's declaration, seals what is personal, appends
+/// what passes, and puts what does not into the dead-letter topic with its raw bytes and the reason.
 package final class Gateway: Sendable {
     package static let deadLetterTopic = "headrace.dead-letters"
 
@@ -24,10 +25,13 @@ package final class Gateway: Sendable {
     /// Topics that only the platform itself writes.
     private let reserved: Monitor<Set<String>>
     let clock: @Sendable () -> Instant
+    /// Keys of the people that personal fields speak of.
+    let keys: KeyStore
     let feeds = Monitor(GatewayFeed())
 
-    package init(log: any EventLog, clock: @escaping @Sendable () -> Instant) {
+    package init(log: any EventLog, keys: KeyStore, clock: @escaping @Sendable () -> Instant) {
         self.log = log
+        self.keys = keys
         self.clock = clock
         topics = Monitor([:])
         reserved = Monitor([])
@@ -87,6 +91,11 @@ package final class Gateway: Sendable {
                     "reserved-type",
                     "events of type '\(event.type)' are written by sources themselves; choose another type")
             }
+            if !isInternal, event.extensions.contains(where: { $0.name == EventHeader.keyID }) {
+                return GatewayError(
+                    "reserved-attribute", "the attribute 'keyid' is written by the platform itself; choose another name"
+                )
+            }
             for text in [event.type, event.source, event.subject ?? "", event.causation ?? "", event.correlation ?? ""]
             where text.utf8.count > Limits.attributeLength {
                 return GatewayError(
@@ -131,56 +140,53 @@ package final class Gateway: Sendable {
                     "schema-violation",
                     "the data of the event '\(event.id)' does not fit the schema of '\(name)': \(violation)")
             }
-            return nil
+            return topic.personal.flatMap { personal($0, topic, event) }
+        }
+
+        /// What a topic with personal fields asks beyond its schema.
+        private func personal(_ fields: PersonalFields, _ topic: TopicDefinition, _ event: NewEvent) -> GatewayError? {
+            if let name = SealedFields.reservedMember(in: document) {
+                return GatewayError(
+                    "reserved-member",
+                    "the data of the event '\(event.id)' has a member '\(name)'; '\(topic.name)' keeps personal fields, and there such members say what was sealed and erased"
+                )
+            }
+            guard SealedFields.has(fields.fields, in: document), gateway.subject(of: event, fields, document) == nil
+            else { return nil }
+            return GatewayError(
+                "no-subject",
+                "the event '\(event.id)' has personal fields, but \(fields.subject.map { "'\($0.source)'" } ?? "its attribute 'subject'") does not say whose; nobody could erase them"
+            )
         }
     }
 
     package func checker() -> Checker { Checker(self) }
 
-    /// The record of a refused event: its raw bytes as text (or hex when they are no UTF-8) and why.
-    package func deadLetter(topic: String, _ event: NewEvent, _ reason: GatewayError) -> NewEvent {
-        let whole = event.data ?? []
-        let raw = Array(whole.prefix(Limits.deadLetterBytes))
-        let text = String(validating: raw, as: UTF8.self)
-        let data = JSON.object([
-            "topic": .string(String(topic.prefix(Limits.nameLength))),
-            "id": .string(String(event.id.prefix(Limits.nameLength))),
-            "type": .string(event.type), "source": .string(event.source), "time": .string(event.time.description),
-            "code": .string(reason.code), "reason": .string(reason.message),
-            text == nil ? "rawHex" : "raw": .string(text ?? raw.hex), "truncated": .bool(raw.count < whole.count),
-        ])
-        let digest = Digest.of(whole + [UInt8](topic.utf8) + [0] + [UInt8](event.id.utf8)).hex.prefix(32)
-        return NewEvent(
-            id: "dead:\(digest)", source: "headrace:/gateway", type: "event.refused",
-            time: min(event.time, clock()), data: data.canonical)
-    }
-
     /// Checks and appends. Verdicts come in the order of the events; the rest of a batch goes on without what is refused.
     package func publish(
         _ events: [(topic: String, event: NewEvent)], principal: String
-    ) async throws(EventLogError) -> [GatewayVerdict] {
+    ) async throws -> [GatewayVerdict] {
         let checker = checker()
         var refusals: [Int: GatewayError] = [:]
-        var accepted: [(topic: String, partition: Int?, event: NewEvent)] = []
+        var intake = Intake(self)
         for (index, (topic, event)) in events.enumerated() {
             if let refusal = checker.check(topic: topic, event) {
                 refusals[index] = refusal
             } else {
-                accepted.append((topic, nil, event))
+                intake.accept(topic, event)
             }
         }
-        let count = accepted.count
+        let count = intake.count
         for index in refusals.keys.sorted() {
             if let refusal = refusals[index], (events[index].event.data?.count ?? 0) <= Limits.eventData {
-                accepted.append(
-                    (Gateway.deadLetterTopic, 0, deadLetter(topic: events[index].topic, events[index].event, refusal)))
+                intake.refuse(events[index].topic, events[index].event, refusal)
             }
         }
-        accepted += progress(with: Array(accepted.prefix(count)))
+        for added in progress(with: intake.accepted(count)) { intake.add(added.topic, added.partition, added.event) }
         var receipts: [EventReceipt] = []
-        if !accepted.isEmpty {
-            receipts = try await log.appendAndWait(LogAppend(principal: principal, events: accepted, refusable: true))
-                .events
+        if intake.count > 0 {
+            let append = LogAppend(principal: principal, events: try intake.sealed(), refusable: true)
+            receipts = try await log.appendAndWait(append).events
         }
         var verdicts: [GatewayVerdict] = []
         var next = 0

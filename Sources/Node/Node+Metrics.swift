@@ -35,6 +35,13 @@ extension Node {
         }
         metric(
             "headrace_topic_records", "gauge", "Records by topic; on Kafka the markers of transactions too.", samples)
+        let counts = keys.counts
+        metric(
+            "headrace_subject_keys", "gauge", "Keys of personal fields, by what became of them.",
+            [
+                ("{state=\"live\"}", Double(counts.live)), ("{state=\"erased\"}", Double(counts.erased)),
+                ("{state=\"damaged\"}", Double(counts.damaged)),
+            ])
         metric("headrace_node_healthy", "gauge", "1 when nothing has failed.", [("", failures.isEmpty ? 1 : 0)])
         metric(
             "process_resident_memory_peak_bytes", "gauge", "High-water mark of resident memory.",

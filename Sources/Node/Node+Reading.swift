@@ -28,11 +28,13 @@ extension Node: NodeReading {
                 "through": status.through.map { .string($0.description) } ?? .null,
             ])
         }
+        let keys = keys.counts
         var members: [String: JSON] = [
             "state": .string(
                 failures.isEmpty ? (isStarted ? (isSettled ? "settled" : "working") : "stopped") : "degraded"),
             "failures": .array(failures.map { .string($0) }), "notices": .array(notices.map { .string($0) }),
             "events": .int(Int64(log.eventCount)),
+            "subjectKeys": .object(["live": .int(Int64(keys.live)), "erased": .int(Int64(keys.erased))]),
             "fold": folded, "connectors": .array(connectors), "peakMemoryBytes": .int(Int64(headrace_peak_memory())),
             "data": .string(configuration.dataDirectory), "pid": .int(Int64(ProcessInfo.processInfo.processIdentifier)),
         ]

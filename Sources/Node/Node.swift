@@ -9,6 +9,7 @@ import Gateway
 import KafkaLog
 import Lineage
 import Models
+import Privacy
 import RecordFormat
 import Streams
 import Supervision
@@ -21,12 +22,14 @@ package final class Node: Sendable {
     /// Keeps the data directory this node's own where the log is elsewhere.
     private let lock: (any Sendable)?
     package let gateway: Gateway
+    let keys: KeyStore
     package let views: DatabasePool
     package let fold: FoldHost
     private let registryBox: Monitor<DefinitionRegistry>
     private let running = Monitor(Running())
     private let principal = "node"
-    private let applying = Monitor(())
+    /// Changes to what is in force, and erasures, come one at a time.
+    let applying = Monitor(())
 
     private struct Running {
         var connectors: [CSVHistorySource] = []
@@ -49,7 +52,8 @@ package final class Node: Sendable {
     package init(_ configuration: NodeConfiguration) throws {
         self.configuration = configuration
         (log, lock) = try LogChoice.open(configuration)
-        gateway = Gateway(log: log, clock: { Instant.wallClock() })
+        keys = try Node.openKeys(configuration)
+        gateway = Gateway(log: log, keys: keys, clock: { Instant.wallClock() })
         fold = FoldHost(checkpointSeconds: configuration.checkpointSeconds)
         var settings = Configuration()
         settings.journalMode = .wal
@@ -66,6 +70,7 @@ package final class Node: Sendable {
         try LogChoice.remember(log, configuration)
         if let workspace = configuration.workspace { try apply(directory: workspace) }
         try declareTopics()
+        try repeatErasures()
     }
 
     private func append(_ definitions: [Definition], platform: Bool) throws {
@@ -304,6 +309,10 @@ package final class Node: Sendable {
             if let trouble = status.trouble { list.append("the connector \(name) went on after: \(trouble)") }
         }
         if let outage = kafka?.outage { list.append(outage.message) }
+        let damaged = keys.counts.damaged
+        if damaged > 0 {
+            list.append("\(damaged) keys of personal fields cannot be read any more; put the key store's backup back")
+        }
         return list + (kafka?.drift.map { "\($0); change one of them" } ?? [])
     }
 

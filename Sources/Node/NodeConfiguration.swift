@@ -25,12 +25,18 @@ package struct NodeConfiguration: Sendable {
     package var kafka: String?
     package var kafkaSettings: String?
 
+    /// Folder of the keys under which personal fields are sealed; nil takes the one that the data directory remembers, or
+    /// `keys` in it.
+    package var keys: String?
+
     package init(dataDirectory: String, platformTopics: String) {
         self.dataDirectory = dataDirectory
         self.platformTopics = platformTopics
     }
 
     package var logDirectory: String { dataDirectory + "/log" }
+    /// Says where the keys are, when they are not in `keys`.
+    package var keysFile: String { dataDirectory + "/keys.json" }
     package var stateFile: String { dataDirectory + "/state.sqlite" }
     package var viewsFile: String { dataDirectory + "/views.sqlite" }
     package var addressFile: String { dataDirectory + "/node.json" }

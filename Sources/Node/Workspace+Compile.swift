@@ -23,26 +23,33 @@ extension CompiledWorkspace {
         for definition in definitions where definition.kind == TopicDefinition.kind {
             topics.append((try TopicDefinition(definition), platformTopics.contains(definition.name)))
         }
-        let names = Set(topics.map(\.definition.name))
-        func topic(_ name: String, _ definition: Definition) throws {
-            guard names.contains(name) else {
+        func check(_ name: String, _ expressions: [CELProgram], _ definition: Definition) throws {
+            guard let topic = topics.first(where: { $0.definition.name == name })?.definition else {
                 throw CatalogError(
                     "unknown-topic",
                     "\(definition.place): \(definition.key) reads the topic '\(name)', which is not declared")
+            }
+            // A fold that saw what an erasure takes away could not be done again after it (decision 11).
+            for expression in expressions {
+                guard let field = topic.personal?.seen(by: expression) else { continue }
+                throw CatalogError(
+                    "personal-field",
+                    "\(definition.place): \(definition.key): '\(expression.source)' reads '\(field.description)', which '\(name)' declares personal; nothing is folded from sealed fields, so publish what may be used (an age group instead of a birthday) in a field of its own"
+                )
             }
         }
         var views: [FeatureView] = []
         for definition in definitions where definition.kind == FeatureView.kind {
             let view = try FeatureView(definition)
-            try topic(view.topic, definition)
+            try check(view.topic, view.expressions, definition)
             views.append(view)
         }
         let byName = Dictionary(uniqueKeysWithValues: views.map { ($0.name, $0) })
         var questions: [Question] = []
         for definition in definitions where definition.kind == Question.kind {
             let question = try Question(definition, views: byName)
-            try topic(question.topic, definition)
-            if let truth = try Truth(definition) { try topic(truth.topic, definition) }
+            try check(question.topic, question.expressions, definition)
+            if let truth = try Truth(definition) { try check(truth.topic, truth.expressions, definition) }
             questions.append(question)
         }
         self.topics = topics

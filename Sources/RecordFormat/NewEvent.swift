@@ -12,6 +12,8 @@ package enum EventHeader {
     package static let correlation = "ce_correlationid"
     /// When an imported event became known, where that is not its event time (RFC 3339).
     package static let knownTime = "ce_knowntime"
+    /// The key under which personal fields of the data are sealed, in hexadecimal.
+    package static let keyID = "ce_keyid"
 }
 
 /// Types of events that the platform itself gives a meaning.

@@ -269,7 +269,7 @@ package final class SimulatedVolume: LogVolume {
     func set(_ faults: Faults) { state.withLock { $0.faults = faults } }
 
     /// The power goes within so many operations; nil for not at all.
-    func crash(within operations: Int?) {
+    package func crash(within operations: Int?) {
         state.withLock { state in
             guard let operations else {
                 state.crashAt = nil
@@ -279,7 +279,7 @@ package final class SimulatedVolume: LogVolume {
         }
     }
 
-    var isDown: Bool { state.withLock { $0.isDown } }
+    package var isDown: Bool { state.withLock { $0.isDown } }
 }
 
 /// A file of a simulated volume.

@@ -22,6 +22,9 @@ struct Start: AsyncParsableCommand {
     @Option(name: .long, help: "File of librdkafka settings (name=value lines): TLS, SASL, timeouts.")
     var kafkaConfig: String?
 
+    @Option(name: .long, help: "Folder of the keys of personal fields; 'keys' in the data directory when absent.")
+    var keys: String?
+
     func run() async throws {
         try await reporting {
             var settings = NodeConfiguration(dataDirectory: common.data, platformTopics: home() + "/Topics")
@@ -33,6 +36,7 @@ struct Start: AsyncParsableCommand {
             settings.checkpointSeconds = checkpoint
             settings.kafka = kafka
             settings.kafkaSettings = kafkaConfig
+            settings.keys = keys
             let begun = Date()
             let node = try Node(settings)
             announce(node)

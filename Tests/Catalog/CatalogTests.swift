@@ -73,6 +73,10 @@ import Testing
         ("name: t", "t.yaml:1: 'kind' or 'name' is missing"),
         ("kind: Topic\nname: t\nschema: {type: strin}", "names no type"),
         ("kind: Topic\nname: t\nschema: {unevaluatedItems: false}", "'unevaluatedItems' is not supported"),
+        ("kind: Topic\nname: t\npersonal: {subject: data.c}", "'fields' names 1 to 100"),
+        ("kind: Topic\nname: t\npersonal: {fields: [email]}", "'email' is no field"),
+        ("kind: Topic\nname: t\npersonal: {fields: [data.a, data.a.b]}", "overlap"),
+        ("kind: Topic\nname: t\npersonal: {subject: data.a, fields: [data]}", "which is personal itself"),
     ]) func mistakesAreNamed(text: String, expected: String) {
         var message = ""
         do {
@@ -81,5 +85,23 @@ import Testing
             message = "\(error)"
         }
         #expect(message.contains(expected), "\(message)")
+    }
+
+    /// An expression that would see a personal field is told from one that only passes it by.
+    @Test(
+        arguments: [
+            ("data.email", "data.email"), ("size(data['email']) > 3", "data.email"),
+            ("data.email.domain", "data.email"),
+            ("data", "data.email"), ("data.items[0].name", "data.items.name"), ("data.items", "data.items.name"),
+            ("data.items.exists(i, i.name == 'x')", "data.items.name"), ("data[data.key]", "data.email"),
+            ("has(data.email.domain)", "data.email"), ("{'a': [data.email]}", "data.email"),
+            ("has(data.email)", nil), ("data.emails + data.other", nil), ("data.items[0].price", nil),
+            ("data.customer == 'email' ? 1 : 2", nil), ("has(data.items)", nil),
+        ] as [(String, String?)])
+    func personalFieldsAreSeen(expression: String, seen: String?) throws {
+        let text = "kind: Topic\nname: t\npersonal: {subject: data.customer, fields: [data.email, data.items.name]}\n"
+        let topic = try TopicDefinition(try #require(try Workspace.parse(text, file: "t").first))
+        let found = try topic.personal?.seen(by: CELProgram(expression))
+        #expect(found?.description == seen)
     }
 }

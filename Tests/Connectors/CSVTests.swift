@@ -4,6 +4,7 @@ import Connectors
 import EventLog
 import Foundation
 import Gateway
+import Privacy
 import Testing
 
 @Suite struct CSVTests {
@@ -20,7 +21,9 @@ import Testing
             "events.e.time":"at","events.e.id":"name","events.e.key":"name","events.e.data":"{'name': name, 'value': value}"}}
             """
         let log = try EmbeddedLog.open(scratch.path + "/log")
-        let gateway = Gateway(log: log, clock: { Instant(milliseconds: 2_000_000_000_000) })
+        let gateway = Gateway(
+            log: log, keys: try KeyStore(DiskVolume(scratch.path + "/keys")),
+            clock: { Instant(milliseconds: 2_000_000_000_000) })
         func declare(_ text: String) throws {
             for definition in try Workspace.parse(text, file: "t") {
                 try gateway.declare(try TopicDefinition(definition), reserved: false)

@@ -16,15 +16,16 @@ final class FlightsNode: @unchecked Sendable {
 
     init(
         data: String, until: String? = nil, connector: String? = "Connectors/flights.json", exit: Bool = true,
-        checkpoint: Double = 2, kafka: String? = nil
+        checkpoint: Double = 2, kafka: String? = nil, workspace: String = "Examples/flights", keys: String? = nil
     ) throws {
         self.data = data
         process.executableURL = URL(filePath: headrace)
         var arguments = [
-            "start", "--data", data, "--workspace", "Examples/flights", "--port", "0", "--checkpoint", "\(checkpoint)",
+            "start", "--data", data, "--workspace", workspace, "--port", "0", "--checkpoint", "\(checkpoint)",
         ]
         if let connector { arguments += ["--connector", connector] }
         if let kafka { arguments += ["--kafka", kafka] }
+        if let keys { arguments += ["--keys", keys] }
         if let until { arguments += ["--until", until] }
         if exit { arguments.append("--exit") }
         process.arguments = arguments

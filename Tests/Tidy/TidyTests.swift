@@ -14,7 +14,8 @@ import Testing
             "KafkaLog": ["Base", "RecordFormat", "EventLog", "CRdKafka"],
             "Simulation": ["Base", "RecordFormat", "EventLog"],
             "headrace-simulate": ["Base", "Simulation", "ArgumentParser"],
-            "Catalog": ["Base", "Yams"], "Gateway": ["Base", "RecordFormat", "EventLog", "Catalog"],
+            "Catalog": ["Base", "Yams"], "Privacy": ["Base", "CPlatform", "EventLog", "Catalog", "Crypto"],
+            "Gateway": ["Base", "RecordFormat", "EventLog", "Catalog", "Privacy"],
             "Streams": ["Base", "RecordFormat", "EventLog", "Catalog", "GRDB"], "Learning": ["Base"],
             "Training": stream.union(["Datasets", "Models", "CXGBoost"]),
             "Connectors": ["Base", "RecordFormat", "EventLog", "Catalog", "Gateway"],
@@ -27,7 +28,7 @@ import Testing
         ]
         for name in capabilities { table[name] = stream }
         table["Node"] = stream.union(capabilities).union([
-            "CPlatform", "Gateway", "Training", "Connectors", "HTTP", "API", "KafkaLog",
+            "CPlatform", "Gateway", "Training", "Connectors", "HTTP", "API", "KafkaLog", "Privacy",
         ])
         return table.mapValues { $0.union(below) }
     }()

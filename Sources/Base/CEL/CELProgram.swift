@@ -4,6 +4,16 @@ package final class CELProgram: Sendable {
     private let root: CELNode
     /// Set when the whole expression is a path into the bound document: the hot case.
     private let path: [JSONKey]?
+    /// Every place of the document that the expression looks at.
+    package let uses: [DataUse]
+
+    /// A place of the document, and whether it is only asked for being there.
+    package struct DataUse: Sendable {
+        /// Keys from the root; indices into lists are left out.
+        package let path: [String]
+        /// `has(path.member)`: nothing but the member's presence is seen.
+        package let isTest: Bool
+    }
 
     /// The name under which a document's root is bound.
     package static let documentName = "data"
@@ -15,6 +25,9 @@ package final class CELProgram: Sendable {
         var compiler = CELCompiler(source: source, variables: variables)
         root = try compiler.compile(syntax)
         path = CELCompiler.path(syntax)?.map { JSONKey($0) }
+        var uses: [DataUse] = []
+        CELCompiler.collect(syntax, into: &uses)
+        self.uses = uses
     }
 
     /// Names of the variables that an expression uses, first use first.
@@ -115,6 +128,43 @@ struct CELCompiler {
         case .identifier(CELProgram.documentName): []
         case .select(let inner, let field): path(inner).map { $0 + [field] }
         default: nil
+        }
+    }
+
+    /// A path that may go through lists and be written with brackets; nil for what is only known at run time.
+    private static func place(_ syntax: CELSyntax) -> [String]? {
+        switch syntax {
+        case .identifier(CELProgram.documentName): []
+        case .select(let inner, let field): place(inner).map { $0 + [field] }
+        case .index(let inner, .literal(.string(let key))): place(inner).map { $0 + [key] }
+        case .index(let inner, .literal(.int)): place(inner)
+        default: nil
+        }
+    }
+
+    static func collect(_ syntax: CELSyntax, into found: inout [CELProgram.DataUse]) {
+        if let place = place(syntax) { return found.append(CELProgram.DataUse(path: place, isTest: false)) }
+        switch syntax {
+        case .literal, .identifier: break
+        case .test(let inner, _):
+            if let place = place(inner) { return found.append(CELProgram.DataUse(path: place, isTest: true)) }
+            collect(inner, into: &found)
+        case .select(let inner, _): collect(inner, into: &found)
+        case .index(let inner, let place):
+            collect(inner, into: &found)
+            collect(place, into: &found)
+        case .call(_, let target, let list):
+            if let target { collect(target, into: &found) }
+            for item in list { collect(item, into: &found) }
+        case .list(let items): for item in items { collect(item, into: &found) }
+        case .map(let entries):
+            for entry in entries {
+                collect(entry.0, into: &found)
+                collect(entry.1, into: &found)
+            }
+        case .loop(_, let range, _, let bodies):
+            collect(range, into: &found)
+            for body in bodies { collect(body, into: &found) }
         }
     }
 

@@ -1,0 +1,242 @@
+import Base
+import Crypto
+import EventLog
+
+package enum PrivacyModule {}
+/// Errors of sealing and erasing. Codes: `unknown-subject`, `too-many-subjects`, `rot`, `key-store-failed`.
+package typealias PrivacyError = Failure<PrivacyModule>
+
+/// Names a key without saying whose it is: 16 random bytes.
+package struct KeyID: Hashable, Sendable, CustomStringConvertible {
+    let high: UInt64
+    let low: UInt64
+
+    static func random() -> KeyID { KeyID(high: .random(in: 0 ... .max), low: .random(in: 0 ... .max)) }
+
+    init(high: UInt64, low: UInt64) {
+        self.high = high
+        self.low = low
+    }
+
+    /// Reads 32 hexadecimal digits.
+    package init?(_ text: String) {
+        guard text.utf8.count == 32, let bytes = [UInt8](hex: text) else { return nil }
+        func word(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
+        self.init(high: word(bytes[0..<8]), low: word(bytes[8..<16]))
+    }
+
+    var bytes: [UInt8] {
+        [high, low].flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> (56 - 8 * $0)) } }
+    }
+
+    package var description: String { bytes.hex }
+}
+
+/// A key and its name.
+package struct SubjectKey: Sendable {
+    package let id: KeyID
+    package let secret: SymmetricKey
+}
+
+/// What has become of a key.
+package enum KeyState: Sendable {
+    case live(SymmetricKey)
+    case erased(Instant)
+    /// This store never had it, or lost it to damage.
+    case unknown
+}
+
+/// The keys under which people's data stands in the log: one per person, in one file apart from the log. The file says
+/// nothing of who they are (only a keyed digest of the name), and destroying a key overwrites it where it stands. Layout:
+/// docs/formats/keys.md.
+package final class KeyStore: Sendable {
+    package static let fileName = "subject.keys"
+
+    private struct Keys {
+        var file: any LogFile
+        let secret: SymmetricKey
+        var next: UInt32
+        var slotOfTag: [Base.Digest: UInt32] = [:]
+        var slotOfKey: [KeyID: UInt32] = [:]
+        var live = 0
+        var erased = 0
+        var damaged = 0
+        /// A write that failed leaves it open what is on the disk; nothing is given out until the next start.
+        var failure: PrivacyError?
+    }
+
+    private let keys: Monitor<Keys>
+    private let volume: any LogVolume
+    /// Keeps other processes away from the file.
+    private let lock: any Sendable
+
+    /// Opens the store, or makes one where there is none.
+    package init(_ volume: any LogVolume) throws {
+        try volume.makeDirectory("")
+        lock = try volume.lock()
+        self.volume = volume
+        if !(try volume.list()).contains(KeyStore.fileName) {
+            try volume.replace(KeyStore.fileName, with: KeySlot.newHeader(), durable: true)
+        }
+        let file = try volume.open(KeyStore.fileName, .write)
+        let header = try file.read(at: 0, count: KeySlot.headerSize)
+        guard let secret = KeySlot.secret(header) else {
+            throw PrivacyError(
+                "rot", "the header of \(file.path) is damaged, so no key can be found; put its backup back",
+                fault: .world)
+        }
+        var found = Keys(file: file, secret: SymmetricKey(data: secret), next: 0)
+        try KeyStore.load(&found)
+        keys = Monitor(found)
+    }
+
+    /// Slots read at once.
+    private static let pageSlots = 8192
+
+    private static func load(_ keys: inout Keys) throws {
+        let total = max(0, Int(keys.file.size) - KeySlot.headerSize) / KeySlot.size
+        var unreadable: [Int] = []
+        for first in stride(from: 0, to: total, by: pageSlots) {
+            let count = min(pageSlots, total - first)
+            let bytes = try keys.file.read(at: KeySlot.offset(UInt32(first)), count: count * KeySlot.size)
+            for index in 0..<bytes.count / KeySlot.size {
+                let slot = bytes[index * KeySlot.size..<(index + 1) * KeySlot.size]
+                switch KeySlot.decode(Array(slot)) {
+                case .free: continue
+                case .damaged: unreadable.append(first + index)
+                case .slot(let slot):
+                    keys.next = UInt32(first + index + 1)
+                    note(slot, at: UInt32(first + index), in: &keys)
+                }
+            }
+        }
+        // Behind the last whole slot stands what a crash left of slots that nobody was told of.
+        keys.damaged = unreadable.filter { $0 < Int(keys.next) }.count
+    }
+
+    private static func note(_ slot: KeySlot, at number: UInt32, in keys: inout Keys) {
+        keys.slotOfKey[slot.id] = number
+        if slot.erased == nil {
+            keys.slotOfTag[slot.tag] = number
+            keys.live += 1
+        } else {
+            keys.erased += 1
+        }
+    }
+
+    /// How many keys there are, how many were destroyed, and how many cannot be read any more.
+    package var counts: (live: Int, erased: Int, damaged: Int) {
+        keys.withLock { ($0.live, $0.erased, $0.damaged) }
+    }
+
+    /// A digest that only this store can make, for naming what must not be guessed from its name.
+    package func fingerprint(_ bytes: [UInt8]) -> Base.Digest { keys.withLock { KeyStore.tag(bytes, $0.secret) } }
+
+    private static func tag(_ bytes: [UInt8], _ secret: SymmetricKey) -> Base.Digest {
+        Base.Digest(Array(HMAC<SHA256>.authenticationCode(for: bytes, using: secret))) ?? .zero
+    }
+
+    /// The key of a person; nil where there is none, or none any more.
+    package func find(_ subject: String) throws -> KeyID? {
+        try keys.withLock { keys in
+            let tag = KeyStore.tag([UInt8](subject.utf8), keys.secret)
+            return try keys.slotOfTag[tag].map { try KeyStore.read($0, keys).id }
+        }
+    }
+
+    /// The key of every person named, made where there is none. What was made is on the disk when this returns, so no
+    /// event stands in the log whose key a crash could take.
+    package func keys(of subjects: [String], at now: Instant) throws -> [SubjectKey] {
+        try keys.withLock { keys in
+            if let failure = keys.failure { throw failure }
+            var result: [SubjectKey] = []
+            var fresh: [(slot: KeySlot, key: SubjectKey)] = []
+            var freshOf: [Base.Digest: Int] = [:]
+            for subject in subjects {
+                let tag = KeyStore.tag([UInt8](subject.utf8), keys.secret)
+                if let number = keys.slotOfTag[tag] {
+                    let slot = try KeyStore.read(number, keys)
+                    result.append(SubjectKey(id: slot.id, secret: SymmetricKey(data: slot.key)))
+                } else if let index = freshOf[tag] {
+                    result.append(fresh[index].key)
+                } else {
+                    let slot = KeySlot(
+                        id: .random(), tag: tag, key: SymmetricKey(size: .bits256).withUnsafeBytes { Array($0) },
+                        created: now)
+                    freshOf[tag] = fresh.count
+                    fresh.append((slot, SubjectKey(id: slot.id, secret: SymmetricKey(data: slot.key))))
+                    result.append(fresh[fresh.count - 1].key)
+                }
+            }
+            try KeyStore.append(fresh.map(\.slot), to: &keys)
+            return result
+        }
+    }
+
+    private static func append(_ slots: [KeySlot], to keys: inout Keys) throws {
+        guard !slots.isEmpty else { return }
+        guard Int(keys.next) + slots.count <= Limits.subjects else {
+            throw PrivacyError(
+                "too-many-subjects", "a key store holds the keys of \(Limits.subjects) people", fault: .world)
+        }
+        try write(slots.flatMap(\.encoded), at: keys.next, in: &keys)
+        for slot in slots {
+            note(slot, at: keys.next, in: &keys)
+            keys.next += 1
+        }
+    }
+
+    private static func write(_ bytes: [UInt8], at slot: UInt32, in keys: inout Keys) throws {
+        do {
+            try keys.file.write(bytes, at: KeySlot.offset(slot))
+            try keys.file.sync()
+        } catch {
+            let failure = PrivacyError(
+                "key-store-failed", "\(keys.file.path) could not be written; start the node again", cause: error,
+                fault: .world)
+            keys.failure = failure
+            throw failure
+        }
+    }
+
+    private static func read(_ number: UInt32, _ keys: Keys) throws -> KeySlot {
+        let bytes = try keys.file.read(at: KeySlot.offset(number), count: KeySlot.size)
+        guard case .slot(let slot) = KeySlot.decode(bytes) else {
+            throw PrivacyError(
+                "rot", "slot \(number) of \(keys.file.path) cannot be read; put its backup back", fault: .world)
+        }
+        return slot
+    }
+
+    /// The key of that name, or what became of it.
+    package func state(of id: KeyID) throws -> KeyState {
+        try keys.withLock { keys in
+            guard let number = keys.slotOfKey[id] else { return .unknown }
+            let slot: KeySlot
+            do {
+                slot = try KeyStore.read(number, keys)
+            } catch let error as PrivacyError where error.code == "rot" {
+                return .unknown
+            }
+            if let erased = slot.erased { return .erased(erased) }
+            return .live(SymmetricKey(data: slot.key))
+        }
+    }
+
+    /// Overwrites a key where it stands; when this returns, it is gone from the disk. A key that this store never had is
+    /// noted as erased all the same, so that an old copy of the store brings nothing back.
+    package func destroy(_ id: KeyID, at moment: Instant) throws {
+        try keys.withLock { keys in
+            if let failure = keys.failure { throw failure }
+            let gone = KeySlot(erased: id, at: moment)
+            guard let number = keys.slotOfKey[id] else { return try KeyStore.append([gone], to: &keys) }
+            let before = try? KeyStore.read(number, keys)
+            guard before?.erased == nil else { return }
+            try KeyStore.write(gone.encoded, at: number, in: &keys)
+            let tag = before?.tag ?? keys.slotOfTag.first { $0.value == number }?.key
+            if let tag { keys.slotOfTag[tag] = nil }
+            keys.live -= 1
+            keys.erased += 1
+        }
+    }
+}

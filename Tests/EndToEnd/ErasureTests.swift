@@ -1,0 +1,157 @@
+import Base
+import EventLog
+import Foundation
+import Testing
+
+extension HeavyTests {
+    @Suite struct ErasureTests {
+        private static let workspace = """
+            kind: Topic
+            name: customers
+            personal:
+              subject: data.customer
+              fields: [data.email, data.phones.number]
+            schema:
+              type: object
+              required: [customer, email]
+              properties: {customer: {type: string}, email: {type: string, pattern: "@"}, spent: {type: number}}
+            ---
+            kind: FeatureView
+            name: spending
+            topic: customers
+            key: data.customer
+            filter: has(data.email)
+            aggregates:
+              - {name: total, function: sum, of: data.spent, window: 24h}
+            ---
+            kind: Question
+            name: returns
+            topic: customers
+            id: data.customer + string(data.spent)
+            askAt: timestamp(data.at)
+            features:
+              - {name: total, view: spending, key: data.customer}
+            """
+
+        private static func customer(_ id: Int, _ name: String, _ email: String, minute: Int) -> String {
+            let time = Instant(milliseconds: 1_700_000_000_000 + Int64(minute) * 60_000)
+            let asked = Instant(milliseconds: time.milliseconds + 30_000)
+            return
+                #"{"specversion":"1.0","id":"\#(id)","source":"shop","type":"bought","time":"\#(time)","data":{"customer":"\#(name)","email":"\#(email)","spent":\#(id),"at":"\#(asked)","phones":[{"number":"+49-\#(name)-\#(id)"}]}}"#
+        }
+
+        /// Every file under a directory that holds the text, uncompressed.
+        private static func files(_ directory: String, holding text: String) throws -> [String] {
+            let names = FileManager.default.enumerator(atPath: directory)?.compactMap { $0 as? String } ?? []
+            return names.filter { name in
+                FileManager.default.contents(atPath: directory + "/" + name)?.range(of: Data(text.utf8)) != nil
+            }
+        }
+
+        /// Published, sealed, read, erased; then the chain holds, the replay is exact, and neither a restart nor an old
+        /// copy of the keys brings anything back.
+        @Test(.timeLimit(.minutes(2))) func aPersonIsErasedAndEverythingElseStays() async throws {
+            let scratch = try ScratchDirectory()
+            let (data, workspace, keys) = (scratch.path + "/data", scratch.path + "/workspace", scratch.path + "/keys")
+            try FileManager.default.createDirectory(atPath: workspace, withIntermediateDirectories: true)
+            try Data(Self.workspace.utf8).write(to: URL(filePath: workspace + "/w.yaml"))
+            func start() throws -> FlightsNode {
+                try FlightsNode(data: data, connector: nil, exit: false, workspace: workspace, keys: keys)
+            }
+            var node = try start()
+            var address = try node.address()
+            func post(_ events: [String], topic: String = "customers") async throws -> HTTPAnswer {
+                try await http(
+                    "POST", "\(address)/v1/events?topic=\(topic)",
+                    headers: ["Content-Type": "application/cloudevents-batch+json"],
+                    body: [UInt8]("[\(events.joined(separator: ","))]".utf8))
+            }
+            func read(_ topic: String) async throws -> [JSON] {
+                try await http("GET", "\(address)/v1/topics/\(topic)/events?limit=100").json["events"]?.array ?? []
+            }
+            let events = (1...6).map { number in
+                Self.customer(number, number % 2 == 0 ? "bob" : "alice", "mail\(number)@example.org", minute: number)
+            }
+            #expect(try await post(events).status == 200)
+            // Refused with what it said, and that is personal as well; nobody's fields cannot be taken.
+            let bad = try await post([Self.customer(7, "alice", "no-mail-at-all", minute: 7)])
+            #expect(bad.json["error"]?["code"] == "schema-violation")
+            let forged = try await post([
+                Self.customer(8, "alice", "a@b", minute: 8).replacingOccurrences(
+                    of: #""specversion""#, with: #""keyid":"00","specversion""#)
+            ])
+            #expect(forged.status == 403 && forged.json["error"]?["code"] == "reserved-attribute")
+            let nobody = try await post([
+                Self.customer(9, "", "nobody@b", minute: 8), Self.customer(10, "carol", "c@b", minute: 9),
+            ])
+            #expect(nobody.status == 207 && nobody.json["events"]?.array?[0]["code"] == "no-subject")
+            func emails() async throws -> [JSON?] { try await read("customers").map { $0["data"]?["email"] } }
+            #expect(try await emails() == ((1...6).map { .string("mail\($0)@example.org") } + ["c@b"]))
+            #expect(
+                try await read("headrace.dead-letters").contains {
+                    $0["data"]?["raw"]?.string?.contains("no-mail") == true
+                })
+
+            var replay = JSON.null
+            for _ in 0..<100 where replay["verdict"] != "EXACT" || (replay["eventsCompared"]?.int ?? 0) < 6 {
+                replay = try await http("POST", address + "/v1/replay", body: []).json
+                try await Task.sleep(for: .milliseconds(50))
+            }
+            #expect(replay["verdict"] == "EXACT" && replay["eventsCompared"]?.int ?? 0 >= 6, "\(replay)")
+            let asked = try await read("questions.asked").map { $0["data"]?.text }
+
+            let copy = scratch.path + "/old-keys"
+            try FileManager.default.createDirectory(atPath: copy, withIntermediateDirectories: true)
+            try FileManager.default.copyItem(atPath: keys + "/subject.keys", toPath: copy + "/subject.keys")
+            let erased = try run(headrace, ["erase", "alice", "--data", data, "--json"])
+            #expect(erased.status == 0, "\(erased.errors)")
+            #expect(try run(headrace, ["erase", "alice", "--data", data]).status == 3)
+            #expect(try run(headrace, ["erase", "dave", "--data", data]).status == 3)
+
+            for round in 0..<3 {
+                let found = try await read("customers")
+                #expect(found.count == 7)
+                for event in found {
+                    let isAlice = event["data"]?["customer"] == "alice"
+                    let values = [event["data"]?["email"], event["data"]?["phones"]?.array?.first?["number"]]
+                    #expect(values.allSatisfy { ($0?["$erased"]?["at"] != nil) == isAlice }, "round \(round): \(event)")
+                    #expect(event["data"]?["spent"]?.int == event["id"]?.string.flatMap { Int64($0) })
+                }
+                #expect(
+                    !(try await read("headrace.dead-letters").contains { $0.text.contains("no-mail") }),
+                    "round \(round)")
+                #expect(try await read("headrace.erasures").count == 1)
+                #expect(try await read("questions.asked").map { $0["data"]?.text } == asked)
+                let verdict = try await http("POST", address + "/v1/replay", body: []).json["verdict"]
+                let chain = try run(headrace, ["log", "verify", "--data", data])
+                #expect(verdict == "EXACT" && chain.output.hasPrefix("INTACT"), "round \(round): \(chain.output)")
+                for text in ["mail1@example.org", "mail2@example.org", "no-mail-at-all", "+49-alice", "c@b"] {
+                    #expect(try Self.files(data, holding: text).isEmpty, "round \(round): \(text)")
+                }
+                guard round < 2 else { break }
+                // Killed; the second time it finds the keys as they were before the erasure.
+                node.killNow()
+                if round == 1 {
+                    try FileManager.default.removeItem(atPath: keys + "/subject.keys")
+                    try FileManager.default.copyItem(atPath: copy + "/subject.keys", toPath: keys + "/subject.keys")
+                }
+                node = try start()
+                address = try node.address()
+            }
+            // She comes back, under a new key.
+            #expect(try await post([Self.customer(11, "alice", "new@example.org", minute: 20)]).status == 200)
+            let after = try await emails()
+            #expect(after.last == .string("new@example.org") && after.first??["$erased"] != nil)
+            node.stop()
+            // What a feature would read of a person is refused where it is written.
+            let feature = Self.workspace.replacingOccurrences(of: "of: data.spent", with: "of: data.email.size()")
+            try Data(feature.utf8).write(to: URL(filePath: workspace + "/w.yaml"))
+            let refused = try run(headrace, ["apply", workspace, "--data", data])
+            #expect(refused.status == 2 && refused.errors.contains("[personal-field]"), "\(refused.errors)")
+            // Keys elsewhere are not mixed with these.
+            let other = try run(
+                headrace, ["start", "--data", data, "--port", "0", "--keys", copy, "--exit"])
+            #expect(other.status == 2 && other.errors.contains("[other-keys]"), "\(other.errors)")
+        }
+    }
+}
