@@ -13,6 +13,11 @@ struct GatewayFeed {
     /// An instant is open: its progress has not been closed.
     var open = false
     var lastPublish = Instant.distantPast
+    /// Counts the appends and the closed instants, so that late events of several partitions have an order that a replay
+    /// finds again (decision 12).
+    var round: Int64 = 0
+    /// Appends on their way: an instant is not closed before they have arrived.
+    var underWay = 0
 }
 
 extension Gateway {
@@ -32,37 +37,47 @@ extension Gateway {
 
     func isClaimed(_ topic: String) -> Bool { feeds.withLock { $0.claimed.contains(topic) } }
 
-    private static func progress(_ partition: TopicPartition, _ through: Instant, _ state: String, _ time: Instant)
-        -> NewEvent
-    {
+    private static func progress(
+        _ partition: TopicPartition, _ through: Instant, _ state: String, _ round: Int64
+    ) -> NewEvent {
         NewEvent(
-            id: "progress:gateway:\(partition.partition):\(through.milliseconds):\(state)", source: "headrace:/gateway",
-            type: EventType.progress, time: time,
-            data: [UInt8]("{\"through\":\"\(through)\",\"state\":\"\(state)\"}".utf8))
+            id: "progress:gateway:\(partition.partition):\(through.milliseconds):\(state):\(round)",
+            source: "headrace:/gateway", type: EventType.progress, time: through,
+            data: [UInt8]("{\"through\":\"\(through)\",\"state\":\"\(state)\",\"round\":\(round)}".utf8))
     }
 
-    /// The progress that goes with accepted events, in the same append.
+    /// The progress that goes with accepted events, in the same append; where there is any, `arrived()` follows.
     func progress(with events: [(topic: String, partition: Int?, event: NewEvent)]) -> [(
         topic: String, partition: Int?, event: NewEvent
     )] {
         feeds.withLock { feed in
             let topics = Set(feed.inputs.map(\.topic))
             guard let newest = events.filter({ topics.contains($0.topic) }).map(\.event.time).max() else { return [] }
+            let fed = feed.inputs.filter { !feed.claimed.contains($0.topic) }
+            guard !fed.isEmpty else { return [] }
+            feed.round += 1
             feed.newest = max(feed.newest, newest)
             feed.open = true
+            feed.underWay += 1
+            let (through, round) = (feed.newest + -1, feed.round)
+            return fed.map { ($0.topic, $0.partition, Self.progress($0, through, "active", round)) }
+        }
+    }
+
+    /// An append with progress has come to its end, good or bad.
+    func arrived() {
+        feeds.withLock { feed in
+            feed.underWay -= 1
             feed.lastPublish = clock()
-            let through = feed.newest + -1
-            return feed.inputs.filter { !feed.claimed.contains($0.topic) }.map {
-                ($0.topic, $0.partition, Self.progress($0, through, "active", through))
-            }
         }
     }
 
     /// Closes an instant that has been open long enough. Called by a thread of the node's.
     package func closeInstant() throws(EventLogError) {
         let events: [(topic: String, partition: Int?, event: NewEvent)] = feeds.withLock { feed in
-            guard feed.open, clock() - feed.lastPublish >= Self.closeAfter else { return [] }
+            guard feed.open, feed.underWay == 0, clock() - feed.lastPublish >= Self.closeAfter else { return [] }
             feed.open = false
+            feed.round += 1
             return Self.closing(feed)
         }
         guard !events.isEmpty else { return }
@@ -77,7 +92,7 @@ extension Gateway {
 
     private static func closing(_ feed: GatewayFeed) -> [(topic: String, partition: Int?, event: NewEvent)] {
         feed.inputs.filter { !feed.claimed.contains($0.topic) }.map {
-            ($0.topic, $0.partition, progress($0, feed.newest, "idle", feed.newest))
+            ($0.topic, $0.partition, progress($0, feed.newest, "idle", feed.round))
         }
     }
 
@@ -86,8 +101,9 @@ extension Gateway {
         var feed = feeds.withLock { $0 }
         var open = false
         let document = JSONDocument()
-        for partition in feed.inputs where !feed.claimed.contains(partition.topic) {
+        for partition in feed.inputs {
             let range = try log.offsets(partition)
+            let isClaimed = feed.claimed.contains(partition.topic)
             var idle = false
             try log.forEachEvent(partition, from: max(range.lowerBound, range.upperBound - Int64(Limits.batchEvents))) {
                 event in
@@ -95,18 +111,23 @@ extension Gateway {
                     try document.parse(event.data ?? [])
                     let state = document.member(0, "state").flatMap { document.string($0) }
                     idle = state == "idle" || state == "finished"
+                    feed.round = max(feed.round, document.member(0, "round").flatMap { document.int($0) } ?? 0)
                 } else {
                     idle = false
-                    feed.newest = max(feed.newest, event.time)
+                    if !isClaimed { feed.newest = max(feed.newest, event.time) }
                 }
                 return true
             }
-            open = open || !idle
+            open = open || !(idle || isClaimed)
         }
-        guard open else { return }
+        if open { feed.round += 1 }
         feed.newest = max(feed.newest, Instant(milliseconds: 0))
         let resumed = feed
-        feeds.withLock { $0.newest = resumed.newest }
+        feeds.withLock {
+            $0.newest = resumed.newest
+            $0.round = resumed.round
+        }
+        guard open else { return }
         _ = try log.append(LogAppend(principal: "gateway", events: Self.closing(resumed)))
     }
 }

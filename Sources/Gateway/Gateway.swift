@@ -182,7 +182,9 @@ package final class Gateway: Sendable {
                 intake.refuse(events[index].topic, events[index].event, refusal)
             }
         }
-        for added in progress(with: intake.accepted(count)) { intake.add(added.topic, added.partition, added.event) }
+        let progress = progress(with: intake.accepted(count))
+        for (topic, partition, event) in progress { intake.add(topic, partition, event) }
+        defer { if !progress.isEmpty { arrived() } }
         var receipts: [EventReceipt] = []
         if intake.count > 0 {
             let append = LogAppend(principal: principal, events: try intake.sealed(), refusable: true)

@@ -18,7 +18,8 @@ package enum EventHeader {
 
 /// Types of events that the platform itself gives a meaning.
 package enum EventType {
-    /// What a source has written completely: `{"through": RFC 3339}` or `{"state": "finished", "through": …}`.
+    /// What a source has written completely: `{"through": RFC 3339}`, with `"state"` active (when absent), idle or finished,
+    /// and with `"round"`, a number that grows over all its partitions, where late events may come.
     package static let progress = "source.progress"
 }
 

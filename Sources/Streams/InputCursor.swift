@@ -2,6 +2,25 @@ import Base
 import EventLog
 import RecordFormat
 
+/// Where an event comes in the fold. One in time comes by its event time. A late one comes behind everything of the time that
+/// its partition was complete through when it was written, in the order of the rounds that progress counts; so its place,
+/// too, depends on the log and not on who read what first.
+struct FoldPlace: Comparable {
+    let time: Instant
+    /// -1 in time; of a late event, the newest round before it in its partition.
+    let round: Int64
+
+    static let inTime: Int64 = -1
+    static let end = FoldPlace(time: .distantFuture, round: .max)
+
+    /// Timers up to this moment fire before it.
+    var timersBefore: Instant { round == FoldPlace.inTime ? time + -1 : time }
+
+    static func < (left: FoldPlace, right: FoldPlace) -> Bool {
+        left.time == right.time ? left.round < right.round : left.time < right.time
+    }
+}
+
 /// How far one input partition has been read, what waits in memory, and what its progress events promise.
 struct InputCursor {
     enum Source { case unstarted, active, idle, finished }
@@ -16,6 +35,8 @@ struct InputCursor {
     let role: Role
     var source = Source.unstarted
     var completeThrough = Instant.distantPast
+    /// Newest round that progress named: a writer that cannot keep late events from coming counts them, over all partitions.
+    var round: Int64 = 0
     /// Offset of the next event to fold.
     var next: Int64 = 0
     /// Where the input ends in a bounded replay.
@@ -26,7 +47,7 @@ struct InputCursor {
     private var fetched: Int64 = 0
     /// The log's version when it was last read.
     private(set) var fetchedVersion: UInt64 = 0
-    private(set) var headTime = Instant.distantFuture
+    private(set) var headPlace = FoldPlace.end
 
     static let fetchBytes = 512 << 10
 
@@ -70,7 +91,7 @@ struct InputCursor {
             if index < batches[batch].records.count {
                 let record = batches[batch].records[index]
                 if let end, record.offset >= end { break }
-                headTime = Instant(milliseconds: record.timestamp)
+                headPlace = place(Instant(milliseconds: record.timestamp))
                 return
             }
             batch += 1
@@ -79,8 +100,17 @@ struct InputCursor {
         batches = []
         batch = 0
         index = 0
-        headTime = .distantFuture
+        headPlace = .end
     }
+
+    private func place(_ time: Instant) -> FoldPlace {
+        let isLate = role == .source && source != .unstarted && time <= completeThrough
+        return isLate
+            ? FoldPlace(time: completeThrough, round: round) : FoldPlace(time: time, round: FoldPlace.inTime)
+    }
+
+    /// The head is behind what its partition was complete through.
+    var headIsLate: Bool { headPlace.round != FoldPlace.inTime }
 
     /// Takes every progress event at the head, so that the head is an event or nothing.
     mutating func absorbProgress(_ document: JSONDocument) {
@@ -98,6 +128,7 @@ struct InputCursor {
         if let node = document.member(0, "through"), let text = document.string(node), let time = Instant(text) {
             completeThrough = max(completeThrough, time)
         }
+        if let node = document.member(0, "round"), let number = document.int(node) { round = max(round, number) }
         switch document.member(0, "state").flatMap({ document.string($0) }) {
         case "idle": source = .idle
         case "finished": source = .finished
@@ -113,12 +144,13 @@ struct InputCursor {
         settle()
     }
 
-    /// No event at or before this time can still come; nil when the partition bounds nothing.
-    func bound(hold: Instant?) -> Instant? {
-        if role != .source { return role == .answer ? hold.map { $0 + -1 } : nil }
+    /// Everything that still comes has its place at or behind this one; nil when the partition bounds nothing.
+    func bound(hold: Instant?) -> FoldPlace? {
+        if role != .source { return role == .answer ? hold.map { FoldPlace(time: $0 + -1, round: .max) } : nil }
         switch source {
-        case .unstarted: return end.map { next >= $0 } == true ? nil : .distantPast
-        case .active: return completeThrough
+        case .unstarted:
+            return end.map { next >= $0 } == true ? nil : FoldPlace(time: .distantPast, round: FoldPlace.inTime)
+        case .active: return FoldPlace(time: completeThrough, round: round)
         case .idle, .finished: return nil
         }
     }

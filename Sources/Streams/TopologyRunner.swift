@@ -100,6 +100,7 @@ package final class TopologyRunner {
             var cursor = InputCursor(partition: old.partition, rank: old.rank, role: old.role, next: saved.next)
             cursor.end = old.end
             cursor.completeThrough = Instant(milliseconds: saved.through)
+            cursor.round = meta["round/\(saved.partition)"].flatMap { Int64($0) } ?? 0
             cursor.source = [.unstarted, .active, .idle, .finished][saved.source]
             guard saved.next <= (try log.offsets(old.partition)).upperBound else {
                 throw StreamsError(
@@ -162,34 +163,34 @@ package final class TopologyRunner {
     private func step() throws -> Bool {
         var choice = choose()
         // An input that bounds nothing must have been looked at since the head came: what arrived with the head is there.
-        while choice.best < 0 || inputs[choice.best].headTime > choice.bound
+        while choice.best < 0 || inputs[choice.best].headPlace >= choice.bound
             || choice.oldestUnbounded < inputs[choice.best].fetchedVersion, try refill()
         {
             choice = choose()
         }
         let best = choice.best
         // Without a releasable head, watermarks alone decide; a finished source ends at what it was complete through.
-        if best < 0 || inputs[best].headTime > choice.bound {
-            var watermark = choice.bound
-            if best >= 0 { watermark = min(watermark, inputs[best].headTime + -1) }
+        if best < 0 || inputs[best].headPlace >= choice.bound {
+            var watermark = choice.bound.time
+            if best >= 0 { watermark = min(watermark, inputs[best].headPlace.timersBefore) }
             if !choice.bounded, best < 0 { watermark = inputs.map(\.completeThrough).max() ?? .distantPast }
             return try fireTimer(upTo: watermark)
         }
-        if try fireTimer(upTo: inputs[best].headTime + -1) { return true }
+        if try fireTimer(upTo: inputs[best].headPlace.timersBefore) { return true }
         try fold(best)
         return true
     }
 
-    /// The earliest head, and the time up to which no input without a head can still deliver.
-    private func choose() -> (best: Int, bound: Instant, bounded: Bool, oldestUnbounded: UInt64) {
+    /// The first head, and the place before which no input without a head can still deliver.
+    private func choose() -> (best: Int, bound: FoldPlace, bounded: Bool, oldestUnbounded: UInt64) {
         var best = -1
-        var bound = Instant.distantFuture
+        var bound = FoldPlace.end
         var bounded = false
         var oldest = UInt64.max
         let hold = context.holds.count == 0 ? nil : context.holds.values.values.map(\.until).min()
         for index in inputs.indices {
             if inputs[index].hasHead {
-                if best < 0 || inputs[index].headTime < inputs[best].headTime { best = index }
+                if best < 0 || inputs[index].headPlace < inputs[best].headPlace { best = index }
             } else if let limit = inputs[index].bound(hold: hold) {
                 bounded = true
                 bound = min(bound, limit)
@@ -227,9 +228,8 @@ package final class TopologyRunner {
     private func fold(_ index: Int) throws {
         let event = inputs[index].head()
         let partition = inputs[index].partition
-        let late =
-            event.time <= inputs[index].completeThrough && inputs[index].source != .unstarted
-            && inputs[index].role == .source
+        let late = inputs[index].headIsLate
+        let through = inputs[index].completeThrough
         try cutIfDue(before: event.time)
         inputs[index].advance()
         inputs[index].absorbProgress(progressDocument)
@@ -239,7 +239,7 @@ package final class TopologyRunner {
             lateEvents += 1
             emitSide(
                 TopologyRunner.lateTopic, "stream.late", event, partition,
-                "the partition was complete through \(inputs[index].completeThrough)")
+                "the partition was complete through \(through)")
             try deliver()
             return
         }
@@ -384,6 +384,7 @@ package final class TopologyRunner {
             "cut": String(lastCut), "now": String(context.now.milliseconds), "count": String(folded),
             "emitted": String(emittedCount), "late": String(lateEvents), "failures": String(failures),
         ]
+        for input in inputs where input.round > 0 { meta["round/\(input.partition)"] = String(input.round) }
         for (partition, next) in context.positions { meta["folded/\(partition)"] = String(next) }
         for (topic, next) in context.emittedOffsets { meta["emitted/\(topic)"] = String(next) }
         try database.checkpoint(changes, inputs: positions, meta: meta)

@@ -145,6 +145,17 @@ import Testing
         #expect(try run(headrace, ["apply", workspace.path, "--data", scratch.path]).status == 0)
         let published = try run(headrace, ["publish", "fine", "--id", "x", "--value", "{}", "--data", scratch.path])
         #expect(published.status == 0, "\(published.errors)")
+        // Late on one partition after the other, newest first: a rebuild must put them where the fold did.
+        for (number, topic) in ["flights.scheduled", "flights.departed", "flights.scheduled", "flights.departed"]
+            .enumerated()
+        {
+            let time = "2013-05-0\(9 - number)T12:00:00Z"
+            let body =
+                topic == "flights.departed"
+                ? Self.departed("late\(number)", "5", time) : scheduled("late\(number)", time)
+            #expect(try await post(topic, body) == 200)
+            try await Task.sleep(for: .milliseconds(number == 1 ? 100 : 5))
+        }
         for round in 0..<2 {
             var departures: Int64?
             for _ in 0..<100 where departures != 2 {
@@ -159,8 +170,19 @@ import Testing
             #expect(unfolded.count == 1)
             let replay = try await http("POST", address + "/v1/replay", body: [])
             #expect(replay.json["verdict"] == "EXACT", "\(replay.text)")
+            let late = try await http("GET", address + "/v1/topics/headrace.late/events").json["events"]?.array ?? []
+            let positions = late.compactMap { $0["data"]?["position"]?.string?.split(separator: "/").first }
+            #expect(
+                positions
+                    == ["flights.scheduled", "flights.departed", "flights.scheduled", "flights.departed"],
+                "round \(round): \(late)")
             guard round == 0 else { break }
             node.killNow()
+            // Nothing but the log is left.
+            for name in try FileManager.default.contentsOfDirectory(atPath: scratch.path) where name.contains(".sqlite")
+            {
+                try FileManager.default.removeItem(atPath: scratch.path + "/" + name)
+            }
             node = try FlightsNode(data: scratch.path, connector: nil, exit: false)
             address = try node.address()
         }
