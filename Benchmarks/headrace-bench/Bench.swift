@@ -155,12 +155,15 @@ struct KafkaBench: AsyncParsableCommand {
     @Option(help: "Plain records.")
     var count = 1_000_000
 
+    @Option(help: "Batches under way.")
+    var underWay = 4000
+
     func run() async throws {
         let lines = try payloads(events)
         let log = try KafkaLog.open(KafkaConfiguration(bootstrap: bootstrap))
         // As many records under way as the C program's client takes.
         let produced = try LogBodies.appendPlain(
-            log, payloads: lines, events: count, producers: 1, underWay: 1400, encodes: false)
+            log, payloads: lines, events: count, producers: 1, underWay: underWay, encodes: false)
         Figure(name: "kafka.produce", value: produced.perSecond, unit: "events/s").print()
         let consumed = try LogBodies.consume(log, events: count)
         Figure(name: "kafka.consume", value: consumed.perSecond, unit: "events/s").print()

@@ -124,6 +124,14 @@ package struct BatchAppend: Sendable {
         }
     }
 
+    /// Bytes of the records before compression.
+    package var recordBytes: Int {
+        switch records {
+        case .encoded(let batch): batch.recordBytes
+        case .collected(let builder): builder.size
+        }
+    }
+
     /// None for records that nobody stamped.
     package var producer: ProducerStamp {
         if case .encoded(let batch) = records { batch.producer } else { .none }

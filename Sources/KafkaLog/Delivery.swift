@@ -55,16 +55,18 @@ final class Delivery: @unchecked Sendable {
         Unmanaged.passUnretained(self).release()
     }
 
-    static func report(_ message: rd_kafka_message_t) {
-        guard let slot = message._private?.assumingMemoryBound(to: Slot.self) else { return }
-        let delivery = slot.pointee.owner.takeUnretainedValue()
-        if message.err == RD_KAFKA_RESP_ERR_NO_ERROR {
-            let known = slot.pointee.offset
-            slot.pointee.offset = known < 0 ? message.offset : min(known, message.offset)
-            delivery.done(1)
-        } else {
-            let topic = message.rkt.flatMap { rd_kafka_topic_name($0) }.map { String(cString: $0) } ?? "?"
-            delivery.fail(KafkaErrors.error(message.err, "\(delivery.what) to \(topic)/\(message.partition)"))
+    /// What became of records that share a slot.
+    static func report(_ event: OpaquePointer?) {
+        headrace_rd_reports(event) { opaque, records, lowest, code, failed in
+            guard let slot = opaque?.assumingMemoryBound(to: Slot.self) else { return }
+            let delivery = slot.pointee.owner.takeUnretainedValue()
+            guard let failed else {
+                let known = slot.pointee.offset
+                slot.pointee.offset = known < 0 ? lowest : (lowest < 0 ? known : min(known, lowest))
+                return delivery.done(Int(records))
+            }
+            let topic = failed.pointee.rkt.flatMap { rd_kafka_topic_name($0) }.map { String(cString: $0) } ?? "?"
+            delivery.fail(KafkaErrors.error(code, "\(delivery.what) to \(topic)/\(failed.pointee.partition)"))
         }
     }
 }

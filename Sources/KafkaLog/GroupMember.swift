@@ -55,7 +55,7 @@ package final class GroupMember: Sendable {
                 ("group.id", group), ("partition.assignment.strategy", "cooperative-sticky"),
                 ("enable.auto.commit", "true"), ("auto.commit.interval.ms", "1000"),
             ]
-        client = try KafkaClient(.consumer, name: "group-\(group)", configuration, settings, polls: false) {
+        client = try KafkaClient(.consumer, name: "group-\(group)", configuration, settings, polling: .owner) {
             rd_kafka_conf_set_rebalance_cb($0) { pointer, code, list, opaque in
                 KafkaClient.rebalance(opaque, code, list, pointer)
             }

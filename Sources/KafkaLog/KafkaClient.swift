@@ -10,6 +10,16 @@ import Synchronization
 final class KafkaClient: @unchecked Sendable {
     enum Role { case producer, consumer }
 
+    /// Who serves what comes from the library.
+    enum Polling {
+        /// The client's own thread.
+        case own
+        /// Whoever hands records over, and the client's own thread where nobody does (`help`).
+        case shared
+        /// The owner, who polls it anyway (a consumer group).
+        case owner
+    }
+
     /// What the client has told about itself.
     struct Report {
         var statistics = KafkaStatistics()
@@ -28,6 +38,13 @@ final class KafkaClient: @unchecked Sendable {
 
     let name: String
     let pointer: OpaquePointer
+    let queue: OpaquePointer?
+    /// Held by the one thread that serves the queue just now.
+    let serving = Mutex(())
+    /// How often appending threads looked after the queue.
+    let helps = Atomic(0)
+    /// Answers that the client's own thread gives.
+    let answers = Monitor<[@Sendable () -> Void]>([])
     /// Values of the settings that librdkafka must not repeat to anybody.
     private let secrets: [String]
     private let state = Mutex(Report())
@@ -39,10 +56,9 @@ final class KafkaClient: @unchecked Sendable {
 
     /// - Parameters:
     ///   - settings: in this order, later ones win.
-    ///   - polls: false where whoever owns the client polls it (a consumer group).
     init(
         _ role: Role, name: String, _ configuration: KafkaConfiguration, _ settings: [(String, String)],
-        polls: Bool = true, prepare: (OpaquePointer) -> Void = { _ in }
+        polling: Polling = .own, prepare: (OpaquePointer) -> Void = { _ in }
     ) throws(EventLogError) {
         self.name = name
         secrets = configuration.settings.map(\.value).filter { $0.utf8.count >= 3 }.sorted { $0.count > $1.count }
@@ -76,11 +92,8 @@ final class KafkaClient: @unchecked Sendable {
             client.measured(UnsafeRawBufferPointer(start: json, count: length))
             return 0
         }
-        if role == .producer {
-            rd_kafka_conf_set_dr_msg_cb(conf) { _, message, _ in
-                if let message { Delivery.report(message.pointee) }
-            }
-        }
+        // A callback for each record would cost as much as handing it over; an event brings a whole batch.
+        if role == .producer { rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR) }
         if let conf { prepare(conf) }
         // The handle comes first and its owner second. Nothing calls back before it is polled: log lines too are queued.
         let box = UnsafeMutablePointer<Unmanaged<KafkaClient>?>.allocate(capacity: 1)
@@ -97,10 +110,11 @@ final class KafkaClient: @unchecked Sendable {
                 "bad-kafka-setting", "librdkafka refuses the settings of the client '\(name)': \(reason)")
         }
         pointer = made
+        queue = rd_kafka_queue_get_main(made)
         self.box = box
         box.pointee = Unmanaged.passUnretained(self)
         _ = rd_kafka_set_log_queue(made, nil)
-        if polls { startPolling() }
+        if polling != .owner { startPolling(role, polling) }
     }
 
     private let box: UnsafeMutablePointer<Unmanaged<KafkaClient>?>
@@ -125,16 +139,23 @@ final class KafkaClient: @unchecked Sendable {
         act(code, list)
     }
 
-    private static func of(_ opaque: UnsafeMutableRawPointer?) -> KafkaClient? {
+    static func of(_ opaque: UnsafeMutableRawPointer?) -> KafkaClient? {
         opaque?.assumingMemoryBound(to: Unmanaged<KafkaClient>?.self).pointee?.takeUnretainedValue()
     }
 
-    private func startPolling() {
+    private func startPolling(_ role: Role, _ kind: Polling) {
         thread.withLock { thread in
             let (pointer, polling) = (UInt(bitPattern: pointer), polling)
-            thread = BlockingThread(name: "kafka-\(name)") {
+            // The thread must not keep the client, which joins it when it is closed.
+            thread = BlockingThread(name: "kafka-\(name)") { [unowned self] in
                 let client = OpaquePointer(bitPattern: pointer)
-                while !polling.withLock({ $0.closing }) { rd_kafka_poll(client, KafkaClient.pollWait) }
+                switch (role, kind) {
+                case (.consumer, _):
+                    while !polling.withLock({ $0.closing }) { rd_kafka_poll(client, KafkaClient.pollWait) }
+                case (.producer, .shared): serveShared { polling.withLock { $0.closing } }
+                case (.producer, _):
+                    while !polling.withLock({ $0.closing }) { serve(wait: KafkaClient.pollWait) }
+                }
             }
         }
     }
@@ -143,7 +164,7 @@ final class KafkaClient: @unchecked Sendable {
         secrets.reduce(text) { $0.replacingOccurrences(of: $1, with: "…") }
     }
 
-    private func heard(_ text: String) {
+    func heard(_ text: String) {
         let text = KafkaClient.redacted(text, secrets)
         state.withLock {
             if $0.messages.count >= KafkaClient.messageLimit { $0.messages.removeFirst() }
@@ -176,7 +197,7 @@ final class KafkaClient: @unchecked Sendable {
         heard("\(KafkaFailure(code).name): \(reason)")
     }
 
-    private func measured(_ json: UnsafeRawBufferPointer) {
+    func measured(_ json: UnsafeRawBufferPointer) {
         guard let statistics = KafkaStatistics(json) else { return }
         state.withLock { $0.statistics = statistics }
     }
@@ -222,6 +243,7 @@ final class KafkaClient: @unchecked Sendable {
             defer { table = [:] }
             return table.values.sorted()
         }) { rd_kafka_topic_destroy(OpaquePointer(bitPattern: address)) }
+        if let queue { rd_kafka_queue_destroy(queue) }
         rd_kafka_destroy(pointer)
         box.deallocate()
     }

@@ -8,6 +8,9 @@ import RecordFormat
 final class KafkaProducer: Sendable {
     /// Records under way in one client.
     static let limit = 500_000
+    /// Bytes of records under way: enough for the five requests that may be on their way and the next ones. librdkafka
+    /// makes a request's buffer as large as everything that waits, so more of it costs more for every request.
+    static let bytesLimit = 6 << 20
 
     /// What every producer of ours relies on. librdkafka's own defaults would lose, double or scatter events: idempotence
     /// is off, the partitioner is CRC32 and not Java's murmur2.
@@ -17,11 +20,14 @@ final class KafkaProducer: Sendable {
         ("queue.buffering.max.messages", "\(limit * 2)"), ("message.max.bytes", "\(KafkaLog.messageBytes)"),
     ]
 
+    /// How long a thread that waits for permits serves deliveries before it looks again, in milliseconds.
+    private static let pause: Int32 = 5
+
     private let client: KafkaClient
-    private let permits = Permits(records: limit)
+    private let permits = Permits(bytesLimit)
 
     init(_ configuration: KafkaConfiguration) throws(EventLogError) {
-        client = try KafkaClient(.producer, name: "producer", configuration, KafkaProducer.settings)
+        client = try KafkaClient(.producer, name: "producer", configuration, KafkaProducer.settings, polling: .shared)
     }
 
     var report: (name: String, report: KafkaClient.Report) { (client.name, client.report) }
@@ -31,41 +37,43 @@ final class KafkaProducer: Sendable {
         _ append: BatchAppend, completion: @escaping @Sendable (Result<BatchReceipt, EventLogError>) -> Void
     ) throws(EventLogError) {
         let partition = append.partition
-        let count = append.count
+        let (count, bytes) = (append.count, append.recordBytes)
         guard count > 0 else { throw EventLogError("append-too-large", "a batch takes 1 record or more") }
         let topic = try client.topic(partition.topic)
         if append.refusable {
-            guard permits.tryTake(count) else {
+            guard permits.tryTake(bytes) else {
                 throw EventLogError(
                     "log-saturated",
-                    "\(permits.taken) records wait for the brokers, the limit is \(KafkaProducer.limit); try again",
+                    "\(permits.taken) bytes wait for the brokers, the limit is \(KafkaProducer.bytesLimit); try again",
                     fault: .world, retriable: true)
             }
         } else {
-            permits.take(count)
+            while !permits.tryTake(bytes) {
+                client.help(wait: KafkaProducer.pause)
+                // Another thread may be serving; what it serves gives permits back.
+                if permits.take(bytes, seconds: Double(KafkaProducer.pause) / 1000) { break }
+            }
         }
-        let delivery = Delivery(records: count, slots: 1, "appending") { [permits] delivery in
-            permits.give(count)
-            if let error = delivery.error { return completion(.failure(KafkaProducer.partly(error, delivery))) }
-            let position = Position(
-                topic: partition.topic, partition: partition.partition, offset: delivery.offsets[0], sequence: nil)
-            completion(
-                .success(BatchReceipt(position: position, count: count, duplicate: false, durability: .replicated)))
+        let delivery = Delivery(records: count, slots: 1, "appending") { [permits, client] delivery in
+            permits.give(bytes)
+            client.answer {
+                if let error = delivery.error { return completion(.failure(KafkaProducer.partly(error, delivery))) }
+                let position = Position(
+                    topic: partition.topic, partition: partition.partition, offset: delivery.offsets[0], sequence: nil)
+                completion(
+                    .success(BatchReceipt(position: position, count: count, duplicate: false, durability: .replicated)))
+            }
         }
         do {
             let batch = try append.decoded()
-            for index in batch.records.indices {
-                var code = KafkaProducer.produce(batch, index, client, topic, partition, delivery.slot(0))
-                // Permits bound the records; this is the client's own limit in bytes.
-                while code == RD_KAFKA_RESP_ERR__QUEUE_FULL {
-                    Thread.sleep(forTimeInterval: 0.001)
-                    code = KafkaProducer.produce(batch, index, client, topic, partition, delivery.slot(0))
-                }
-                guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
-                    delivery.fail(
-                        KafkaErrors.error(code, "appending to \(partition)"), records: batch.records.count - index)
-                    return
-                }
+            var handed = 0
+            let code = batch.payload.withUnsafeBytes { raw in
+                handOver(batch, raw, topic, Int32(partition.partition), delivery.slot(0), &handed)
+            }
+            client.help()
+            if code != RD_KAFKA_RESP_ERR_NO_ERROR {
+                delivery.fail(
+                    KafkaErrors.error(code, "appending to \(partition)"), records: batch.records.count - handed)
             }
         } catch {
             delivery.fail(
@@ -82,28 +90,44 @@ final class KafkaProducer: Sendable {
             cause: error.cause, fault: .world)
     }
 
-    @inline(__always)
-    private static func produce(
-        _ batch: RecordBatch, _ index: Int, _ client: KafkaClient, _ topic: OpaquePointer, _ partition: TopicPartition,
-        _ slot: UnsafeMutableRawPointer?
+    /// Hands records over one by one until one is refused.
+    /// - Parameter handed: how many were taken.
+    private func handOver(
+        _ batch: RecordBatch, _ raw: UnsafeRawBufferPointer, _ topic: OpaquePointer, _ partition: Int32,
+        _ slot: UnsafeMutableRawPointer?, _ handed: inout Int
     ) -> rd_kafka_resp_err_t {
-        let view = batch.records[index]
-        var headers: OpaquePointer?
-        if view.headersCount > 0 || view.timestamp < KafkaRecord.early {
-            headers = rd_kafka_headers_new(Int(view.headersCount) + 1)
-            if view.timestamp < KafkaRecord.early { KafkaRecord.add(early: view.timestamp, to: headers) }
-            for (name, value) in StoredEvent(batch: batch, index: index).headers {
-                _ = rd_kafka_header_add(headers, name, name.utf8.count, value, value.utf8.count)
+        func part(_ start: Int32) -> UnsafeRawPointer? { start < 0 ? nil : raw.baseAddress.map { $0 + Int(start) } }
+        let pointer = client.pointer
+        return batch.records.withUnsafeBufferPointer { records in
+            while handed < records.count {
+                let view = records[handed]
+                var headers: OpaquePointer?
+                if view.headersCount > 0 || view.timestamp < KafkaRecord.early {
+                    headers = KafkaProducer.headers(batch, handed, view)
+                }
+                let code = headrace_rd_produce(
+                    pointer, topic, partition, max(view.timestamp, KafkaRecord.early), part(view.keyStart),
+                    Int(view.keyCount), part(view.valueStart), Int(view.valueCount), headers, slot)
+                if code == RD_KAFKA_RESP_ERR_NO_ERROR {
+                    handed += 1
+                    continue
+                }
+                if let headers { rd_kafka_headers_destroy(headers) }
+                guard code == RD_KAFKA_RESP_ERR__QUEUE_FULL else { return code }
+                // Permits bound the records; this is the client's own limit in bytes.
+                client.help(wait: 1)
             }
+            return RD_KAFKA_RESP_ERR_NO_ERROR
         }
-        let code = batch.payload.withUnsafeBytes { raw in
-            func part(_ start: Int32) -> UnsafeRawPointer? { start < 0 ? nil : raw.baseAddress.map { $0 + Int(start) } }
-            return headrace_rd_produce(
-                client.pointer, topic, Int32(partition.partition), max(view.timestamp, KafkaRecord.early),
-                part(view.keyStart), Int(view.keyCount), part(view.valueStart), Int(view.valueCount), headers, slot)
+    }
+
+    private static func headers(_ batch: RecordBatch, _ index: Int, _ view: RecordView) -> OpaquePointer? {
+        let headers = rd_kafka_headers_new(Int(view.headersCount) + 1)
+        if view.timestamp < KafkaRecord.early { KafkaRecord.add(early: view.timestamp, to: headers) }
+        for (name, value) in StoredEvent(batch: batch, index: index).headers {
+            _ = rd_kafka_header_add(headers, name, name.utf8.count, value, value.utf8.count)
         }
-        if code != RD_KAFKA_RESP_ERR_NO_ERROR, let headers { rd_kafka_headers_destroy(headers) }
-        return code
+        return headers
     }
 
     /// What is not delivered by then comes back as purged, so that every batch gets its answer.

@@ -51,7 +51,7 @@ package final class KafkaTransaction: TransactionalWriter {
         timeout =
             configuration.settings.last { $0.name == "transaction.timeout.ms" }.flatMap { Double($0.value) }
             .map { $0 / 1000 } ?? 60
-        permits = Permits(records: KafkaProducer.limit)
+        permits = Permits(KafkaProducer.limit)
         client = try KafkaClient(
             .producer, name: "transaction-\(name)", configuration,
             KafkaProducer.settings + [("transactional.id", "\(configuration.name).\(name)")])
@@ -276,19 +276,22 @@ final class Permits: Sendable {
     private let left: Monitor<Int>
     private let all: Int
 
-    init(records: Int) {
-        all = records
-        left = Monitor(records)
+    init(_ count: Int) {
+        all = count
+        left = Monitor(count)
     }
 
     /// More than there are in all waits for all of them.
-    func take(_ count: Int) {
+    func take(_ count: Int) { while !take(count, seconds: 3600) {} }
+
+    /// False when they are not there in time.
+    func take(_ count: Int, seconds: Double) -> Bool {
         let count = min(count, all)
-        _ = left.wait { left -> Bool? in
+        return left.wait(seconds: seconds) { left -> Bool? in
             guard left >= count else { return nil }
             left -= count
             return true
-        }
+        } ?? false
     }
 
     func tryTake(_ count: Int) -> Bool {
