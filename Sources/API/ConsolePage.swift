@@ -199,7 +199,7 @@ package enum ConsolePage {
           try {
             const [html, json] = await Promise.all([fetch('/console/fragment').then(r => r.text()), fetch('/v1/console').then(r => r.json())]);
             document.getElementById('fragment').innerHTML = html; rates(json); draw(json);
-            document.getElementById('live').textContent = 'live, as of ' + json.status.fold.streamTime; document.body.dataset.loaded = 'yes';
+            document.getElementById('live').textContent = 'live, as of ' + (json.status.fold.streamTime ?? 'the beginning'); document.body.dataset.loaded = 'yes';
           } catch (error) { document.getElementById('live').textContent = 'the node does not answer; trying again'; }
           setTimeout(refresh, 1000);
         }

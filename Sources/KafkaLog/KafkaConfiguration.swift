@@ -16,6 +16,8 @@ package struct KafkaConfiguration: Sendable, CustomStringConvertible {
     package var createsTopics = true
     /// How long one call may wait for the brokers, in seconds.
     package var patience = 30.0
+    /// Told once when the brokers do not answer for the first seconds of an opening, with what is known of the reason.
+    package var announce: @Sendable (String) -> Void = { _ in }
 
     package init(bootstrap: String) { self.bootstrap = bootstrap }
 

@@ -83,14 +83,21 @@ package final class KafkaLog: EventLog {
     /// Fails with what is wrong when the cluster cannot be reached, rather than later and somewhere else.
     private func reach() throws(EventLogError) {
         let deadline = Date(timeIntervalSinceNow: configuration.patience)
+        var announced = false
         while true {
             var metadata: UnsafePointer<rd_kafka_metadata>?
             let code = rd_kafka_metadata(control.pointer, 0, nil, &metadata, 1000)
             if code == RD_KAFKA_RESP_ERR_NO_ERROR { return rd_kafka_metadata_destroy(metadata) }
             // Who is refused is refused again: no use in waiting.
             if let refusal = control.report.refusal { throw refusal }
+            let heard = control.report.messages.last.map { " (\($0))" } ?? ""
+            if !announced {
+                announced = true
+                configuration.announce(
+                    "\(configuration.bootstrap) does not answer yet\(heard); trying for \(Int(configuration.patience)) s"
+                )
+            }
             guard Date() < deadline else {
-                let heard = control.report.messages.last.map { " (\($0))" } ?? ""
                 throw KafkaErrors.error(
                     code, "reaching \(configuration)", detail: String(cString: rd_kafka_err2str(code)) + heard)
             }

@@ -40,6 +40,7 @@ package enum LogChoice {
             )
         }
         var kafka = KafkaConfiguration(bootstrap: bootstrap)
+        kafka.announce = configuration.announce
         let settings = configuration.kafkaSettings ?? known?["settings"]?.string
         if let settings { try kafka.read(file: settings) }
         try FileManager.default.createDirectory(

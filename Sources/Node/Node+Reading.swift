@@ -16,7 +16,7 @@ extension Node: NodeReading {
     package func status() throws -> JSON {
         let fold = fold.status
         let folded: JSON = .object([
-            "streamTime": .string(fold.now.description), "folded": .int(fold.folded), "emitted": .int(fold.emitted),
+            "streamTime": Node.moment(fold.now), "folded": .int(fold.folded), "emitted": .int(fold.emitted),
             "late": .int(fold.late), "failures": .int(fold.failures), "checkpoints": .int(fold.checkpoints),
             "drained": .bool(fold.drained),
         ])
@@ -60,6 +60,9 @@ extension Node: NodeReading {
         ]
     }
 
+    /// Stream time; null before the first event.
+    private static func moment(_ time: Instant) -> JSON { time == .distantPast ? .null : .string(time.description) }
+
     /// Records that stand in a topic, over all its partitions.
     func records(of topic: TopicDefinition) throws -> Int64 {
         try (0..<topic.partitions).reduce(0) { try $0 + Int64(log.offsets(TopicPartition(topic.name, $1)).count) }
@@ -89,7 +92,7 @@ extension Node: NodeReading {
                 members[name] = value.isNaN ? .null : .double(value)
             }
             return .object([
-                "view": .string(view), "key": .string(key), "asOf": .string(runner.now.description),
+                "view": .string(view), "key": .string(key), "asOf": Node.moment(runner.now),
                 "features": .object(members),
             ])
         }
@@ -123,7 +126,7 @@ extension Node: NodeReading {
         report["events"] = last?["events"] ?? .int(Int64(log.eventCount))
         report["seconds"] = last?["seconds"] ?? .null
         report["peakMemoryBytes"] = last?["peakMemoryBytes"] ?? .int(Int64(headrace_peak_memory()))
-        report["asOf"] = .string(fold.status.now.description)
+        report["asOf"] = Node.moment(fold.status.now)
         return .object(report)
     }
 

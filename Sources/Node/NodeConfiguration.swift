@@ -25,6 +25,8 @@ package struct NodeConfiguration: Sendable {
     package var kafka: String?
     package var kafkaSettings: String?
 
+    /// Told what people should know while the node opens.
+    package var announce: @Sendable (String) -> Void = { _ in }
     /// Folder of the keys under which personal fields are sealed; nil takes the one that the data directory remembers, or
     /// `keys` in it.
     package var keys: String?

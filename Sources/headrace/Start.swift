@@ -37,6 +37,7 @@ struct Start: AsyncParsableCommand {
             settings.kafka = kafka
             settings.kafkaSettings = kafkaConfig
             settings.keys = keys
+            settings.announce = { FileHandle.standardError.write(Data(($0 + "\n").utf8)) }
             let begun = Date()
             let node = try Node(settings)
             announce(node)
@@ -126,6 +127,8 @@ struct Start: AsyncParsableCommand {
         if let report {
             let answer = try node.report(report)
             common.json ? Terminal.print(answer) : Terminal.report(answer)
+            // A file or a pipe gets it now, not when the node ends.
+            fflush(nil)
         }
     }
 }
