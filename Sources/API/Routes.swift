@@ -88,21 +88,35 @@ package struct Routes: Sendable {
     /// Answers where each event stands, or why it does not; 200 when all were taken, 207 when some were, otherwise the
     /// status of the first refusal.
     private func publish(_ request: WebRequest) async throws -> WebResponse {
-        let (answer, status) = try await offer(try CloudEventsFormat.read(request, now: clock()), principal: "http")
+        let (answer, status) = try await offer(
+            try CloudEventsFormat.read(request, now: clock()), principal: "http",
+            durability: try durability(request.query["durability"]))
         return .json(answer, status: status)
     }
 
-    /// A batch of structured CloudEvents, as `POST /v1/events` takes it.
-    package func publishBatch(_ batch: JSON, topic: String) async throws -> JSON {
-        try await offer(try CloudEventsFormat.batch(batch, topic, clock()), principal: "cli").answer
+    /// What an answer shall promise: synced, or relaxed where somebody asks for it by name.
+    private func durability(_ text: String?) throws -> Durability {
+        switch text {
+        case nil, "", Durability.synced.rawValue: return .synced
+        case Durability.relaxed.rawValue: return .relaxed
+        case let other?: throw APIError("bad-durability", "'durability' is synced or relaxed, not '\(other)'")
+        }
     }
 
-    private func offer(_ incoming: [CloudEventsFormat.Incoming], principal: String) async throws -> (
-        answer: JSON, status: Int
-    ) {
+    /// A batch of structured CloudEvents, as `POST /v1/events` takes it.
+    package func publishBatch(_ batch: JSON, topic: String, durability text: String? = nil) async throws -> JSON {
+        try await offer(
+            try CloudEventsFormat.batch(batch, topic, clock()), principal: "cli", durability: try durability(text)
+        ).answer
+    }
+
+    private func offer(
+        _ incoming: [CloudEventsFormat.Incoming], principal: String, durability: Durability
+    ) async throws -> (answer: JSON, status: Int) {
         var offered: [(topic: String, event: NewEvent)] = []
         for item in incoming { if case .success(let event) = item.event { offered.append((item.topic, event)) } }
-        var verdicts = try await gateway.publish(offered, principal: principal).makeIterator()
+        var verdicts = try await gateway.publish(offered, principal: principal, durability: durability)
+            .makeIterator()
         var answers: [JSON] = []
         var taken = 0
         var firstRefusal: (any DescribedError)?
@@ -113,14 +127,14 @@ package struct Routes: Sendable {
                 answers.append(refusal(error, item.id))
             case .success(let event):
                 switch verdicts.next() {
-                case .accepted(let receipt)?:
+                case .accepted(let receipt, let durability)?:
                     taken += 1
                     answers.append(
                         .object([
                             "id": .string(event.id), "status": receipt.duplicate ? "duplicate" : "accepted",
                             "position": .string(receipt.position.description),
                             "sequence": receipt.position.sequence.map { .int(Int64($0)) } ?? .null,
-                            "durability": .string(log.durability.rawValue),
+                            "durability": .string(durability.rawValue),
                         ]))
                 case .refused(let error)?:
                     firstRefusal = firstRefusal ?? error

@@ -11,7 +11,8 @@ package typealias GatewayError = Failure<GatewayModule>
 
 /// What became of one event that was offered.
 package enum GatewayVerdict: Sendable {
-    case accepted(EventReceipt)
+    /// Where it stands, and what that promises.
+    case accepted(EventReceipt, Durability)
     case refused(GatewayError)
 }
 
@@ -164,7 +165,7 @@ package final class Gateway: Sendable {
 
     /// Checks and appends. Verdicts come in the order of the events; the rest of a batch goes on without what is refused.
     package func publish(
-        _ events: [(topic: String, event: NewEvent)], principal: String
+        _ events: [(topic: String, event: NewEvent)], principal: String, durability: Durability = .synced
     ) async throws -> [GatewayVerdict] {
         let checker = checker()
         var refusals: [Int: GatewayError] = [:]
@@ -185,18 +186,19 @@ package final class Gateway: Sendable {
         let progress = progress(with: intake.accepted(count))
         for (topic, partition, event) in progress { intake.add(topic, partition, event) }
         defer { if !progress.isEmpty { arrived() } }
-        var receipts: [EventReceipt] = []
+        var receipt: AppendReceipt?
         if intake.count > 0 {
-            let append = LogAppend(principal: principal, events: try intake.sealed(), refusable: true)
-            receipts = try await log.appendAndWait(append).events
+            let append = LogAppend(
+                principal: principal, events: try intake.sealed(), refusable: true, durability: durability)
+            receipt = try await log.appendAndWait(append)
         }
         var verdicts: [GatewayVerdict] = []
         var next = 0
         for index in events.indices {
             if let refusal = refusals[index] {
                 verdicts.append(.refused(refusal))
-            } else {
-                verdicts.append(.accepted(receipts[next]))
+            } else if let receipt {
+                verdicts.append(.accepted(receipt.events[next], receipt.durability))
                 next += 1
             }
         }

@@ -122,6 +122,8 @@ struct Publish: AsyncParsableCommand {
     @Option(name: .long, help: "The partition key.") var key: String?
     @Option(name: .long, help: "The event time (RFC 3339); now when absent.") var time: String?
     @Option(name: .long, help: "A file with structured CloudEvents; - is standard input.") var file: String?
+    @Option(name: .long, help: "synced, or relaxed: answered before the events are on the disk.") var durability:
+        String?
 
     func run() async throws {
         try await reporting {
@@ -154,11 +156,14 @@ struct Publish: AsyncParsableCommand {
             let connection = try common.connection()
             defer { connection.close() }
             let answer = try await connection.ask(
-                "POST", "/v1/events?topic=\(Connection.escape(topic))", body: body.canonical,
+                "POST",
+                "/v1/events?topic=\(Connection.escape(topic))"
+                    + (durability.map { "&durability=" + Connection.escape($0) } ?? ""),
+                body: body.canonical,
                 contentType: "application/cloudevents-batch+json"
             ) { node in
                 try await Routes(node: node, log: node.log, gateway: node.gateway, clock: { Instant.wallClock() })
-                    .publishBatch(body, topic: topic)
+                    .publishBatch(body, topic: topic, durability: durability)
             }
             if common.json {
                 Terminal.print(answer)

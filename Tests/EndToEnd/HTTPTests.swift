@@ -108,6 +108,15 @@ import Testing
                 try await Task.sleep(for: .milliseconds(50))
             }
             #expect(late == 1)
+            // Relaxed where asked for by name, and said so.
+            for (asked, said, status) in [("relaxed", "relaxed", 200), ("synced", "synced", 200), ("soon", nil, 400)] {
+                let answer = try await post(
+                    "flights.departed&durability=\(asked)",
+                    Self.departed("durable-\(asked)", "9", "2013-06-01T12:20:00Z"))
+                #expect(
+                    answer.status == status && answer.json["events"]?.array?.first?["durability"]?.string == said,
+                    "\(asked): \(answer.text)")
+            }
             let replay = try await http("POST", address + "/v1/replay", body: [])
             #expect(replay.json["verdict"] == "EXACT", "\(replay.text)")
             let metrics = try await http("GET", address + "/metrics").text
