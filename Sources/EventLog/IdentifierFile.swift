@@ -33,7 +33,7 @@ package final class IdentifierFile: Sendable {
     let newestRecorded: Int64
     let count: Int
     private let partitions: [TopicPartition]
-    private let buckets: Int
+    let buckets: Int
     private let start: Int
     private let bytes: MappedBytes
     private let suspect = Mutex(false)
@@ -124,6 +124,31 @@ package final class IdentifierFile: Sendable {
                 let place = IdentifierTable.unpack(word(2))
                 guard Int(place.0) < partitions.count else { return nil }
                 result.append(((word(0), word(1)), partitions[Int(place.0)], place.1))
+            }
+        }
+        return result
+    }
+
+    /// Hashes of some of its buckets' ids; nil when one of these buckets is damaged.
+    func hashes(in range: Range<Int>) -> [(UInt64, UInt64)]? {
+        var result: [(UInt64, UInt64)] = []
+        result.reserveCapacity(range.count * IdentifierFile.fill)
+        for bucket in range.clamped(to: 0..<buckets) {
+            let at = start + bucket * IdentifierFile.bucketSize
+            let raw = UnsafeRawBufferPointer(rebasing: bytes.bytes[at..<at + IdentifierFile.bucketSize])
+            guard
+                headrace_crc32c(0, raw.baseAddress, 252)
+                    == UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: 252, as: UInt32.self)),
+                Int(raw[248]) <= IdentifierFile.bucketEntries
+            else {
+                suspect.withLock { $0 = true }
+                return nil
+            }
+            for entry in 0..<Int(raw[248]) {
+                func word(_ index: Int) -> UInt64 {
+                    UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: entry * 24 + index * 8, as: UInt64.self))
+                }
+                result.append((word(0), word(1)))
             }
         }
         return result

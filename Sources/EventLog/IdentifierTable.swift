@@ -76,6 +76,9 @@ struct IdentifierHistory: Sendable {
     private(set) var older: [(table: IdentifierTable, through: Int)] = []
     /// Oldest first.
     private(set) var files: [IdentifierFile] = []
+    /// Files whose ids the filter does not have yet.
+    private(set) var unfiltered: [IdentifierFile] = []
+    private var filter = IdentifierFilter()
 
     enum Answer {
         case absent
@@ -89,7 +92,7 @@ struct IdentifierHistory: Sendable {
         for generation in older.reversed() {
             if let known = generation.table.find(hash) { return .memory(partition: known.0, offset: known.1) }
         }
-        for file in files.reversed() {
+        for file in (filter.mayHold(hash) ? files : unfiltered).reversed() {
             switch file.find(hash) {
             case .absent: continue
             case .found(let partition, let offset): return .file(partition, offset, recorded: file.newestRecorded)
@@ -108,9 +111,7 @@ struct IdentifierHistory: Sendable {
     ///   - written: ticket of the first append that is not in this segment or an older one.
     ///   - next: ticket that the next append gets.
     mutating func adopt(_ file: IdentifierFile, written: Int, next: Int) {
-        files.removeAll { $0.firstSequence == file.firstSequence }
-        files.append(file)
-        files.sort { $0.firstSequence < $1.firstSequence }
+        place(file)
         older.removeAll { $0.through <= written }
         guard active.count > 0 else { return }
         older.append((active, next))
@@ -119,17 +120,32 @@ struct IdentifierHistory: Sendable {
 
     /// Takes a file in that was there before, or was built again.
     mutating func place(_ file: IdentifierFile) {
-        files.removeAll { $0.firstSequence == file.firstSequence }
-        files.append(file)
-        files.sort { $0.firstSequence < $1.firstSequence }
+        for list in [\IdentifierHistory.files, \IdentifierHistory.unfiltered] {
+            self[keyPath: list].removeAll { $0.firstSequence == file.firstSequence }
+            self[keyPath: list].append(file)
+            self[keyPath: list].sort { $0.firstSequence < $1.firstSequence }
+        }
     }
 
-    mutating func remove(_ file: IdentifierFile) { files.removeAll { $0 === file } }
+    mutating func remove(_ file: IdentifierFile) {
+        files.removeAll { $0 === file }
+        unfiltered.removeAll { $0 === file }
+    }
+
+    /// Takes some ids of a file into the filter. False when there is no room for them.
+    mutating func filter(_ hashes: [(UInt64, UInt64)]) -> Bool {
+        for hash in hashes where !filter.insert(hash) { return false }
+        return true
+    }
+
+    /// All of a file's ids have been taken.
+    mutating func isFiltered(_ file: IdentifierFile) { unfiltered.removeAll { $0 === file } }
 
     /// Lets the oldest files go as long as no topic's horizon reaches them.
     mutating func forget(recordedBefore time: Int64) -> [IdentifierFile] {
         let gone = Array(files.prefix { $0.newestRecorded < time })
         files.removeFirst(gone.count)
+        unfiltered.removeAll { file in gone.contains { $0 === file } }
         return gone
     }
 }

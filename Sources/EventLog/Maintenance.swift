@@ -33,6 +33,8 @@ struct SealedSegment: Sendable {
 extension EmbeddedLog {
     func maintenanceLoop() {
         headrace_yield_to_others()
+        // Ids of earlier runs have no filter yet.
+        wakeMaintenance()
         while true {
             let isClosing = maintenance.wait(seconds: options.maintenanceInterval) { state -> Bool? in
                 if state.closing { return true }
@@ -68,6 +70,7 @@ extension EmbeddedLog {
             attempt { () throws(EventLogError) in try prepareSpare() }
             attempt { () throws(EventLogError) in try rollOldSegment() }
             attempt { () throws(EventLogError) in try indexSealed() }
+            filterIdentifiers()
             if let stopped = maintenance.withLock({ $0.stopped }) {
                 // Nothing that would need a new manifest is begun.
                 failure = failure ?? stopped
@@ -82,6 +85,7 @@ extension EmbeddedLog {
                     try rewrite(sealed)
                     // Others may have been sealed meanwhile; their ids leave the memory first.
                     try indexSealed()
+                    filterIdentifiers()
                 }
             }
             attempt { () throws(EventLogError) in try retain() }
@@ -136,6 +140,26 @@ extension EmbeddedLog {
             throw error
         }
         maintenance.withLock { $0.spare = file }
+    }
+
+    /// Buckets of ids taken into the filter at once: appends wait for no longer than that.
+    private static let filterBuckets = 512
+
+    /// Takes files of ids into the filter that spares looking through them.
+    private func filterIdentifiers() {
+        for file in sequencer.withLock({ $0.identifiers.unfiltered }) {
+            var bucket = 0
+            while bucket < file.buckets {
+                if isClosing { return }
+                let next = min(bucket + EmbeddedLog.filterBuckets, file.buckets)
+                // A damaged one is built again by this pass, and taken in by the next.
+                guard let hashes = file.hashes(in: bucket..<next),
+                    sequencer.withLock({ $0.identifiers.filter(hashes) })
+                else { break }
+                bucket = next
+            }
+            if bucket == file.buckets { sequencer.withLock { $0.identifiers.isFiltered(file) } }
+        }
     }
 
     // MARK: Derived files of sealed segments
