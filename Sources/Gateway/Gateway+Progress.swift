@@ -13,9 +13,12 @@ struct GatewayFeed {
     /// An instant is open: its progress has not been closed.
     var open = false
     var lastPublish = Instant.distantPast
-    /// Counts the appends and the closed instants, so that late events of several partitions have an order that a replay
-    /// finds again (decision 12).
+    /// Counts the closed instants, and appends with late events, so that late events of several partitions have an order
+    /// that a replay finds again (decision 12).
     var round: Int64 = 0
+    var lastRound = Instant.distantPast
+    /// What was last promised to be complete.
+    var promised = Instant.distantPast
     /// Appends on their way: an instant is not closed before they have arrived.
     var underWay = 0
 }
@@ -23,6 +26,8 @@ struct GatewayFeed {
 extension Gateway {
     /// How long after the last event an instant is closed, in milliseconds.
     package static let closeAfter: Int64 = 50
+    /// How far apart rounds for late events are, in milliseconds: each costs an event in every partition that is fed.
+    private static let roundEvery: Int64 = 10
 
     /// Names the partitions a fold reads.
     package func feed(inputs: [TopicPartition], claimed: Set<String>) {
@@ -52,14 +57,20 @@ extension Gateway {
     )] {
         feeds.withLock { feed in
             let topics = Set(feed.inputs.map(\.topic))
-            guard let newest = events.filter({ topics.contains($0.topic) }).map(\.event.time).max() else { return [] }
+            let times = events.filter { topics.contains($0.topic) }.map(\.event.time)
             let fed = feed.inputs.filter { !feed.claimed.contains($0.topic) }
-            guard !fed.isEmpty else { return [] }
-            feed.round += 1
+            guard let newest = times.max(), let oldest = times.min(), !fed.isEmpty else { return [] }
+            // Without a new round, late ones would be folded only when time goes on or the instant is closed.
+            let now = clock()
+            if oldest <= feed.promised, now - feed.lastRound >= Self.roundEvery {
+                feed.round += 1
+                feed.lastRound = now
+            }
             feed.newest = max(feed.newest, newest)
             feed.open = true
             feed.underWay += 1
             let (through, round) = (feed.newest + -1, feed.round)
+            feed.promised = max(feed.promised, through)
             return fed.map { ($0.topic, $0.partition, Self.progress($0, through, "active", round)) }
         }
     }
@@ -78,6 +89,7 @@ extension Gateway {
             guard feed.open, feed.underWay == 0, clock() - feed.lastPublish >= Self.closeAfter else { return [] }
             feed.open = false
             feed.round += 1
+            feed.promised = max(feed.promised, feed.newest)
             return Self.closing(feed)
         }
         guard !events.isEmpty else { return }
@@ -125,6 +137,7 @@ extension Gateway {
         let resumed = feed
         feeds.withLock {
             $0.newest = resumed.newest
+            $0.promised = resumed.newest
             $0.round = resumed.round
         }
         guard open else { return }
