@@ -145,6 +145,11 @@ package struct BatchAppend: Sendable {
         }
     }
 
+    /// Records that were only collected; nil where they came encoded.
+    package var collected: RecordBatchBuilder? {
+        if case .collected(let builder) = records { builder } else { nil }
+    }
+
     /// As its reader will see it.
     package func decoded() throws(RecordFormatError) -> RecordBatch {
         switch records {

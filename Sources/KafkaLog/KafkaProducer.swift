@@ -8,9 +8,9 @@ import RecordFormat
 final class KafkaProducer: Sendable {
     /// Records under way in one client.
     static let limit = 500_000
-    /// Bytes of records under way: enough for the five requests that may be on their way and the next ones. librdkafka
+    /// Bytes of records under way: enough for four requests of librdkafka's size on their way. librdkafka
     /// makes a request's buffer as large as everything that waits, so more of it costs more for every request.
-    static let bytesLimit = 6 << 20
+    static let bytesLimit = 4 << 20
 
     /// What every producer of ours relies on. librdkafka's own defaults would lose, double or scatter events: idempotence
     /// is off, the partitioner is CRC32 and not Java's murmur2.
@@ -65,15 +65,17 @@ final class KafkaProducer: Sendable {
             }
         }
         do {
-            let batch = try append.decoded()
             var handed = 0
-            let code = batch.payload.withUnsafeBytes { raw in
-                handOver(batch, raw, topic, Int32(partition.partition), delivery.slot(0), &handed)
-            }
+            let (number, slot) = (Int32(partition.partition), delivery.slot(0))
+            let code =
+                if let builder = append.collected, !builder.hasHeaders {
+                    handOver(builder, topic, number, slot, &handed)
+                } else {
+                    handOver(try append.decoded(), topic, number, slot, &handed)
+                }
             client.help()
             if code != RD_KAFKA_RESP_ERR_NO_ERROR {
-                delivery.fail(
-                    KafkaErrors.error(code, "appending to \(partition)"), records: batch.records.count - handed)
+                delivery.fail(KafkaErrors.error(code, "appending to \(partition)"), records: count - handed)
             }
         } catch {
             delivery.fail(
@@ -93,32 +95,68 @@ final class KafkaProducer: Sendable {
     /// Hands records over one by one until one is refused.
     /// - Parameter handed: how many were taken.
     private func handOver(
-        _ batch: RecordBatch, _ raw: UnsafeRawBufferPointer, _ topic: OpaquePointer, _ partition: Int32,
-        _ slot: UnsafeMutableRawPointer?, _ handed: inout Int
+        _ builder: RecordBatchBuilder, _ topic: OpaquePointer, _ partition: Int32, _ slot: UnsafeMutableRawPointer?,
+        _ handed: inout Int
     ) -> rd_kafka_resp_err_t {
-        func part(_ start: Int32) -> UnsafeRawPointer? { start < 0 ? nil : raw.baseAddress.map { $0 + Int(start) } }
-        let pointer = client.pointer
-        return batch.records.withUnsafeBufferPointer { records in
-            while handed < records.count {
-                let view = records[handed]
-                var headers: OpaquePointer?
-                if view.headersCount > 0 || view.timestamp < KafkaRecord.early {
-                    headers = KafkaProducer.headers(batch, handed, view)
-                }
-                let code = headrace_rd_produce(
-                    pointer, topic, partition, max(view.timestamp, KafkaRecord.early), part(view.keyStart),
-                    Int(view.keyCount), part(view.valueStart), Int(view.valueCount), headers, slot)
-                if code == RD_KAFKA_RESP_ERR_NO_ERROR {
-                    handed += 1
-                    continue
-                }
-                if let headers { rd_kafka_headers_destroy(headers) }
-                guard code == RD_KAFKA_RESP_ERR__QUEUE_FULL else { return code }
-                // Permits bound the records; this is the client's own limit in bytes.
-                client.help(wait: 1)
+        var code = RD_KAFKA_RESP_ERR_NO_ERROR
+        _ = builder.forEachPlainRecord { key, value, time in
+            let headers = KafkaProducer.headers(early: time)
+            code = handOver(topic, partition, max(time, KafkaRecord.early), key, value, headers, slot)
+            guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { return false }
+            handed += 1
+            return true
+        }
+        return code
+    }
+
+    private func handOver(
+        _ batch: RecordBatch, _ topic: OpaquePointer, _ partition: Int32, _ slot: UnsafeMutableRawPointer?,
+        _ handed: inout Int
+    ) -> rd_kafka_resp_err_t {
+        batch.payload.withUnsafeBytes { raw in
+            func part(_ start: Int32, _ count: Int32) -> UnsafeRawBufferPointer? {
+                start < 0 ? nil : UnsafeRawBufferPointer(rebasing: raw[Int(start)..<Int(start + count)])
+            }
+            while handed < batch.records.count {
+                let view = batch.records[handed]
+                let headers =
+                    view.headersCount > 0
+                    ? KafkaProducer.headers(batch, handed, view) : KafkaProducer.headers(early: view.timestamp)
+                let code = handOver(
+                    topic, partition, max(view.timestamp, KafkaRecord.early), part(view.keyStart, view.keyCount),
+                    part(view.valueStart, view.valueCount), headers, slot)
+                guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { return code }
+                handed += 1
             }
             return RD_KAFKA_RESP_ERR_NO_ERROR
         }
+    }
+
+    /// Hands one record over, waiting while the client has no room.
+    @inline(__always)
+    private func handOver(
+        _ topic: OpaquePointer, _ partition: Int32, _ time: Int64, _ key: UnsafeRawBufferPointer?,
+        _ value: UnsafeRawBufferPointer?, _ headers: OpaquePointer?, _ slot: UnsafeMutableRawPointer?
+    ) -> rd_kafka_resp_err_t {
+        while true {
+            let code = headrace_rd_produce(
+                client.pointer, topic, partition, time, key?.baseAddress, key?.count ?? 0, value?.baseAddress,
+                value?.count ?? 0, headers, slot)
+            guard code == RD_KAFKA_RESP_ERR__QUEUE_FULL else {
+                if code != RD_KAFKA_RESP_ERR_NO_ERROR, let headers { rd_kafka_headers_destroy(headers) }
+                return code
+            }
+            // Permits bound the records; this is the client's own limit in bytes.
+            client.help(wait: 1)
+        }
+    }
+
+    @inline(__always)
+    private static func headers(early time: Int64) -> OpaquePointer? {
+        guard time < KafkaRecord.early else { return nil }
+        let headers = rd_kafka_headers_new(1)
+        KafkaRecord.add(early: time, to: headers)
+        return headers
     }
 
     private static func headers(_ batch: RecordBatch, _ index: Int, _ view: RecordView) -> OpaquePointer? {

@@ -73,6 +73,7 @@ package struct RecordBatchBuilder: Sendable {
     package private(set) var baseTimestamp: Int64 = 0
     package private(set) var maxTimestamp: Int64 = .min
     private var hasKeylessRecord = false
+    package private(set) var hasHeaders = false
     private let baseOffset: Int64
     private let deleteHorizon: Int64?
 
@@ -98,7 +99,7 @@ package struct RecordBatchBuilder: Sendable {
 
     /// Bytes of the records before compression.
     package var size: Int { records.count }
-    var bytes: [UInt8] { records.bytes }
+    package var bytes: [UInt8] { records.bytes }
 
     /// Takes a record's time in and gives its distance from the batch's.
     @inline(__always)
@@ -133,6 +134,7 @@ package struct RecordBatchBuilder: Sendable {
     /// A stored record again, under its own offset and time: key, value and headers are taken as they stand.
     package mutating func append(_ batch: RecordBatch, _ index: Int) {
         let view = batch.records[index]
+        if view.headersCount > 0 { hasHeaders = true }
         let timeDelta = note(view.timestamp)
         let offsetDelta = view.offset - baseOffset
         let body = Int(view.end - view.bodyStart)
@@ -148,6 +150,7 @@ package struct RecordBatchBuilder: Sendable {
     }
 
     package mutating func append(_ event: NewEvent) {
+        hasHeaders = true
         let timeDelta = note(event.time.milliseconds)
 
         // The record's own length comes first, so the variable part is measured before it is written.
@@ -203,6 +206,46 @@ package struct RecordBatchBuilder: Sendable {
         records.append(name)
         records.append(varint: Int64(value.utf8.count))
         records.bytes.append(contentsOf: value.utf8)
+    }
+
+    /// Visits what was appended without headers, in order, until `body` says false: key, value and time as they were given.
+    /// For records that somebody else will encode; nil where some have headers.
+    @inlinable
+    package func forEachPlainRecord(
+        _ body: (UnsafeRawBufferPointer?, UnsafeRawBufferPointer?, Int64) -> Bool
+    ) -> Void? {
+        guard !hasHeaders else { return nil }
+        return bytes.withUnsafeBytes { raw in
+            var at = 0
+            // The bytes are this builder's own, so nothing in them needs to be doubted.
+            func varint() -> Int64 {
+                var (result, shift): (UInt64, UInt64) = (0, 0)
+                while true {
+                    let byte = raw[at]
+                    at += 1
+                    result |= UInt64(byte & 0x7F) << shift
+                    if byte & 0x80 == 0 { return Int64(bitPattern: result >> 1) ^ -Int64(bitPattern: result & 1) }
+                    shift += 7
+                }
+            }
+            func part() -> UnsafeRawBufferPointer? {
+                let count = Int(varint())
+                guard count >= 0 else { return nil }
+                defer { at += count }
+                return UnsafeRawBufferPointer(rebasing: raw[at..<at + count])
+            }
+            for _ in 0..<count {
+                let length = Int(varint())
+                let end = at + length
+                at += 1
+                let time = baseTimestamp &+ varint()
+                _ = varint()
+                let key = part()
+                let value = part()
+                guard body(key, value, time) else { return }
+                at = end
+            }
+        }
     }
 
     /// SHA-256 of the records so far, before compression.
