@@ -88,7 +88,8 @@ let package = Package(
             [
                 "Base", "CPlatform", "RecordFormat", "EventLog", "Catalog", "Gateway", "Streams", "Learning",
                 "Features", "Datasets",
-                "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", "KafkaLog", "Privacy", grdb,
+                "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", "KafkaLog", "Privacy",
+                grdb,
             ]),
         .executableTarget(
             name: "headrace",
