@@ -14,7 +14,8 @@ package struct PersonalFields: Sendable {
         /// `data`, `data.email`, `data.address.street`; nil for anything else.
         package init?(_ text: String) {
             let parts = text.split(separator: ".", omittingEmptySubsequences: false)
-            guard parts.first == CELProgram.documentName[...], parts.allSatisfy({ !$0.isEmpty }),
+            guard parts.first == CELProgram.documentName[...],
+                parts.allSatisfy({ !$0.isEmpty && !$0.contains { "[]*'\" ".contains($0) } }),
                 parts.count <= Limits.jsonDepth
             else { return nil }
             keys = parts.dropFirst().map { JSONKey(String($0)) }

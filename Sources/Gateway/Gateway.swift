@@ -56,6 +56,7 @@ package final class Gateway: Sendable {
 
     package func topic(_ name: String) -> TopicDefinition? { topics.withLock { $0[name] } }
     package var allTopics: [TopicDefinition] { topics.withLock { $0.values.sorted { $0.name < $1.name } } }
+    var hasPersonalTopics: Bool { topics.withLock { $0.values.contains { $0.personal != nil } } }
     package func isReserved(_ name: String) -> Bool { reserved.withLock { $0.contains(name) } }
 
     /// A checker with its own working memory, for one thread.
@@ -109,6 +110,12 @@ package final class Gateway: Sendable {
                 return GatewayError(
                     "bad-id",
                     "an event needs a printable id of 1 to \(Limits.nameLength) bytes, not '\(event.id.prefix(40))'")
+            }
+            if topic.compacted, event.key == nil {
+                return GatewayError(
+                    "key-required",
+                    "the topic '\(name)' keeps the newest event of each key, so the event '\(event.id)' needs a partitionkey"
+                )
             }
             if !history, event.time - gateway.clock() > Limits.futureSkew {
                 return GatewayError(

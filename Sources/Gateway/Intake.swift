@@ -28,6 +28,11 @@ package struct Intake {
         return fields
     }
 
+    /// Whether what a topic refuses is sealed. A topic that nobody declared may be a personal one, misspelt.
+    private mutating func isSealed(_ topic: String) -> Bool {
+        personal(topic) != nil || (gateway.topic(topic) == nil && gateway.hasPersonalTopics)
+    }
+
     /// An event of the platform's own.
     package mutating func add(_ topic: String, _ partition: Int?, _ event: NewEvent) {
         entries.append((topic, partition, event))
@@ -58,11 +63,11 @@ package struct Intake {
             text == nil ? "rawHex" : "raw": .string(text ?? raw.hex), "truncated": .bool(raw.count < whole.count),
         ])
         let named = whole + [UInt8](topic.utf8) + [0] + [UInt8](event.id.utf8)
-        let personal = personal(topic)
         // A plain digest of few bytes could be guessed from, and would outlive the key.
-        let digest = personal == nil ? Digest.of(named) : gateway.keys.fingerprint(named)
-        let subject = personal.flatMap { fields in
-            (try? document.parse(whole)) == nil ? nil : gateway.subject(of: event, fields, document)
+        let digest = isSealed(topic) ? gateway.keys.fingerprint(named) : Digest.of(named)
+        let subject = personal(topic).flatMap { fields in
+            let isRead = (try? document.parse(whole)) != nil
+            return isRead || fields.subject == nil ? gateway.subject(of: event, fields, document) : nil
         }
         let letter = NewEvent(
             id: "dead:\(digest.hex.prefix(32))", source: "headrace:/gateway", type: "event.refused",
@@ -73,7 +78,7 @@ package struct Intake {
     /// A dead letter that a connector wrote itself, of what was to become an event of that topic.
     package mutating func deadLetter(_ letter: NewEvent, of topic: String, subject: String? = nil) {
         entries.append((Gateway.deadLetterTopic, 0, letter))
-        guard personal(topic) != nil else { return }
+        guard isSealed(topic) else { return }
         seals.append((entries.count - 1, subject ?? Gateway.subject(ofTopic: topic), Self.deadLetterFields))
     }
 

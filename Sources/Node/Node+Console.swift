@@ -61,7 +61,9 @@ extension Node {
             let partition = TopicPartition(topic, 0)
             let end = try log.offsets(partition).upperBound
             try log.forEachEvent(partition, from: max(0, end - 5)) { event in
-                let data = event.data.map { String(decoding: $0.prefix(160), as: UTF8.self) } ?? ""
+                let data =
+                    try gateway.opened(event, topic: topic).map { String(decoding: $0.prefix(160), as: UTF8.self) }
+                    ?? ""
                 events.append(
                     (
                         event.time,

@@ -123,8 +123,8 @@ package final class Node: Sendable {
         _ = try WorkspaceTopology(
             try CompiledWorkspace(merged.values.sorted { $0.key < $1.key }, platformTopics: platform))
         let changes = definitions.map { ($0.key, current.change($0)) }
-        let begun = try log.offsets(TopicPartition("questions.asked", 0)).upperBound > 0
-        // A replay folds from the beginning, so whatever a stage reads must have been in force there. Topics alone fold nothing.
+        // A replay folds from the beginning, so whatever a stage reads must have been in force there. New topics fold nothing.
+        let begun = try hasBegun(current)
         for (definition, change) in zip(definitions, changes.map(\.1))
         where begun && (change == .change || (change == .create && definition.kind != TopicDefinition.kind)) {
             let known = current.entries[definition.key].map { "is in force since \($0.position)" } ?? "is new"
@@ -143,6 +143,26 @@ package final class Node: Sendable {
         try append(definitions, platform: false)
         try declareTopics()
         return changes
+    }
+
+    /// Whether any topic of the workspace holds an event; progress alone begins nothing.
+    private func hasBegun(_ registry: DefinitionRegistry) throws -> Bool {
+        for entry in registry.all(TopicDefinition.kind) where !entry.platform {
+            let topic = try TopicDefinition(entry.definition)
+            for partition in 0..<topic.partitions {
+                let place = TopicPartition(topic.name, partition)
+                guard log.partitions(of: topic.name) > partition else { continue }
+                // What was trimmed away was there once.
+                if try log.offsets(place).lowerBound > 0 { return true }
+                var found = false
+                try log.forEachEvent(place) { event in
+                    found = !event.isProgress
+                    return !found
+                }
+                if found { return true }
+            }
+        }
+        return false
     }
 
     // MARK: Running
@@ -326,6 +346,7 @@ package final class Node: Sendable {
             }
         }
         if let stopped = log.stopped { list.append("\(stopped)") }
+        if let failure = keys.failure { list.append("\(failure)") }
         return list
     }
 

@@ -108,6 +108,8 @@ struct KeySlot {
         return out.bytes
     }
 
+    static func identity(_ header: [UInt8]) -> String { Array(header[magic.count..<secretOffset]).hex }
+
     /// The secret of a header; nil when it is damaged.
     static func secret(_ header: [UInt8]) -> [UInt8]? {
         guard header.count == headerSize, Array(header[..<magic.count]) == magic else { return nil }

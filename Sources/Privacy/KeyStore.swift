@@ -65,6 +65,8 @@ package final class KeyStore: Sendable {
         var failure: PrivacyError?
     }
 
+    /// The store's own id: copies of it have the same.
+    package let identity: String
     private let keys: Monitor<Keys>
     private let volume: any LogVolume
     /// Keeps other processes away from the file.
@@ -85,6 +87,7 @@ package final class KeyStore: Sendable {
                 "rot", "the header of \(file.path) is damaged, so no key can be found; put its backup back",
                 fault: .world)
         }
+        identity = KeySlot.identity(header)
         var found = Keys(file: file, secret: SymmetricKey(data: secret), next: 0)
         try KeyStore.load(&found)
         keys = Monitor(found)
@@ -123,6 +126,14 @@ package final class KeyStore: Sendable {
             keys.erased += 1
         }
     }
+
+    /// Whether a volume holds a store at all.
+    package static func isThere(_ volume: any LogVolume) -> Bool {
+        (try? volume.list())?.contains(fileName) == true
+    }
+
+    /// Why no key is given out or destroyed any more, until the next start; nil while all is well.
+    package var failure: PrivacyError? { keys.withLock { $0.failure } }
 
     /// How many keys there are, how many were destroyed, and how many cannot be read any more.
     package var counts: (live: Int, erased: Int, damaged: Int) {
@@ -225,9 +236,18 @@ package final class KeyStore: Sendable {
 
     /// Overwrites a key where it stands; when this returns, it is gone from the disk. A key that this store never had is
     /// noted as erased all the same, so that an old copy of the store brings nothing back.
-    package func destroy(_ id: KeyID, at moment: Instant) throws {
+    /// - Parameter tag: the person's, where it is known: every key of theirs that was made up to that moment goes.
+    package func destroy(_ id: KeyID, tag: Base.Digest? = nil, at moment: Instant) throws {
         try keys.withLock { keys in
             if let failure = keys.failure { throw failure }
+            if let tag, let number = keys.slotOfTag[tag], case let other = try KeyStore.read(number, keys),
+                other.id != id, other.created <= moment
+            {
+                try KeyStore.write(KeySlot(erased: other.id, at: moment).encoded, at: number, in: &keys)
+                keys.slotOfTag[tag] = nil
+                keys.live -= 1
+                keys.erased += 1
+            }
             let gone = KeySlot(erased: id, at: moment)
             guard let number = keys.slotOfKey[id] else { return try KeyStore.append([gone], to: &keys) }
             let before = try? KeyStore.read(number, keys)

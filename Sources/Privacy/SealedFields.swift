@@ -151,12 +151,17 @@ package enum SealedFields {
                     go(element, keys, "\(pointer)/\(index)")
                     index += 1
                 }
-            } else if let next = document.member(node, key) {
-                go(next, keys.dropFirst(), step(pointer, key.text))
+            } else if document.kind(node) == .object {
+                if let next = document.member(node, key) { go(next, keys.dropFirst(), step(pointer, key.text)) }
+            } else if document.kind(node) != .null {
+                // A text where an object should be: nobody knows what it says, so it is taken for the field.
+                found.append((node, pointer))
             }
         }
         for field in fields { go(0, field.keys[...], "") }
-        return found
+        // Two fields whose ways are blocked at one place are one.
+        var seen: Set<Int> = []
+        return found.filter { seen.insert($0.node).inserted }
     }
 
     private static func walk(

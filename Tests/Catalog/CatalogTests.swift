@@ -75,6 +75,7 @@ import Testing
         ("kind: Topic\nname: t\nschema: {unevaluatedItems: false}", "'unevaluatedItems' is not supported"),
         ("kind: Topic\nname: t\npersonal: {subject: data.c}", "'fields' names 1 to 100"),
         ("kind: Topic\nname: t\npersonal: {fields: [email]}", "'email' is no field"),
+        ("kind: Topic\nname: t\npersonal: {fields: ['data.a[0]']}", "'data.a[0]' is no field"),
         ("kind: Topic\nname: t\npersonal: {fields: [data.a, data.a.b]}", "overlap"),
         ("kind: Topic\nname: t\npersonal: {subject: data.a, fields: [data]}", "which is personal itself"),
     ]) func mistakesAreNamed(text: String, expected: String) {

@@ -148,6 +148,31 @@ extension HeavyTests {
             try Data(feature.utf8).write(to: URL(filePath: workspace + "/w.yaml"))
             let refused = try run(headrace, ["apply", workspace, "--data", data])
             #expect(refused.status == 2 && refused.errors.contains("[personal-field]"), "\(refused.errors)")
+            // Once events are there, nobody takes the declaration back.
+            let bare = Self.workspace.replacingOccurrences(of: ", data.phones.number", with: "")
+            try Data(bare.utf8).write(to: URL(filePath: workspace + "/w.yaml"))
+            let narrowed = try run(headrace, ["apply", workspace, "--data", data])
+            #expect(narrowed.status == 2 && narrowed.errors.contains("[in-force]"), "\(narrowed.errors)")
+            // Her second key is erased in an older copy that never had her first or the third one made since.
+            let newer = scratch.path + "/newer-keys"
+            try FileManager.default.moveItem(atPath: keys, toPath: newer)
+            let missing = try run(headrace, ["tail", "customers", "--no-follow", "--data", data])
+            #expect(missing.status == 1 && missing.errors.contains("[keys-missing]"), "\(missing.errors)")
+            try FileManager.default.createDirectory(atPath: keys, withIntermediateDirectories: true)
+            try FileManager.default.copyItem(atPath: copy + "/subject.keys", toPath: keys + "/subject.keys")
+            let stray = try run(
+                headrace,
+                [
+                    "publish", "customers", "--id", "12", "--data", data, "--value",
+                    #"{"customer":"alice","email":"stray@example.org","spent":12,"at":"2023-11-14T23:00:00Z"}"#,
+                ])
+            #expect(stray.status == 0, "\(stray.errors)")
+            #expect(try run(headrace, ["erase", "alice", "--data", data]).status == 0)
+            try FileManager.default.removeItem(atPath: keys)
+            try FileManager.default.moveItem(atPath: newer, toPath: keys)
+            let last = try run(headrace, ["tail", "customers", "--no-follow", "--json", "--data", data]).output
+            #expect(last.contains("mail2@example.org"))
+            #expect(!last.contains("new@example.org") && !last.contains("stray@example.org"), "\(last)")
             // Keys elsewhere are not mixed with these.
             let other = try run(
                 headrace, ["start", "--data", data, "--port", "0", "--keys", copy, "--exit"])

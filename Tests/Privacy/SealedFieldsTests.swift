@@ -54,6 +54,11 @@ import Testing
         ),
         (["data"], #"[1,{"secret":"geheim"}]"#, ["geheim", "secret"]),
         (["data.a~b/c", "data.list"], #"{"a~b/c":"tilde","list":["one","two"],"x":null}"#, ["tilde", "one"]),
+        (
+            ["data.a.b", "data.a.c", "data.p.n"], #"{"a":"in the way","p":["one",{"n":"two"},{"m":3}],"q":{"n":4}}"#,
+            ["in the way", "one", "two"]
+        ),
+        (["data.a.b"], #""<xml>""#, ["xml"]),
         (["data.age", "data.gone"], #"{"age":4321234,"gone":null}"#, ["4321234"]),
     ])
     func sealedDataOpensInItsEventOnly(names: [String], text: String, secrets: [String]) throws {
