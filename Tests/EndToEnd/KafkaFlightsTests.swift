@@ -150,6 +150,8 @@ extension HeavyTests {
         private func outage(
             _ broker: KafkaBroker, _ address: String, _ publish: (String) async throws -> HTTPAnswer
         ) async throws {
+            // This broker saves about once a second, and what it forgets the node rightly calls a log that shrank.
+            try await Task.sleep(for: .seconds(3))
             broker.stop()
             try await eventually { try await http("GET", address + "/health/ready").status == 503 }
             let begun = Date()
@@ -159,7 +161,8 @@ extension HeavyTests {
             #expect(try await http("GET", address + "/metrics").text.contains("headrace_kafka_up 0"))
             try broker.start()
             try await eventually { try await http("GET", address + "/health/ready").status == 200 }
-            #expect(try await publish("two").status < 300)
+            let again = try await publish("two")
+            #expect(again.status < 300, "\(again.text)")
         }
 
         @Test func anotherClusterIsNotTakenForTheSame() throws {
