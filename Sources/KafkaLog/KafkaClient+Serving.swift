@@ -27,10 +27,17 @@ extension KafkaClient {
             guard serve(wait: wait) else { return }
             while serve(wait: 0) {}
         }
+        wakeAnswering()
     }
 
-    /// Has the client's own thread give an answer: nobody's code runs inside his call to append.
-    func answer(_ body: @escaping @Sendable () -> Void) { answers.update { $0.append(body) } }
+    /// Has the client's own thread give an answer: nobody's code runs inside his call to append. That thread looks for it
+    /// after `wakeAnswering`: one wake for each of the many batches that a single event reports would cost more than serving
+    /// them.
+    func answer(_ body: @escaping @Sendable () -> Void) { answers.withLock { $0.append(body) } }
+
+    func wakeAnswering() {
+        if answers.withLock({ !$0.isEmpty }) { answers.update { _ in } }
+    }
 
     func serveShared(until isClosing: () -> Bool) {
         var seen = helps.load(ordering: .relaxed)

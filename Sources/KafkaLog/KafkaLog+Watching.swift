@@ -20,7 +20,7 @@ extension KafkaLog {
                 try? log.lookAtStarts(log.allPartitions)
             }
             log.cursors.sweep()
-            _ = log.table.wait(seconds: watchInterval) { $0.closing ? true : nil }
+            _ = log.closed.wait(seconds: watchInterval) { $0 ? true : nil }
         }
     }
 

@@ -32,6 +32,8 @@ package final class KafkaLog: EventLog {
 
     package let configuration: KafkaConfiguration
     let table: Monitor<EndTable>
+    /// What the thread that asks the brokers waits for; on `table` every append would wake it.
+    let closed = Monitor(false)
     let layouts = Monitor<[String: TopicLayout]>([:])
     let drifts = Monitor<[String: [TopicDrift]]>([:])
     let hub = FollowerHub()
@@ -390,6 +392,7 @@ package final class KafkaLog: EventLog {
 
     package func close() {
         table.update { $0.closing = true }
+        closed.update { $0 = true }
         watcher.withLock {
             $0?.join()
             $0 = nil

@@ -73,7 +73,6 @@ final class KafkaProducer: Sendable {
                 } else {
                     handOver(try append.decoded(), topic, number, slot, &handed)
                 }
-            client.help()
             if code != RD_KAFKA_RESP_ERR_NO_ERROR {
                 delivery.fail(KafkaErrors.error(code, "appending to \(partition)"), records: count - handed)
             }
@@ -81,6 +80,7 @@ final class KafkaProducer: Sendable {
             delivery.fail(
                 EventLogError("bad-batch", "the batch for \(partition) cannot be read", cause: error), records: count)
         }
+        client.help()
     }
 
     /// Without a transaction, what failed may be there in part: sent again it would stand twice.
