@@ -38,7 +38,8 @@ final class CSVHistory {
     let kinds: [Kind]
     private let missing: [UInt8]
     private let source: String
-    private(set) var failedRows: [(table: String, row: Int, reason: String)] = []
+    /// Rows that an expression cannot read, by table and number.
+    private(set) var failedRows: [(table: Int, row: Int, reason: String)] = []
     private var writer = JSONWriter(capacity: 512)
 
     init(_ configuration: ConnectorConfiguration) throws {
@@ -157,13 +158,18 @@ final class CSVHistory {
                     // All kinds of a row or none: a row that is reported gives no event.
                     planned += events
                 } catch {
-                    failedRows.append((table.name, row, error.message))
+                    failedRows.append((number, row, error.message))
                 }
             }
         }
         planned.sort { ($0.time, $0.kind, $0.row) < ($1.time, $1.kind, $1.row) }
         return planned
     }
+
+    /// Where an event's row stands in its file, and the row.
+    func line(of planned: Planned) -> String { "line \(tables[table(of: planned)].table.lines[Int(planned.row)])" }
+    func text(of planned: Planned) -> String { tables[table(of: planned)].table.text(ofRow: Int(planned.row)) }
+    private func table(of planned: Planned) -> Int { kinds[Int(planned.kind)].table }
 
     private var scope = CELContext()
 
@@ -173,7 +179,7 @@ final class CSVHistory {
         writer.reset()
         try kind.data.evaluate(&scope).write(to: &writer)
         guard let id = try kind.id.label(&scope), let key = try kind.key.label(&scope) else {
-            throw BaseError("bad-row", "row \(planned.row + 2) of \(tables[kind.table].name) gives no id or key")
+            throw BaseError("bad-row", "\(line(of: planned)) of \(tables[kind.table].name) gives no id or key")
         }
         return (
             kind.topic,

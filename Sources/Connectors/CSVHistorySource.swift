@@ -159,12 +159,13 @@ package final class CSVHistorySource: Sendable {
         }
         for table in history.tables {
             for row in table.table.damaged {
-                add(
-                    table.name, "line \(row.line)", row.text, "the row does not have \(table.table.header.count) fields"
-                )
+                add(table.name, "line \(row.line)", row.text, row.reason)
             }
         }
-        for row in history.failedRows { add(row.table, "row \(row.row + 1)", "", row.reason) }
+        for row in history.failedRows {
+            let table = history.tables[row.table]
+            add(table.name, "line \(table.table.lines[row.row])", table.table.text(ofRow: row.row), row.reason)
+        }
         for start in stride(from: 0, to: letters.count, by: Self.batchEvents) {
             let end = min(start + Self.batchEvents, letters.count)
             var intake = Intake(gateway)
@@ -220,9 +221,10 @@ package final class CSVHistorySource: Sendable {
                 refused += 1
                 let kind = history.kinds[Int(planned[index].kind)]
                 let bad = NewEvent(
-                    id: "\(kind.name):row \(planned[index].row + 1)",
+                    id: "\(kind.name):\(history.line(of: planned[index]))",
                     source: "headrace:/connectors/\(configuration.name)",
-                    type: kind.type, time: Instant(milliseconds: planned[index].time), data: nil)
+                    type: kind.type, time: Instant(milliseconds: planned[index].time),
+                    data: [UInt8](history.text(of: planned[index]).utf8))
                 intake.refuse(kind.topic, bad, GatewayError("bad-row", error.message))
             }
         }
