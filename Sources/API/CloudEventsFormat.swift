@@ -52,6 +52,9 @@ package enum CloudEventsFormat {
         guard !place.isEmpty else {
             return refuse("no-topic", "name the topic as ?topic= or in the extension attribute 'topic'")
         }
+        if let named = attributes["topic"], named != place {
+            return refuse("bad-event", "?topic= says '\(place)' and the attribute 'topic' says '\(named)'")
+        }
         for name in ["id", "source", "type", "specversion"] where (attributes[name] ?? "").isEmpty {
             return refuse("bad-event", "the CloudEvents attribute '\(name)' is missing")
         }
@@ -106,8 +109,11 @@ package enum CloudEventsFormat {
             }
         }
         var data = members["data"]?.canonical
-        if let encoded = members["data_base64"]?.string {
-            guard let decoded = Data(base64Encoded: encoded) else { return refuse("'data_base64' is not base64") }
+        if let encoded = members["data_base64"], encoded != .null {
+            guard data == nil else { return refuse("an event has 'data' or 'data_base64', not both") }
+            guard let decoded = encoded.string.flatMap({ Data(base64Encoded: $0) }) else {
+                return refuse("'data_base64' is not base64")
+            }
             data = [UInt8](decoded)
         }
         return incoming(topic, attributes, data, attributes["datacontenttype"] ?? "application/json", now)

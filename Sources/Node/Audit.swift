@@ -317,7 +317,8 @@ package struct Audit {
             let begun = Date()
             // What the log holds now; a fold that is still behind its inputs will add to it, which is no difference.
             var ends: [String: Int64] = [:]
-            for topic in WorkspaceTopology.derived.union([TopologyRunner.digestTopic]).sorted() {
+            let side = [TopologyRunner.digestTopic, TopologyRunner.lateTopic, TopologyRunner.deadLetterTopic]
+            for topic in WorkspaceTopology.derived.union(side).sorted() {
                 ends[topic] = try log.offsets(TopicPartition(topic, 0)).upperBound
             }
             var emitted: [String: Int64] = [:]
@@ -347,6 +348,12 @@ package struct Audit {
                         verdict: .diverged, subject: subject,
                         reason: "the log holds \(topic)/0@\(more), which the replay does not emit", facts: facts)
                 }
+            }
+            guard sink.compared > 0 else {
+                return AuditResult(
+                    verdict: .unreplayable, subject: subject,
+                    reason: "there is nothing to compare: the log holds no derived event and no state digest",
+                    facts: facts)
             }
             return AuditResult(
                 verdict: .exact, subject: subject,

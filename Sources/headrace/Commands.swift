@@ -121,38 +121,16 @@ struct Publish: AsyncParsableCommand {
     @Option(name: .long, help: "The event's type.") var type = "event"
     @Option(name: .long, help: "The partition key.") var key: String?
     @Option(name: .long, help: "The event time (RFC 3339); now when absent.") var time: String?
+    @Flag(
+        name: .long, help: "An event without data, which removes its key from a compacted topic; takes --id and --key.")
+    var tombstone = false
     @Option(name: .long, help: "A file with structured CloudEvents; - is standard input.") var file: String?
     @Option(name: .long, help: "synced, or relaxed: answered before the events are on the disk.") var durability:
         String?
 
     func run() async throws {
         try await reporting {
-            var body: JSON
-            if let value {
-                guard let id else {
-                    throw NodeError("bad-use", "--value needs --id: an event has an id, so that it counts once")
-                }
-                guard let parsed = try? JSON(parsing: [UInt8](value.utf8)) else {
-                    throw NodeError("bad-json", "--value is not JSON")
-                }
-                var members: [String: JSON] = [
-                    "specversion": "1.0", "id": .string(id), "source": "headrace:/cli", "type": .string(type),
-                    "data": parsed,
-                ]
-                if let key { members["partitionkey"] = .string(key) }
-                if let time { members["time"] = .string(time) }
-                body = .array([.object(members)])
-            } else {
-                let path = file ?? "-"
-                let bytes =
-                    path == "-"
-                    ? FileHandle.standardInput.readDataToEndOfFile()
-                    : FileManager.default.contents(atPath: path) ?? Data()
-                guard let parsed = try? JSON(parsing: [UInt8](bytes)) else {
-                    throw NodeError("bad-json", "'\(path)' holds no JSON")
-                }
-                body = parsed.array == nil ? .array([parsed]) : parsed
-            }
+            let body = try events()
             let connection = try common.connection()
             defer { connection.close() }
             let answer = try await connection.ask(
@@ -181,6 +159,58 @@ struct Publish: AsyncParsableCommand {
                 throw ExitCode(2)
             }
         }
+    }
+}
+
+extension Publish {
+    /// The batch that the options and files speak of.
+    private func events() throws -> JSON {
+        guard value != nil || tombstone else {
+            let path = file ?? "-"
+            guard file != nil || isatty(0) == 0 else {
+                throw NodeError(
+                    "bad-use", "say what to publish: --value JSON --id ID, --file FILE, or events on standard input")
+            }
+            guard
+                let bytes = path == "-"
+                    ? FileHandle.standardInput.readDataToEndOfFile() : FileManager.default.contents(atPath: path)
+            else { throw NodeError("no-file", "the file '\(path)' cannot be read") }
+            let name = path == "-" ? "standard input" : "'\(path)'"
+            guard !bytes.isEmpty else {
+                throw NodeError(
+                    "bad-use", "\(name) is empty; say what to publish: --value JSON --id ID, or CloudEvents")
+            }
+            do {
+                let parsed = try JSON(parsing: [UInt8](bytes))
+                return parsed.array == nil ? .array([parsed]) : parsed
+            } catch {
+                throw NodeError("bad-json", "\(name) is not JSON: \(error.message)")
+            }
+        }
+        guard !(value != nil && tombstone) else {
+            throw NodeError("bad-use", "--tombstone has no data, so it goes without --value")
+        }
+        guard let id else {
+            throw NodeError(
+                "bad-use",
+                "\(tombstone ? "--tombstone" : "--value") needs --id: an event has an id, so that it counts once")
+        }
+        guard !tombstone || key != nil else {
+            throw NodeError("bad-use", "--tombstone needs --key: it removes what stands under that key")
+        }
+        var members: [String: JSON] = [
+            "specversion": "1.0", "id": .string(id), "source": "headrace:/cli", "type": .string(type),
+        ]
+        if let value {
+            do {
+                members["data"] = try JSON(parsing: [UInt8](value.utf8))
+            } catch {
+                throw NodeError("bad-json", "--value is not JSON: \(error.message)")
+            }
+        }
+        if let key { members["partitionkey"] = .string(key) }
+        if let time { members["time"] = .string(time) }
+        return .array([.object(members)])
     }
 }
 
