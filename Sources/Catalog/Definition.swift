@@ -221,6 +221,11 @@ package struct DefinitionReader {
         }
     }
 
+    package mutating func requiredExpression(_ key: String) throws(CatalogError) -> CELProgram {
+        guard let program = try expression(key) else { throw failure("'\(key)' is missing; it is a CEL expression") }
+        return program
+    }
+
     /// Refuses keys that nobody asked for.
     package func finish() throws(CatalogError) {
         let unknown = members.keys.filter { !used.contains($0) }.sorted()

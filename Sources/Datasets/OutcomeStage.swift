@@ -30,11 +30,8 @@ package final class Truth: Sendable {
         question = try outer.string("name")
         guard var reader = try outer.reader("truth") else { return nil }
         topic = try reader.string("topic")
-        guard let id = try reader.expression("id"), let label = try reader.expression("label") else {
-            throw reader.failure("'id' or 'label' is missing")
-        }
-        self.id = id
-        self.label = label
+        id = try reader.requiredExpression("id")
+        label = try reader.requiredExpression("label")
         value = try reader.expression("value")
         within = try reader.optionalSpan("within") ?? 30 * 86_400_000
         try reader.finish()

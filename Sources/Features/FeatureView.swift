@@ -50,8 +50,7 @@ package final class FeatureView: Sendable {
         topic = try reader.string("topic")
         description = try reader.optionalString("description") ?? ""
         _ = try reader.optionalString("owner")
-        guard let key = try reader.expression("key") else { throw reader.failure("'key' is missing") }
-        self.key = key
+        key = try reader.requiredExpression("key")
         filter = try reader.expression("filter")
         var columns: [CELProgram] = []
         var spans: [Int64] = []

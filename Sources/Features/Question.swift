@@ -33,11 +33,8 @@ package final class Question: Sendable {
         name = try reader.string("name")
         topic = try reader.string("topic")
         description = try reader.optionalString("description") ?? ""
-        guard let id = try reader.expression("id"), let askAt = try reader.expression("askAt") else {
-            throw reader.failure("'id' or 'askAt' is missing")
-        }
-        self.id = id
-        self.askAt = askAt
+        id = try reader.requiredExpression("id")
+        askAt = try reader.requiredExpression("askAt")
         reportAt = try reader.expression("reportAt")
         filter = try reader.expression("filter")
         // The truth belongs to Datasets; it is read there.
@@ -56,7 +53,7 @@ package final class Question: Sendable {
                         "the view '\(viewName)' has no feature '\(feature)'; it has \(view.aggregates.map(\.name).joined(separator: ", "))"
                     )
                 }
-                guard let key = try item.expression("key") else { throw item.failure("'key' is missing") }
+                let key = try item.requiredExpression("key")
                 var read = reads.firstIndex { $0.view == viewName && $0.key.source == key.source }
                 if read == nil {
                     reads.append((viewName, key))
