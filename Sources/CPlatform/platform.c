@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -49,13 +48,6 @@ int headrace_reserve(int descriptor, off_t offset, off_t count) {
 }
 
 int headrace_lock_exclusive(int descriptor) { return flock(descriptor, LOCK_EX | LOCK_NB) == 0 ? 0 : errno; }
-
-const void *headrace_map(int descriptor, size_t count) {
-    void *bytes = mmap(NULL, count, PROT_READ, MAP_SHARED, descriptor, 0);
-    return bytes == MAP_FAILED ? NULL : bytes;
-}
-
-void headrace_unmap(const void *bytes, size_t count) { munmap((void *)bytes, count); }
 
 void headrace_yield_to_others(void) {
 #if defined(__linux__)

@@ -22,20 +22,23 @@ enum ChainFile {
 
     /// Reads and checks a whole file. Memory: the file, and some hundred bytes an append.
     static func load(_ volume: any LogVolume, _ chain: Manifest.Chain) throws(EventLogError) -> [Envelope] {
-        let bytes = try volume.open(chain.path, .read).mapped()
+        let file = try volume.open(chain.path, .read)
         do {
-            var reader = try ByteReader(sealed: bytes.bytes, magic: magic)
-            guard try reader.little(UInt64.self) == chain.firstSequence else {
-                throw BaseError("bad-chain", "it belongs to another segment", fault: .world)
+            let bytes = try file.read(at: 0, count: Int(file.size))
+            return try bytes.withUnsafeBytes { raw in
+                var reader = try ByteReader(sealed: raw, magic: magic)
+                guard try reader.little(UInt64.self) == chain.firstSequence else {
+                    throw BaseError("bad-chain", "it belongs to another segment", fault: .world)
+                }
+                var result: [Envelope] = []
+                while reader.remaining > 0 {
+                    let rest = UnsafeRawBufferPointer(rebasing: raw[reader.offset...])
+                    let description = try LogFrame.decodeEnvelope(rest)
+                    let envelope = try reader.slice(description.envelopeSize)
+                    result.append(Envelope(description: description, hash: Digest.of(envelope)))
+                }
+                return result
             }
-            var result: [Envelope] = []
-            while reader.remaining > 0 {
-                let rest = UnsafeRawBufferPointer(rebasing: bytes.bytes[reader.offset...])
-                let description = try LogFrame.decodeEnvelope(rest)
-                let envelope = try reader.slice(description.envelopeSize)
-                result.append(Envelope(description: description, hash: Digest.of(envelope)))
-            }
-            return result
         } catch {
             throw EventLogError(
                 "rot",

@@ -155,16 +155,4 @@ final class DiskFile: LogFile {
     func reserve(_ range: Range<Int64>) -> Bool {
         headrace_reserve(descriptor, off_t(range.lowerBound), off_t(range.count)) == 0
     }
-
-    func mapped() throws(EventLogError) -> MappedBytes {
-        let count = Int(size)
-        guard count > 0 else { return MappedBytes(copying: []) }
-        guard let start = headrace_map(descriptor, count) else {
-            throw EventLogError(
-                "read-failed", "cannot map \(count) bytes of \(path): \(DiskFile.reason(errno))", fault: .world)
-        }
-        return MappedBytes(UnsafeRawBufferPointer(start: start, count: count)) { bytes in
-            bytes.baseAddress.map { headrace_unmap($0, bytes.count) }
-        }
-    }
 }

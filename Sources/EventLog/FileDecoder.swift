@@ -26,7 +26,7 @@ package enum FileDecoder: UInt8, CaseIterable, Sendable {
         case .segmentIndex: return SegmentIndexFile(bytes) != nil
         case .partitionIndex: return PartitionFile.decodeIndex(bytes) != nil
         case .identifiers:
-            guard let file = IdentifierFile(MappedBytes(copying: bytes)) else { return false }
+            guard let file = IdentifierFile(.bytes(bytes)) else { return false }
             _ = file.find((1, 2))
             return file.entries() != nil
         case .manifest: return Manifest(bytes) != nil

@@ -35,45 +35,81 @@ package final class IdentifierFile: Sendable {
     private let partitions: [TopicPartition]
     let buckets: Int
     private let start: Int
-    private let bytes: MappedBytes
+    private let content: Content
     private let suspect = Mutex(false)
+
+    /// Where the bytes are. A file is read, never mapped: a sector that cannot be read any more is an error then, and
+    /// would be the end of the process otherwise.
+    enum Content: Sendable {
+        case file(any LogFile, size: Int)
+        case bytes([UInt8])
+
+        var size: Int {
+            switch self {
+            case .file(_, let size): size
+            case .bytes(let bytes): bytes.count
+            }
+        }
+
+        /// Exactly so many bytes; nil where they are not, or cannot be read.
+        func read(at offset: Int, count: Int) -> [UInt8]? {
+            guard offset >= 0, count >= 0, offset <= size - count else { return nil }
+            switch self {
+            case .bytes(let bytes): return Array(bytes[offset..<offset + count])
+            case .file(let file, _):
+                guard let bytes = try? file.read(at: Int64(offset), count: count), bytes.count == count else {
+                    return nil
+                }
+                return bytes
+            }
+        }
+    }
+
+    /// Buckets read at once.
+    private static let pageBuckets = 4096
 
     /// A lookup met damage; the file is to be built again.
     var isSuspect: Bool { suspect.withLock { $0 } }
 
+    convenience init?(_ file: any LogFile) { self.init(.file(file, size: Int(file.size))) }
+
     /// nil when the file is damaged where its header or partitions stand, or does not have the size it states.
-    init?(_ bytes: MappedBytes) {
-        let raw = bytes.bytes
-        guard raw.count >= IdentifierFile.headerSize else { return nil }
+    init?(_ content: Content) {
+        guard let lead = content.read(at: 0, count: IdentifierFile.headerSize) else { return nil }
+        let start = lead.withUnsafeBytes {
+            Int(UInt32(littleEndian: $0.loadUnaligned(fromByteOffset: 40, as: UInt32.self)))
+        }
+        guard start >= IdentifierFile.headerSize, let head = content.read(at: 0, count: start) else { return nil }
         var names: [TopicPartition] = []
-        var fields: (UInt64, UInt64, Int64, Int, Int, Int)?
-        do throws(BaseError) {
-            var reader = ByteReader(raw)
-            guard try reader.little(UInt32.self) == IdentifierFile.magic else { return nil }
-            let crc = try reader.little(UInt32.self)
-            let first: UInt64 = try reader.little()
-            let end: UInt64 = try reader.little()
-            let newest: Int64 = try reader.little()
-            let count = Int(try reader.little(UInt32.self))
-            let buckets = Int(try reader.little(UInt32.self))
-            let start = Int(try reader.little(UInt32.self))
-            guard start >= IdentifierFile.headerSize, start <= raw.count, buckets > 0,
-                start + buckets * IdentifierFile.bucketSize == raw.count,
-                headrace_crc32c(0, raw.baseAddress.map { $0 + 8 }, start - 8) == crc
-            else { return nil }
-            reader = ByteReader(raw, offset: 44)
-            for _ in 0..<(try reader.little(UInt32.self)) {
-                let topic = try reader.sizedText()
-                names.append(TopicPartition(topic, Int(try reader.little(UInt32.self))))
+        var fields: (UInt64, UInt64, Int64, Int, Int)?
+        head.withUnsafeBytes { raw in
+            do throws(BaseError) {
+                var reader = ByteReader(raw)
+                guard try reader.little(UInt32.self) == IdentifierFile.magic else { return }
+                let crc = try reader.little(UInt32.self)
+                let first: UInt64 = try reader.little()
+                let end: UInt64 = try reader.little()
+                let newest: Int64 = try reader.little()
+                let count = Int(try reader.little(UInt32.self))
+                let buckets = Int(try reader.little(UInt32.self))
+                guard buckets > 0, start + buckets * IdentifierFile.bucketSize == content.size,
+                    headrace_crc32c(0, raw.baseAddress.map { $0 + 8 }, start - 8) == crc
+                else { return }
+                reader = ByteReader(raw, offset: 44)
+                for _ in 0..<(try reader.little(UInt32.self)) {
+                    let topic = try reader.sizedText()
+                    names.append(TopicPartition(topic, Int(try reader.little(UInt32.self))))
+                }
+                fields = (first, end, newest, count, buckets)
+            } catch {
+                return
             }
-            fields = (first, end, newest, count, buckets, start)
-        } catch {
-            return nil
         }
         guard let fields else { return nil }
-        (firstSequence, endSequence, newestRecorded, count, buckets, start) = fields
+        (firstSequence, endSequence, newestRecorded, count, buckets) = fields
+        self.start = start
         partitions = names
-        self.bytes = bytes
+        self.content = content
     }
 
     private static func bucket(_ hash: UInt64, _ buckets: Int) -> Int {
@@ -83,89 +119,83 @@ package final class IdentifierFile: Sendable {
     func find(_ hash: (UInt64, UInt64)) -> Answer {
         var bucket = IdentifierFile.bucket(hash.0, buckets)
         for _ in 0..<buckets {
-            let at = start + bucket * IdentifierFile.bucketSize
-            let raw = UnsafeRawBufferPointer(rebasing: bytes.bytes[at..<at + IdentifierFile.bucketSize])
-            guard
-                headrace_crc32c(0, raw.baseAddress, 252)
-                    == UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: 252, as: UInt32.self)),
-                Int(raw[248]) <= IdentifierFile.bucketEntries
-            else {
-                suspect.withLock { $0 = true }
-                return .damaged
-            }
-            for entry in 0..<Int(raw[248]) {
-                func word(_ index: Int) -> UInt64 {
-                    UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: entry * 24 + index * 8, as: UInt64.self))
+            var found: Answer?
+            var isFull = false
+            let whole = page(bucket..<bucket + 1) { _, raw in
+                isFull = raw[249] != 0
+                for entry in 0..<Int(raw[248])
+                where IdentifierFile.word(raw, entry, 0) == hash.0 && IdentifierFile.word(raw, entry, 1) == hash.1 {
+                    let place = IdentifierTable.unpack(IdentifierFile.word(raw, entry, 2))
+                    guard Int(place.0) < partitions.count else { return found = .damaged }
+                    return found = .found(partitions[Int(place.0)], place.1)
                 }
-                guard word(0) == hash.0, word(1) == hash.1 else { continue }
-                let place = IdentifierTable.unpack(word(2))
-                guard Int(place.0) < partitions.count else { return .damaged }
-                return .found(partitions[Int(place.0)], place.1)
             }
-            if raw[249] == 0 { return .absent }
+            guard whole else { return .damaged }
+            if let found { return found }
+            if !isFull { return .absent }
             bucket = (bucket + 1) % buckets
         }
         return .absent
     }
 
-    /// Every entry with its partition; nil when a bucket is damaged.
-    func entries() -> [(hash: (UInt64, UInt64), partition: TopicPartition, offset: Int64)]? {
-        guard isIntact else { return nil }
-        var result: [(hash: (UInt64, UInt64), partition: TopicPartition, offset: Int64)] = []
-        result.reserveCapacity(count)
-        for bucket in 0..<buckets {
-            let at = start + bucket * IdentifierFile.bucketSize
-            for entry in 0..<min(Int(bytes.bytes[at + 248]), IdentifierFile.bucketEntries) {
-                func word(_ index: Int) -> UInt64 {
-                    UInt64(
-                        littleEndian: bytes.bytes.loadUnaligned(
-                            fromByteOffset: at + entry * 24 + index * 8, as: UInt64.self))
+    private static func word(_ raw: UnsafeRawBufferPointer, _ entry: Int, _ index: Int) -> UInt64 {
+        UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: entry * 24 + index * 8, as: UInt64.self))
+    }
+
+    /// Visits buckets; false when one of them is damaged or cannot be read, which makes the file suspect.
+    private func page(_ range: Range<Int>, _ visit: (Int, UnsafeRawBufferPointer) -> Void) -> Bool {
+        let size = IdentifierFile.bucketSize
+        for first in stride(from: range.lowerBound, to: range.upperBound, by: IdentifierFile.pageBuckets) {
+            let count = min(IdentifierFile.pageBuckets, range.upperBound - first)
+            let bytes = content.read(at: start + first * size, count: count * size)
+            let whole = bytes?.withUnsafeBytes { page in
+                for index in 0..<count {
+                    let raw = UnsafeRawBufferPointer(rebasing: page[index * size..<(index + 1) * size])
+                    let crc = UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: 252, as: UInt32.self))
+                    guard headrace_crc32c(0, raw.baseAddress, 252) == crc,
+                        Int(raw[248]) <= IdentifierFile.bucketEntries
+                    else { return false }
+                    visit(first + index, raw)
                 }
-                let place = IdentifierTable.unpack(word(2))
-                guard Int(place.0) < partitions.count else { return nil }
-                result.append(((word(0), word(1)), partitions[Int(place.0)], place.1))
+                return true
+            }
+            guard whole == true else {
+                suspect.withLock { $0 = true }
+                return false
             }
         }
-        return result
+        return true
+    }
+
+    /// Every entry with its partition; nil when a bucket is damaged.
+    func entries() -> [(hash: (UInt64, UInt64), partition: TopicPartition, offset: Int64)]? {
+        var result: [(hash: (UInt64, UInt64), partition: TopicPartition, offset: Int64)] = []
+        var isLegal = true
+        let whole = page(0..<buckets) { _, raw in
+            for entry in 0..<Int(raw[248]) {
+                let place = IdentifierTable.unpack(IdentifierFile.word(raw, entry, 2))
+                guard Int(place.0) < partitions.count else { return isLegal = false }
+                let hash = (IdentifierFile.word(raw, entry, 0), IdentifierFile.word(raw, entry, 1))
+                result.append((hash, partitions[Int(place.0)], place.1))
+            }
+        }
+        return whole && isLegal ? result : nil
     }
 
     /// Hashes of some of its buckets' ids; nil when one of these buckets is damaged.
     func hashes(in range: Range<Int>) -> [(UInt64, UInt64)]? {
         var result: [(UInt64, UInt64)] = []
         result.reserveCapacity(range.count * IdentifierFile.fill)
-        for bucket in range.clamped(to: 0..<buckets) {
-            let at = start + bucket * IdentifierFile.bucketSize
-            let raw = UnsafeRawBufferPointer(rebasing: bytes.bytes[at..<at + IdentifierFile.bucketSize])
-            guard
-                headrace_crc32c(0, raw.baseAddress, 252)
-                    == UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: 252, as: UInt32.self)),
-                Int(raw[248]) <= IdentifierFile.bucketEntries
-            else {
-                suspect.withLock { $0 = true }
-                return nil
-            }
+        let whole = page(range.clamped(to: 0..<buckets)) { _, raw in
             for entry in 0..<Int(raw[248]) {
-                func word(_ index: Int) -> UInt64 {
-                    UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: entry * 24 + index * 8, as: UInt64.self))
-                }
-                result.append((word(0), word(1)))
+                result.append((IdentifierFile.word(raw, entry, 0), IdentifierFile.word(raw, entry, 1)))
             }
         }
-        return result
+        return whole ? result : nil
     }
 
     /// Checks every bucket.
-    var isIntact: Bool {
-        for bucket in 0..<buckets {
-            let at = start + bucket * IdentifierFile.bucketSize
-            let raw = UnsafeRawBufferPointer(rebasing: bytes.bytes[at..<at + IdentifierFile.bucketSize])
-            guard
-                headrace_crc32c(0, raw.baseAddress, 252)
-                    == UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: 252, as: UInt32.self))
-            else { return false }
-        }
-        return true
-    }
+    var isIntact: Bool { page(0..<buckets) { _, _ in } }
 
     static func encode(
         firstSequence: UInt64, endSequence: UInt64, newestRecorded: Int64, partitions: [TopicPartition],

@@ -23,8 +23,6 @@ package protocol LogFile: AnyObject, Sendable {
     func truncate(to size: Int64) throws(EventLogError)
     /// Reserves zeroed space so that appends change no metadata; false when that cannot be had, which only costs speed.
     func reserve(_ range: Range<Int64>) -> Bool
-    /// The whole file as it is now, without reading it before it is needed where that is possible.
-    func mapped() throws(EventLogError) -> MappedBytes
 }
 
 /// A directory with files in it, at most one directory deep. The log's only way to the disk, so that a simulation can
@@ -66,27 +64,4 @@ extension LogVolume {
         try rename(path + ".tmp", path)
         if durable { try syncDirectory(String(path.prefix(upTo: path.lastIndex(of: "/") ?? path.startIndex))) }
     }
-}
-
-/// Bytes of a file that stay where they are as long as this object lives. Sendable although there is no lock to name: the
-/// bytes are never written through it.
-package final class MappedBytes: @unchecked Sendable {
-    package let bytes: UnsafeRawBufferPointer
-    private let release: @Sendable (UnsafeRawBufferPointer) -> Void
-
-    package init(_ bytes: UnsafeRawBufferPointer, release: @escaping @Sendable (UnsafeRawBufferPointer) -> Void) {
-        self.bytes = bytes
-        self.release = release
-    }
-
-    /// A copy of bytes in memory.
-    package convenience init(copying array: [UInt8]) {
-        let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: max(array.count, 1), alignment: 16)
-        copy.copyBytes(from: array)
-        self.init(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(copy)[..<array.count])) { bytes in
-            bytes.baseAddress.map { UnsafeMutableRawPointer(mutating: $0).deallocate() }
-        }
-    }
-
-    deinit { release(bytes) }
 }

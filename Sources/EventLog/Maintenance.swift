@@ -212,7 +212,7 @@ extension EmbeddedLog {
             firstSequence: sequences.lowerBound, endSequence: sequences.upperBound, newestRecorded: newest,
             partitions: partitions, entries: entries)
         try volume.replace(path, with: bytes, durable: true)
-        return IdentifierFile(try volume.open(path, .read).mapped())
+        return IdentifierFile(try volume.open(path, .read))
     }
 
     private func rebuildIdentifiers(_ sealed: SealedSegment) throws(EventLogError) -> IdentifierFile? {
@@ -376,6 +376,6 @@ struct IdentifierRebuild {
             firstSequence: chain.firstSequence, endSequence: chain.endSequence, newestRecorded: index.newestRecorded,
             partitions: index.partitions, entries: index.identifiers)
         try cache.volume.replace(path, with: bytes, durable: false)
-        return IdentifierFile(try cache.volume.open(path, .read).mapped())
+        return IdentifierFile(try cache.volume.open(path, .read))
     }
 }

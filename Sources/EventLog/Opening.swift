@@ -198,7 +198,7 @@ struct Opening {
 
     private func identifiers(_ first: UInt64) -> IdentifierFile? {
         guard let file = try? volume.open(EmbeddedLog.Segment.identifierPath(first), .read),
-            let bytes = try? file.mapped(), let identifiers = IdentifierFile(bytes), identifiers.firstSequence == first
+            let identifiers = IdentifierFile(file), identifiers.firstSequence == first
         else { return nil }
         return identifiers
     }

@@ -394,8 +394,4 @@ final class SimulatedFile: LogFile {
             return false
         }
     }
-
-    func mapped() throws(EventLogError) -> MappedBytes {
-        MappedBytes(copying: try read(at: 0, count: Int(size)))
-    }
 }

@@ -27,12 +27,6 @@ int headrace_reserve(int descriptor, off_t offset, off_t count);
 /// Takes an exclusive advisory lock without waiting. Returns 0, or the errno (EWOULDBLOCK: another process has it).
 int headrace_lock_exclusive(int descriptor);
 
-/// Maps a file for reading, shared with the page cache. Returns NULL when the system refuses; `count` must not be 0.
-const void *headrace_map(int descriptor, size_t count);
-
-/// Gives a mapping back.
-void headrace_unmap(const void *bytes, size_t count);
-
 /// Lets the calling thread run only when others leave the processor free (Linux: nice 10 for this thread alone).
 void headrace_yield_to_others(void);
 
