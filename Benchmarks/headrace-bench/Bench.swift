@@ -25,10 +25,10 @@ extension Double {
 struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "headrace-bench", abstract: "Measures parts of Headrace in process; one JSON object a line.",
-        subcommands: [LogBench.self, KafkaBench.self, OpenBench.self, GrowBench.self])
+        subcommands: [LogBench.self, KafkaBench.self, OpenBench.self, GrowBench.self, StreamBench.self])
 }
 
-private func payloads(_ path: String) throws -> [[UInt8]] {
+func payloads(_ path: String) throws -> [[UInt8]] {
     let text = try Data(contentsOf: URL(filePath: path))
     let lines = text.split(separator: 0x0A).map { [UInt8]($0) }
     guard lines.count > 100 else { throw ValidationError("\(path) has no events") }

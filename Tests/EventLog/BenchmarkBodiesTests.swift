@@ -20,5 +20,10 @@ import Testing
         #expect(small.p50 > 0 && small.p99 >= small.p50)
         #expect(try log.verify().isIntact)
         log.close()
+        let delays = payloads.enumerated().map { Array($1.dropLast()) + [UInt8](",\"dep_delay\":\($0)}".utf8) }
+        let (picked, parsed) = (
+            try StreamBodies.project(delays, rounds: 2), try StreamBodies.parse(delays, rounds: 2)
+        )
+        #expect(picked.checked == parsed.checked && picked.checked == 2 * (199 * 100 + 400), "\(picked)")
     }
 }

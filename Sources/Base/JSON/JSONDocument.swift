@@ -68,7 +68,8 @@ package final class JSONDocument {
 
     private func matches(_ node: Int, _ key: JSONKey) -> Bool {
         let found = nodes[node]
-        if found.escaped { return string(node) == key.text }
+        // By bytes: texts that merely look the same are other keys.
+        if found.escaped { return string(node)?.utf8.elementsEqual(key.utf8) == true }
         let count = Int(found.end - found.start)
         guard count == key.utf8.count else { return false }
         return bytes.withUnsafeBufferPointer { raw in
