@@ -132,9 +132,8 @@ package final class CSVHistorySource: Sendable {
             $0.done = offset
             $0.damagedRows = damaged
         }
-        let checker = gateway.checker()
         while offset < planned.count, !stopping.withLock({ $0 }) {
-            offset = try send(history, planned, from: offset, digest, checker)
+            offset = try send(history, planned, from: offset, digest)
         }
         try pipeline.drain()
     }
@@ -168,7 +167,7 @@ package final class CSVHistorySource: Sendable {
         }
         for start in stride(from: 0, to: letters.count, by: Self.batchEvents) {
             let end = min(start + Self.batchEvents, letters.count)
-            var intake = Intake(gateway)
+            var intake = Intake(gateway, gateway.checker())
             for (topic, letter) in letters[start..<end] { intake.deadLetter(letter, of: topic) }
             // With the last of them stands that they are all there; a log that knows no ids would take them twice.
             if end == letters.count {
@@ -203,10 +202,11 @@ package final class CSVHistorySource: Sendable {
     private var principal: String { "connector:\(configuration.name)" }
 
     private func send(
-        _ history: CSVHistory, _ planned: [CSVHistory.Planned], from: Int, _ digest: String, _ checker: Gateway.Checker
+        _ history: CSVHistory, _ planned: [CSVHistory.Planned], from: Int, _ digest: String
     ) throws -> Int {
         let to = min(from + Self.batchEvents, planned.count)
-        var intake = Intake(gateway)
+        let checker = gateway.checker()
+        var intake = Intake(gateway, checker)
         var refused = 0
         for index in from..<to {
             do {

@@ -51,7 +51,10 @@ extension Gateway {
             data: [UInt8]("{\"through\":\"\(through)\",\"state\":\"\(state)\",\"round\":\(round)}".utf8))
     }
 
-    /// The progress that goes with accepted events, in the same append; where there is any, `arrived()` follows.
+    /// Rounds beyond this are nobody's: JSON keeps whole numbers up to here everywhere.
+    static let roundLimit: Int64 = 1 << 53
+
+    /// The progress that goes with accepted events, in the same append; where there is any, `arrived` follows.
     func progress(with events: [(topic: String, partition: Int?, event: NewEvent)]) -> [(
         topic: String, partition: Int?, event: NewEvent
     )] {
@@ -66,21 +69,27 @@ extension Gateway {
                 feed.round += 1
                 feed.lastRound = now
             }
-            feed.newest = max(feed.newest, newest)
             feed.open = true
             feed.underWay += 1
-            let (through, round) = (feed.newest + -1, feed.round)
+            let (through, round) = (max(feed.newest, newest) + -1, feed.round)
             feed.promised = max(feed.promised, through)
             return fed.map { ($0.topic, $0.partition, Self.progress($0, through, "active", round)) }
         }
     }
 
-    /// An append with progress has come to its end, good or bad.
-    func arrived() {
+    /// An append with progress has come to its end.
+    /// - Parameter newest: the newest time in it; nil when it failed, so that an event that is not there closes nothing.
+    func arrived(_ newest: Instant?) {
         feeds.withLock { feed in
             feed.underWay -= 1
             feed.lastPublish = clock()
+            if let newest { feed.newest = max(feed.newest, newest) }
         }
+    }
+
+    /// Times of progress are one millisecond before the newest event they go with.
+    static func newest(of progress: [(topic: String, partition: Int?, event: NewEvent)]) -> Instant? {
+        progress.first.map { $0.event.time + 1 }
     }
 
     /// Closes an instant that has been open long enough. Called by a thread of the node's.
@@ -120,10 +129,12 @@ extension Gateway {
             try log.forEachEvent(partition, from: max(range.lowerBound, range.upperBound - Int64(Limits.batchEvents))) {
                 event in
                 if event.isProgress {
-                    try document.parse(event.data ?? [])
+                    // On Kafka anybody may have written it.
+                    guard (try? document.parse(event.data ?? [])) != nil else { return true }
                     let state = document.member(0, "state").flatMap { document.string($0) }
                     idle = state == "idle" || state == "finished"
-                    feed.round = max(feed.round, document.member(0, "round").flatMap { document.int($0) } ?? 0)
+                    let round = document.member(0, "round").flatMap { document.int($0) } ?? 0
+                    if (0..<Self.roundLimit).contains(round) { feed.round = max(feed.round, round) }
                 } else {
                     idle = false
                     if !isClaimed { feed.newest = max(feed.newest, event.time) }

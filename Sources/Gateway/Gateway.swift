@@ -5,8 +5,9 @@ import Privacy
 import RecordFormat
 
 package enum GatewayModule {}
-/// Refusals of events. Codes: `unknown-topic`, `reserved-topic`, `bad-json`, `schema-violation`, `future-timestamp`,
-/// `event-too-large`, `bad-id`, `no-subject`, `reserved-attribute`, `reserved-member`.
+/// Refusals of events. Codes: `unknown-topic`, `reserved-topic`, `fed-by-connector`, `reserved-type`, `reserved-attribute`,
+/// `bad-event`, `bad-id`, `key-required`, `future-timestamp`, `no-data`, `event-too-large`, `bad-json`,
+/// `schema-violation`, `reserved-member`, `no-subject`, `bad-subject`.
 package typealias GatewayError = Failure<GatewayModule>
 
 /// What became of one event that was offered.
@@ -29,6 +30,9 @@ package final class Gateway: Sendable {
     /// Keys of the people that personal fields speak of.
     let keys: KeyStore
     let feeds = Monitor(GatewayFeed())
+    private let checking = BlockingPool(name: "gateway-check", threads: 2, limit: Gateway.checkLimit)
+    /// Requests that may wait to be checked.
+    private static let checkLimit = 1024
 
     package init(log: any EventLog, keys: KeyStore, clock: @escaping @Sendable () -> Instant) {
         self.log = log
@@ -56,10 +60,10 @@ package final class Gateway: Sendable {
 
     package func topic(_ name: String) -> TopicDefinition? { topics.withLock { $0[name] } }
     package var allTopics: [TopicDefinition] { topics.withLock { $0.values.sorted { $0.name < $1.name } } }
-    var hasPersonalTopics: Bool { topics.withLock { $0.values.contains { $0.personal != nil } } }
+    package var hasPersonalTopics: Bool { topics.withLock { $0.values.contains { $0.personal != nil } } }
     package func isReserved(_ name: String) -> Bool { reserved.withLock { $0.contains(name) } }
 
-    /// A checker with its own working memory, for one thread.
+    /// A checker with its own working memory, for one thread and what it appends together.
     package final class Checker {
         private let gateway: Gateway
         private let document = JSONDocument()
@@ -67,37 +71,58 @@ package final class Gateway: Sendable {
 
         init(_ gateway: Gateway) { self.gateway = gateway }
 
+        /// A topic as it was when this checker first met it.
+        func topic(_ name: String) -> TopicDefinition? {
+            if known[name] == nil { known[name] = gateway.topic(name) }
+            return known[name]
+        }
+
         /// nil when the event may be appended.
         /// - Parameter history: event times of imported history are not held against the clock.
         package func check(
-            topic name: String, _ event: NewEvent, history: Bool = false, internal isInternal: Bool = false
+            topic name: String, _ event: NewEvent, history: Bool = false
         ) -> GatewayError? {
-            if known[name] == nil { known[name] = gateway.topic(name) }
-            guard let topic = known[name] else {
+            guard let topic = topic(name) else {
                 return GatewayError(
                     "unknown-topic", "there is no topic '\(name)'; declare it in a workspace and apply that")
             }
-            if !isInternal, gateway.isReserved(name) {
+            if let refusal = reserved(name, event, history) ?? attributes(topic, event) { return refusal }
+            if !history, event.time - gateway.clock() > Limits.futureSkew {
+                return GatewayError(
+                    "future-timestamp",
+                    "the event '\(event.id)' is dated \(event.time), more than \(Limits.futureSkew / 1000) s ahead of the clock"
+                )
+            }
+            return content(topic, event)
+        }
+
+        /// What the platform keeps for itself.
+        private func reserved(_ name: String, _ event: NewEvent, _ history: Bool) -> GatewayError? {
+            if gateway.isReserved(name) {
                 return GatewayError(
                     "reserved-topic",
                     "the topic '\(name)' is written by the platform itself; publish to one of your own")
             }
-            if !isInternal, !history, gateway.isClaimed(name) {
+            if !history, gateway.isClaimed(name) {
                 return GatewayError(
                     "fed-by-connector",
                     "the topic '\(name)' belongs to a connector until it has finished; publish then, or to another topic"
                 )
             }
-            if !isInternal, !history, event.type.hasPrefix("source.") {
+            if event.type.hasPrefix("source.") {
                 return GatewayError(
                     "reserved-type",
                     "events of type '\(event.type)' are written by sources themselves; choose another type")
             }
-            if !isInternal, event.extensions.contains(where: { $0.name == EventHeader.keyID }) {
+            if event.extensions.contains(where: { $0.name == EventHeader.keyID }) {
                 return GatewayError(
                     "reserved-attribute", "the attribute 'keyid' is written by the platform itself; choose another name"
                 )
             }
+            return nil
+        }
+
+        private func attributes(_ topic: TopicDefinition, _ event: NewEvent) -> GatewayError? {
             for text in [event.type, event.source, event.subject ?? "", event.causation ?? "", event.correlation ?? ""]
             where text.utf8.count > Limits.attributeLength {
                 return GatewayError(
@@ -114,15 +139,13 @@ package final class Gateway: Sendable {
             if topic.compacted, event.key == nil {
                 return GatewayError(
                     "key-required",
-                    "the topic '\(name)' keeps the newest event of each key, so the event '\(event.id)' needs a partitionkey"
+                    "the topic '\(topic.name)' keeps the newest event of each key, so the event '\(event.id)' needs a partitionkey"
                 )
             }
-            if !history, event.time - gateway.clock() > Limits.futureSkew {
-                return GatewayError(
-                    "future-timestamp",
-                    "the event '\(event.id)' is dated \(event.time), more than \(Limits.futureSkew / 1000) s ahead of the clock"
-                )
-            }
+            return nil
+        }
+
+        private func content(_ topic: TopicDefinition, _ event: NewEvent) -> GatewayError? {
             guard let data = event.data else {
                 return topic.compacted
                     ? nil
@@ -146,7 +169,7 @@ package final class Gateway: Sendable {
             if let violation = topic.schema?.check(document) {
                 return GatewayError(
                     "schema-violation",
-                    "the data of the event '\(event.id)' does not fit the schema of '\(name)': \(violation)")
+                    "the data of the event '\(event.id)' does not fit the schema of '\(topic.name)': \(violation)")
             }
             return topic.personal.flatMap { personal($0, topic, event) }
         }
@@ -159,8 +182,21 @@ package final class Gateway: Sendable {
                     "the data of the event '\(event.id)' has a member '\(name)'; '\(topic.name)' keeps personal fields, and there such members say what was sealed and erased"
                 )
             }
-            guard SealedFields.has(fields.fields, in: document), gateway.subject(of: event, fields, document) == nil
-            else { return nil }
+            guard SealedFields.has(fields.fields, in: document) else { return nil }
+            let size = SealedFields.sealedSize(fields.fields, in: document)
+            guard size <= Limits.eventData else {
+                return GatewayError(
+                    "event-too-large",
+                    "the event '\(event.id)' would have \(size) bytes of data with its personal fields sealed; at most \(Limits.eventData) are taken"
+                )
+            }
+            if let subject = gateway.subject(of: event, fields, document) {
+                guard subject.hasPrefix(Gateway.subject(ofTopic: "")) else { return nil }
+                return GatewayError(
+                    "bad-subject",
+                    "the event '\(event.id)' names a person whose name begins with '\(Gateway.subject(ofTopic: ""))', which stands for the dead letters of a topic; choose another name"
+                )
+            }
             return GatewayError(
                 "no-subject",
                 "the event '\(event.id)' has personal fields, but \(fields.subject.map { "'\($0.source)'" } ?? "its attribute 'subject'") does not say whose; nobody could erase them"
@@ -174,42 +210,67 @@ package final class Gateway: Sendable {
     package func publish(
         _ events: [(topic: String, event: NewEvent)], principal: String, durability: Durability = .synced
     ) async throws -> [GatewayVerdict] {
-        let checker = checker()
-        var refusals: [Int: GatewayError] = [:]
-        var intake = Intake(self)
-        for (index, (topic, event)) in events.enumerated() {
-            if let refusal = checker.check(topic: topic, event) {
-                refusals[index] = refusal
-            } else {
-                intake.accept(topic, event)
-            }
-        }
-        let count = intake.count
-        for index in refusals.keys.sorted() {
-            if let refusal = refusals[index], (events[index].event.data?.count ?? 0) <= Limits.eventData {
-                intake.refuse(events[index].topic, events[index].event, refusal)
-            }
-        }
-        let progress = progress(with: intake.accepted(count))
-        for (topic, partition, event) in progress { intake.add(topic, partition, event) }
-        defer { if !progress.isEmpty { arrived() } }
+        let bytes = events.reduce(0) { $0 + ($1.event.data?.count ?? 0) }
+        // Sealing may wait for the disk and large data take long to check: neither is for Swift's own threads.
+        let offer =
+            bytes > Gateway.inlineBytes || hasPersonalTopics
+            ? try await checking.run { try self.offer(events) } : try offer(events)
+        var newest: Instant?
+        defer { if !offer.progress.isEmpty { arrived(newest) } }
         var receipt: AppendReceipt?
-        if intake.count > 0 {
+        if !offer.entries.isEmpty {
             let append = LogAppend(
-                principal: principal, events: try intake.sealed(), refusable: true, durability: durability)
+                principal: principal, events: offer.entries, refusable: true, durability: durability)
             receipt = try await log.appendAndWait(append)
+            newest = Gateway.newest(of: offer.progress)
         }
         var verdicts: [GatewayVerdict] = []
         var next = 0
         for index in events.indices {
-            if let refusal = refusals[index] {
+            if let refusal = offer.refusals[index] {
                 verdicts.append(.refused(refusal))
             } else if let receipt {
                 verdicts.append(.accepted(receipt.events[next], receipt.durability))
                 next += 1
             }
         }
-        precondition(next == count, "every accepted event has a receipt")
+        precondition(next == offer.accepted, "every accepted event has a receipt")
         return verdicts
+    }
+
+    /// Data up to so many bytes is checked at once, on the caller's thread.
+    private static let inlineBytes = 64 << 10
+
+    /// Events after their check, as they go into the log.
+    private struct Offer: Sendable {
+        var refusals: [Int: GatewayError] = [:]
+        /// How many of the entries are events that were accepted; they come first.
+        var accepted = 0
+        var progress: [Intake.Entry] = []
+        var entries: [Intake.Entry] = []
+    }
+
+    private func offer(_ events: [(topic: String, event: NewEvent)]) throws -> Offer {
+        let checker = checker()
+        var offer = Offer()
+        var intake = Intake(self, checker)
+        for (index, (topic, event)) in events.enumerated() {
+            if let refusal = checker.check(topic: topic, event) {
+                offer.refusals[index] = refusal
+            } else {
+                intake.accept(topic, event)
+            }
+        }
+        offer.accepted = intake.count
+        for index in offer.refusals.keys.sorted() {
+            if let refusal = offer.refusals[index], (events[index].event.data?.count ?? 0) <= Limits.eventData {
+                intake.refuse(events[index].topic, events[index].event, refusal)
+            }
+        }
+        let accepted = intake.accepted(offer.accepted)
+        offer.entries = try intake.sealed()
+        offer.progress = progress(with: accepted)
+        offer.entries += offer.progress
+        return offer
     }
 }

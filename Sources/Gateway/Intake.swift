@@ -9,13 +9,18 @@ package struct Intake {
     package typealias Entry = (topic: String, partition: Int?, event: NewEvent)
 
     private let gateway: Gateway
+    /// What the checker knew of a topic when it let an event pass is what the event is sealed by.
+    private let checker: Gateway.Checker
     private var entries: [Entry] = []
     /// What of which entry is sealed, and for whom.
     private var seals: [(index: Int, subject: String, fields: [PersonalFields.Field])] = []
     private let document = JSONDocument()
     private var personal: [String: PersonalFields?] = [:]
 
-    package init(_ gateway: Gateway) { self.gateway = gateway }
+    package init(_ gateway: Gateway, _ checker: Gateway.Checker) {
+        self.gateway = gateway
+        self.checker = checker
+    }
 
     package var count: Int { entries.count }
     func accepted(_ count: Int) -> [Entry] { Array(entries.prefix(count)) }
@@ -23,14 +28,14 @@ package struct Intake {
     /// What a topic says of personal fields; asked once a topic.
     private mutating func personal(_ topic: String) -> PersonalFields? {
         if let known = personal[topic] { return known }
-        let fields = gateway.topic(topic)?.personal
+        let fields = checker.topic(topic)?.personal
         personal[topic] = .some(fields)
         return fields
     }
 
     /// Whether what a topic refuses is sealed. A topic that nobody declared may be a personal one, misspelt.
     private mutating func isSealed(_ topic: String) -> Bool {
-        personal(topic) != nil || (gateway.topic(topic) == nil && gateway.hasPersonalTopics)
+        personal(topic) != nil || (checker.topic(topic) == nil && gateway.hasPersonalTopics)
     }
 
     /// An event of the platform's own.
@@ -50,7 +55,8 @@ package struct Intake {
     }
 
     /// The record of a refused event: its raw bytes as text (or hex when they are no UTF-8) and why. What a topic with
-    /// personal fields refuses is sealed as a whole: for the person where one is named, for the topic otherwise.
+    /// personal fields refuses is sealed as a whole: for the person where one is named who has a key, for the topic
+    /// otherwise, and for all undeclared ones together where there is no such topic: what was refused makes no keys.
     package mutating func refuse(_ topic: String, _ event: NewEvent, _ reason: GatewayError) {
         let whole = event.data ?? []
         let raw = Array(whole.prefix(Limits.deadLetterBytes))
@@ -58,7 +64,9 @@ package struct Intake {
         let data = JSON.object([
             "topic": .string(String(topic.prefix(Limits.nameLength))),
             "id": .string(String(event.id.prefix(Limits.nameLength))),
-            "type": .string(event.type), "source": .string(event.source), "time": .string(event.time.description),
+            "type": .string(String(event.type.prefix(Limits.nameLength))),
+            "source": .string(String(event.source.prefix(Limits.nameLength))),
+            "time": .string(event.time.description),
             "code": .string(reason.code), "reason": .string(reason.message),
             text == nil ? "rawHex" : "raw": .string(text ?? raw.hex), "truncated": .bool(raw.count < whole.count),
         ])
@@ -79,7 +87,9 @@ package struct Intake {
     package mutating func deadLetter(_ letter: NewEvent, of topic: String, subject: String? = nil) {
         entries.append((Gateway.deadLetterTopic, 0, letter))
         guard isSealed(topic) else { return }
-        seals.append((entries.count - 1, subject ?? Gateway.subject(ofTopic: topic), Self.deadLetterFields))
+        let known = subject.flatMap { gateway.keys.has($0) ? $0 : nil }
+        let other = Gateway.subject(ofTopic: checker.topic(topic) == nil ? "" : topic)
+        seals.append((entries.count - 1, known ?? other, Self.deadLetterFields))
     }
 
     private static let deadLetterFields = ["data.raw", "data.rawHex", "data.reason"].compactMap {

@@ -3,9 +3,9 @@ import CRdKafka
 import EventLog
 import Synchronization
 
-/// Records under way together, and where each came to stand. The caller makes it, delivery reports count it down on the
-/// client's polling thread. Sendable: slots are written by that one thread and read after the last step of the count, which
-/// is atomic; the first failure is behind the Mutex `failure`, a lock.
+/// Records under way together, and where each came to stand. The caller makes it, delivery reports count it down where the
+/// client's events are served, by one thread at a time. Sendable: slots are written there and read after the last step of
+/// the count, which is atomic; the first failure is behind the Mutex `failure`, a lock.
 final class Delivery: @unchecked Sendable {
     struct Slot {
         var owner: Unmanaged<Delivery>

@@ -59,7 +59,7 @@ extension KafkaClient {
         give(wait: 0)
     }
 
-    private func give(wait seconds: Double) {
+    func give(wait seconds: Double) {
         let ready = answers.wait(seconds: seconds) { list -> [@Sendable () -> Void]? in
             guard !list.isEmpty else { return nil }
             defer { list = [] }

@@ -48,7 +48,7 @@ final class KafkaClient: @unchecked Sendable {
     /// Values of the settings that librdkafka must not repeat to anybody.
     private let secrets: [String]
     private let state = Mutex(Report())
-    private let polling = Monitor((closing: false, uses: 0))
+    private let polling = Monitor((refusing: false, closing: false, uses: 0))
     private let thread = Mutex<BlockingThread?>(nil)
     private let topics = Mutex<[String: UInt]>([:])
 
@@ -205,11 +205,21 @@ final class KafkaClient: @unchecked Sendable {
     /// Calls into librdkafka from any thread: the client is not closed under them.
     func use<R>(_ body: (OpaquePointer) throws(EventLogError) -> R) throws(EventLogError) -> R {
         try polling.withLock { state throws(EventLogError) in
-            guard !state.closing else { throw EventLogError("log-stopped", "the log is closed", fault: .world) }
+            guard !state.refusing else { throw EventLogError("log-stopped", "the log is closed", fault: .world) }
             state.uses += 1
         }
         defer { polling.update { $0.uses -= 1 } }
         return try body(pointer)
+    }
+
+    /// Calls under way are to come to their end: no new one begins.
+    var isRefusing: Bool { polling.withLock { $0.refusing } }
+
+    /// Refuses new calls and waits for those under way; what they brought is still served.
+    func refuse() {
+        polling.update { $0.refusing = true }
+        // Every call has a limit of its own.
+        _ = polling.wait { $0.uses == 0 ? true : nil } as Bool?
     }
 
     /// librdkafka's topic object; lives as long as the client.
@@ -228,17 +238,17 @@ final class KafkaClient: @unchecked Sendable {
 
     /// Everything that came from the client (messages, queues, lists) must be gone before.
     func close() {
+        refuse()
         let first = polling.update { state in
             defer { state.closing = true }
             return !state.closing
         }
         guard first else { return }
-        // Every call has a limit of its own.
-        _ = polling.wait { $0.uses == 0 ? true : nil } as Bool?
         thread.withLock {
             $0?.join()
             $0 = nil
         }
+        give(wait: 0)
         for address in topics.withLock({ table in
             defer { table = [:] }
             return table.values.sorted()

@@ -36,6 +36,13 @@ final class KafkaProducer: Sendable {
     func send(
         _ append: BatchAppend, completion: @escaping @Sendable (Result<BatchReceipt, EventLogError>) -> Void
     ) throws(EventLogError) {
+        // The client stays until this is through, whoever closes it meanwhile.
+        try client.use { _ throws(EventLogError) in try handOver(append, completion: completion) }
+    }
+
+    private func handOver(
+        _ append: BatchAppend, completion: @escaping @Sendable (Result<BatchReceipt, EventLogError>) -> Void
+    ) throws(EventLogError) {
         let partition = append.partition
         let (count, bytes) = (append.count, append.recordBytes)
         guard count > 0 else { throw EventLogError("append-too-large", "a batch takes 1 record or more") }
@@ -49,6 +56,9 @@ final class KafkaProducer: Sendable {
             }
         } else {
             while !permits.tryTake(bytes) {
+                guard !client.isRefusing else {
+                    throw EventLogError("log-stopped", "the log is closed", fault: .world)
+                }
                 client.help(wait: KafkaProducer.pause)
                 // Another thread may be serving; what it serves gives permits back.
                 if permits.take(bytes, seconds: Double(KafkaProducer.pause) / 1000) { break }
@@ -142,7 +152,7 @@ final class KafkaProducer: Sendable {
             let code = headrace_rd_produce(
                 client.pointer, topic, partition, time, key?.baseAddress, key?.count ?? 0, value?.baseAddress,
                 value?.count ?? 0, headers, slot)
-            guard code == RD_KAFKA_RESP_ERR__QUEUE_FULL else {
+            guard code == RD_KAFKA_RESP_ERR__QUEUE_FULL, !client.isRefusing else {
                 if code != RD_KAFKA_RESP_ERR_NO_ERROR, let headers { rd_kafka_headers_destroy(headers) }
                 return code
             }
@@ -170,6 +180,7 @@ final class KafkaProducer: Sendable {
 
     /// What is not delivered by then comes back as purged, so that every batch gets its answer.
     func close() {
+        client.refuse()
         let deadline = Date(timeIntervalSinceNow: 10)
         while permits.taken > 0, Date() < deadline { Thread.sleep(forTimeInterval: 0.01) }
         if permits.taken > 0 {

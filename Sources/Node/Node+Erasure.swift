@@ -5,47 +5,14 @@ import Privacy
 import RecordFormat
 
 extension Node {
-    /// Every key that was ever destroyed, so that an old copy of the key store brings none of them back.
+    /// Every key that was ever destroyed, so that an old copy of the key store brings none of them back, and which store
+    /// that is (`keys.opened`).
     static let erasures = "headrace.erasures"
 
-    /// Opens the key store that belongs to a data directory. The directory remembers where it is and which one: another
-    /// one, or an empty one made in its place, would let an erasure miss the keys that matter.
-    static func openKeys(_ configuration: NodeConfiguration) throws -> KeyStore {
-        let files = FileManager.default
-        let remembered = files.contents(atPath: configuration.keysFile).flatMap { try? JSON(parsing: [UInt8]($0)) }
-        let usual = URL(filePath: configuration.dataDirectory + "/keys").path
-        let known = remembered?["directory"]?.string
-        let wanted = configuration.keys.map { URL(filePath: $0).path } ?? known ?? usual
-        if let known, known != wanted {
-            throw NodeError(
-                "other-keys",
-                "the keys of '\(configuration.dataDirectory)' are in '\(known)', not in '\(wanted)'; move them there and change \(configuration.keysFile)"
-            )
-        }
-        if remembered != nil, !KeyStore.isThere(DiskVolume(wanted)) {
-            throw NodeError(
-                "keys-missing",
-                "the keys of '\(configuration.dataDirectory)' were in '\(wanted)', and there are none; mount or restore them. To give up everything sealed under them, remove \(configuration.keysFile)",
-                fault: .world)
-        }
-        do {
-            try files.createDirectory(
-                atPath: wanted, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
-            let store = try KeyStore(DiskVolume(wanted))
-            if let identity = remembered?["store"]?.string, identity != store.identity {
-                throw NodeError(
-                    "other-keys",
-                    "the keys in '\(wanted)' are of another store (\(store.identity)) than those of '\(configuration.dataDirectory)' (\(identity)); put its own back"
-                )
-            }
-            if remembered == nil {
-                let text = JSON.object(["directory": .string(wanted), "store": .string(store.identity)]).canonical
-                try Data(text).write(to: URL(filePath: configuration.keysFile), options: .atomic)
-            }
-            return store
-        } catch let error as EventLogError where error.code == "locked" {
-            throw NodeError("locked", "another node uses the keys in '\(wanted)'; each node has keys of its own")
-        }
+    /// Has the log know the key store from before its first key.
+    func noteKeys() throws {
+        guard keys.slots > 0 || gateway.hasPersonalTopics else { return }
+        try KeyChoice.note(keys, in: log, at: Instant.wallClock())
     }
 
     /// Destroys again what the log says was destroyed: a crash may have come in between, or an old copy of the store.

@@ -52,7 +52,8 @@ package final class Node: Sendable {
     package init(_ configuration: NodeConfiguration) throws {
         self.configuration = configuration
         (log, lock) = try LogChoice.open(configuration)
-        keys = try Node.openKeys(configuration)
+        let choice = try KeyChoice(configuration, log: log)
+        keys = choice.store
         gateway = Gateway(log: log, keys: keys, clock: { Instant.wallClock() })
         fold = FoldHost(checkpointSeconds: configuration.checkpointSeconds)
         var settings = Configuration()
@@ -71,6 +72,7 @@ package final class Node: Sendable {
         if let workspace = configuration.workspace { try apply(directory: workspace) }
         try declareTopics()
         try repeatErasures()
+        if let notice = choice.notice { running.withLock { $0.notices.append(notice) } }
     }
 
     private func append(_ definitions: [Definition], platform: Bool) throws {
@@ -86,6 +88,7 @@ package final class Node: Sendable {
         for entry in registry.all(TopicDefinition.kind) {
             try gateway.declare(try TopicDefinition(entry.definition), reserved: entry.platform)
         }
+        try noteKeys()
     }
 
     /// Compiles what the log says is in force.
@@ -297,6 +300,8 @@ package final class Node: Sendable {
         for connector in connectors { connector.stop() }
         fold.stop()
         for thread in threads { thread.join() }
+        // What is not noted now is noted at the next start, or was on the disk of this one alone.
+        try? noteKeys()
         log.close()
         try? FileManager.default.removeItem(atPath: configuration.addressFile)
     }

@@ -30,6 +30,8 @@ package struct NodeConfiguration: Sendable {
     /// Folder of the keys under which personal fields are sealed; nil takes the one that the data directory remembers, or
     /// `keys` in it.
     package var keys: String?
+    /// Begin with new keys where those that the log was sealed with are gone for good.
+    package var newKeys = false
 
     package init(dataDirectory: String, platformTopics: String) {
         self.dataDirectory = dataDirectory

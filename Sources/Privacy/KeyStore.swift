@@ -98,7 +98,6 @@ package final class KeyStore: Sendable {
 
     private static func load(_ keys: inout Keys) throws {
         let total = max(0, Int(keys.file.size) - KeySlot.headerSize) / KeySlot.size
-        var unreadable: [Int] = []
         for first in stride(from: 0, to: total, by: pageSlots) {
             let count = min(pageSlots, total - first)
             let bytes = try keys.file.read(at: KeySlot.offset(UInt32(first)), count: count * KeySlot.size)
@@ -106,15 +105,16 @@ package final class KeyStore: Sendable {
                 let slot = bytes[index * KeySlot.size..<(index + 1) * KeySlot.size]
                 switch KeySlot.decode(Array(slot)) {
                 case .free: continue
-                case .damaged: unreadable.append(first + index)
+                case .damaged:
+                    // Never written over: it may be the key of the newest person, gone bad.
+                    keys.damaged += 1
+                    keys.next = UInt32(first + index + 1)
                 case .slot(let slot):
                     keys.next = UInt32(first + index + 1)
                     note(slot, at: UInt32(first + index), in: &keys)
                 }
             }
         }
-        // Behind the last whole slot stands what a crash left of slots that nobody was told of.
-        keys.damaged = unreadable.filter { $0 < Int(keys.next) }.count
     }
 
     private static func note(_ slot: KeySlot, at number: UInt32, in keys: inout Keys) {
@@ -135,6 +135,9 @@ package final class KeyStore: Sendable {
     /// Why no key is given out or destroyed any more, until the next start; nil while all is well.
     package var failure: PrivacyError? { keys.withLock { $0.failure } }
 
+    /// One past the last slot in use. It never falls, so a store that has fewer than it once had is an older copy.
+    package var slots: Int { keys.withLock { Int($0.next) } }
+
     /// How many keys there are, how many were destroyed, and how many cannot be read any more.
     package var counts: (live: Int, erased: Int, damaged: Int) {
         keys.withLock { ($0.live, $0.erased, $0.damaged) }
@@ -145,6 +148,10 @@ package final class KeyStore: Sendable {
 
     private static func tag(_ bytes: [UInt8], _ secret: SymmetricKey) -> Base.Digest {
         Base.Digest(Array(HMAC<SHA256>.authenticationCode(for: bytes, using: secret))) ?? .zero
+    }
+
+    package func has(_ subject: String) -> Bool {
+        keys.withLock { $0.slotOfTag[KeyStore.tag([UInt8](subject.utf8), $0.secret)] != nil }
     }
 
     /// The key of a person; nil where there is none, or none any more.
@@ -184,9 +191,12 @@ package final class KeyStore: Sendable {
         }
     }
 
-    private static func append(_ slots: [KeySlot], to keys: inout Keys) throws {
+    /// Slots beyond those of people, for erasures of keys that this copy of a store never had.
+    private static let erasureReserve = Limits.subjects / 10
+
+    private static func append(_ slots: [KeySlot], to keys: inout Keys, upTo limit: Int = Limits.subjects) throws {
         guard !slots.isEmpty else { return }
-        guard Int(keys.next) + slots.count <= Limits.subjects else {
+        guard Int(keys.next) + slots.count <= limit else {
             throw PrivacyError(
                 "too-many-subjects", "a key store holds the keys of \(Limits.subjects) people", fault: .world)
         }
@@ -236,12 +246,17 @@ package final class KeyStore: Sendable {
 
     /// Overwrites a key where it stands; when this returns, it is gone from the disk. A key that this store never had is
     /// noted as erased all the same, so that an old copy of the store brings nothing back.
-    /// - Parameter tag: the person's, where it is known: every key of theirs that was made up to that moment goes.
+    /// - Parameter tag: the person's, where it is known: in a copy of the store that never had this key, an older one of
+    ///   theirs goes.
     package func destroy(_ id: KeyID, tag: Base.Digest? = nil, at moment: Instant) throws {
         try keys.withLock { keys in
             if let failure = keys.failure { throw failure }
-            if let tag, let number = keys.slotOfTag[tag], case let other = try KeyStore.read(number, keys),
-                other.id != id, other.created <= moment
+            let known = keys.slotOfKey[id].flatMap { try? KeyStore.read($0, keys) }
+            // What was done here once is done: the person may have come back since.
+            guard known?.erased == nil else { return }
+            // A store that never had this key is another copy of the one that had it, and may hold an older key of theirs.
+            if keys.slotOfKey[id] == nil, let tag, let number = keys.slotOfTag[tag],
+                case let other = try KeyStore.read(number, keys), other.created <= moment
             {
                 try KeyStore.write(KeySlot(erased: other.id, at: moment).encoded, at: number, in: &keys)
                 keys.slotOfTag[tag] = nil
@@ -249,11 +264,11 @@ package final class KeyStore: Sendable {
                 keys.erased += 1
             }
             let gone = KeySlot(erased: id, at: moment)
-            guard let number = keys.slotOfKey[id] else { return try KeyStore.append([gone], to: &keys) }
-            let before = try? KeyStore.read(number, keys)
-            guard before?.erased == nil else { return }
+            guard let number = keys.slotOfKey[id] else {
+                return try KeyStore.append([gone], to: &keys, upTo: Limits.subjects + KeyStore.erasureReserve)
+            }
             try KeyStore.write(gone.encoded, at: number, in: &keys)
-            let tag = before?.tag ?? keys.slotOfTag.first { $0.value == number }?.key
+            let tag = known?.tag ?? keys.slotOfTag.first { $0.value == number }?.key
             if let tag { keys.slotOfTag[tag] = nil }
             keys.live -= 1
             keys.erased += 1

@@ -81,6 +81,16 @@ package enum SealedFields {
         return apply(edits, to: document.bytes)
     }
 
+    /// Bytes that the data will have once its fields are sealed.
+    package static func sealedSize(_ fields: [PersonalFields.Field], in document: JSONDocument) -> Int {
+        places(fields, in: document).reduce(document.bytes.count) { size, place in
+            let plain = range(of: place.node, in: document).count
+            let padded = (plain + block - 1) / block * block
+            // Nonce and tag are 28 bytes; around the base64 stand {"$sealed":""}.
+            return size - plain + (padded + 28 + 2) / 3 * 4 + member.utf8.count + 7
+        }
+    }
+
     /// Whether the data has one of the fields at all.
     package static func has(_ fields: [PersonalFields.Field], in document: JSONDocument) -> Bool {
         !places(fields, in: document).isEmpty

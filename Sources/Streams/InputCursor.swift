@@ -50,6 +50,8 @@ struct InputCursor {
     private(set) var headPlace = FoldPlace.end
 
     static let fetchBytes = 512 << 10
+    /// Rounds beyond this are nobody's: JSON keeps whole numbers up to here everywhere.
+    private static let roundLimit: Int64 = 1 << 53
 
     init(partition: TopicPartition, rank: Int, role: Role, next: Int64 = 0) {
         self.partition = partition
@@ -128,7 +130,11 @@ struct InputCursor {
         if let node = document.member(0, "through"), let text = document.string(node), let time = Instant(text) {
             completeThrough = max(completeThrough, time)
         }
-        if let node = document.member(0, "round"), let number = document.int(node) { round = max(round, number) }
+        if let node = document.member(0, "round"), let number = document.int(node),
+            (0..<InputCursor.roundLimit).contains(number)
+        {
+            round = max(round, number)
+        }
         switch document.member(0, "state").flatMap({ document.string($0) }) {
         case "idle": source = .idle
         case "finished": source = .finished

@@ -24,6 +24,8 @@ struct Start: AsyncParsableCommand {
 
     @Option(name: .long, help: "Folder of the keys of personal fields; 'keys' in the data directory when absent.")
     var keys: String?
+    @Flag(name: .long, help: "Begin with new keys: gives up for good what was sealed under keys that are lost.")
+    var newKeys = false
 
     func run() async throws {
         try await reporting {
@@ -37,6 +39,7 @@ struct Start: AsyncParsableCommand {
             settings.kafka = kafka
             settings.kafkaSettings = kafkaConfig
             settings.keys = keys
+            settings.newKeys = newKeys
             settings.announce = { FileHandle.standardError.write(Data(($0 + "\n").utf8)) }
             let begun = Date()
             let node = try Node(settings)

@@ -41,6 +41,18 @@ import Testing
         var random = SeededRandom(seed: UInt64(1000 + seed))
         let whole = JSONDocument()
         for _ in 0..<60 {
+            // Keys of one object with their bytes compared one by one, as `duplicateKey` must find them.
+            var text: [UInt8] = [0x7B]
+            var names: [String] = []
+            for index in 0..<Int.random(in: 0..<5, using: &random) {
+                names.append(Self.key(&random))
+                text += (index > 0 ? [0x2C] : []) + Self.quoted(names[index], &random) + [0x3A, 0x31]
+            }
+            try whole.parse(text + [0x7D])
+            let twice = names.filter { name in names.count { $0.utf8.elementsEqual(name.utf8) } > 1 }
+            #expect(
+                whole.duplicateKey().map { found in twice.contains { $0.utf8.elementsEqual(found.utf8) } }
+                    ?? twice.isEmpty)
             let paths = (0..<Int.random(in: 1..<8, using: &random)).map { _ in
                 (0..<Int.random(in: 0..<4, using: &random)).map { _ in JSONKey(Self.key(&random)) }
             }
@@ -79,6 +91,17 @@ import Testing
         var theirs: Any? = reference
         for key in path { theirs = (theirs as? [String: Any])?[key.text] }
         #expect(theirs.map { BaseTests.same(value, $0) } == true, "\(where_)")
+    }
+
+    /// A large object is checked in time that grows with it, not with its square.
+    @Test func manyKeysAreComparedOnce() throws {
+        let document = JSONDocument()
+        let keys = (0..<200_000).map { #""k\#($0)":0"# }.joined(separator: ",")
+        let begun = Date()
+        try document.parse([UInt8]("{\(keys)}".utf8))
+        #expect(document.duplicateKey() == nil && Date().timeIntervalSince(begun) < 5)
+        try document.parse([UInt8](#"{\#(keys),"k7":1}"#.utf8))
+        #expect(document.duplicateKey() == "k7")
     }
 
     @Test func edges() throws {

@@ -70,6 +70,15 @@ import Testing
                     "bad-row|line 9|2013-01-07T00:00:00Z,h\"\"i,8", "schema-violation||{\"name\":\"f\",\"value\":-6}",
                 ])
         }
+        // Progress is the connector's own to write: rows cannot pretend it.
+        let forged = try CSVHistorySource(
+            try ConnectorConfiguration(
+                [UInt8](
+                    config.replacingOccurrences(of: #""name":"t","config""#, with: #""name":"u","config""#)
+                        .replacingOccurrences(of: #""events.e.type":"t""#, with: #""events.e.type":"source.progress""#)
+                        .utf8), place: "u.json"), log: log, gateway: gateway)
+        forged.run()
+        #expect(forged.status.state == "FINISHED" && forged.status.refused == 5, "\(forged.status)")
         let changed = try CSVHistorySource(
             try ConnectorConfiguration(
                 [UInt8](config.replacingOccurrences(of: "'value': value", with: "'value': value, 'more': 1").utf8),

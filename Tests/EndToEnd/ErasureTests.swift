@@ -120,7 +120,8 @@ extension HeavyTests {
                 #expect(
                     !(try await read("headrace.dead-letters").contains { $0.text.contains("no-mail") }),
                     "round \(round)")
-                #expect(try await read("headrace.erasures").count == 1)
+                let marks = try await read("headrace.erasures").map { $0["type"]?.string ?? "" }
+                #expect(marks.count { $0 == "subject.erased" } == 1 && marks.first == "keys.opened", "\(marks)")
                 #expect(try await read("questions.asked").map { $0["data"]?.text } == asked)
                 let verdict = try await http("POST", address + "/v1/replay", body: []).json["verdict"]
                 let chain = try run(headrace, ["log", "verify", "--data", data])
@@ -158,7 +159,7 @@ extension HeavyTests {
             try FileManager.default.moveItem(atPath: keys, toPath: newer)
             let missing = try run(headrace, ["tail", "customers", "--no-follow", "--data", data])
             #expect(missing.status == 1 && missing.errors.contains("[keys-missing]"), "\(missing.errors)")
-            try FileManager.default.createDirectory(atPath: keys, withIntermediateDirectories: true)
+            try Self.makePrivate(keys)
             try FileManager.default.copyItem(atPath: copy + "/subject.keys", toPath: keys + "/subject.keys")
             let stray = try run(
                 headrace,
@@ -173,10 +174,57 @@ extension HeavyTests {
             let last = try run(headrace, ["tail", "customers", "--no-follow", "--json", "--data", data]).output
             #expect(last.contains("mail2@example.org"))
             #expect(!last.contains("new@example.org") && !last.contains("stray@example.org"), "\(last)")
-            // Keys elsewhere are not mixed with these.
-            let other = try run(
-                headrace, ["start", "--data", data, "--port", "0", "--keys", copy, "--exit"])
-            #expect(other.status == 2 && other.errors.contains("[other-keys]"), "\(other.errors)")
+            // Keys of another log are not mixed with these, nor any that others may read.
+            func refusal(_ arguments: [String]) throws -> String {
+                let answer = try run(headrace, arguments)
+                #expect(answer.status != 0, "\(arguments)")
+                return answer.errors
+            }
+            let strange = scratch.path + "/strange"
+            let begun = ["start", "--data", strange, "--workspace", workspace, "--port", "0", "--exit"]
+            #expect(try run(headrace, begun).status == 0)
+            let foreign = ["start", "--data", data, "--port", "0", "--keys", strange + "/keys", "--exit"]
+            #expect(try refusal(foreign).contains("[other-keys]"))
+            try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: keys)
+            #expect(try refusal(["topics", "--data", data]).contains("[open-keys]"))
+            try FileManager.default.setAttributes([.posixPermissions: 0o700], ofItemAtPath: keys)
+            try theKeysBelongToTheLog(scratch, data, keys)
+        }
+
+        private static func makePrivate(_ directory: String) throws {
+            try FileManager.default.createDirectory(
+                atPath: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        }
+
+        /// A restored log asks for its keys, a damaged note of their place changes nothing, and a directory that is moved or
+        /// copied takes those inside it along.
+        private func theKeysBelongToTheLog(_ scratch: ScratchDirectory, _ data: String, _ keys: String) throws {
+            let (backup, restored) = (scratch.path + "/backup", scratch.path + "/restored")
+            #expect(try run(headrace, ["log", "backup", backup, "--data", data]).status == 0)
+            #expect(try run(headrace, ["log", "restore", backup, "--data", restored]).status == 0)
+            func tail(_ data: String) throws -> (status: Int32, output: String, errors: String) {
+                let answer = try run(headrace, ["tail", "customers", "--no-follow", "--json", "--data", data])
+                return (answer.status, answer.output, answer.errors)
+            }
+            #expect(try tail(restored).errors.contains("[keys-missing]"))
+            try Data().write(to: URL(filePath: data + "/keys.json"))
+            #expect(try tail(data).errors.contains("[keys-missing]"))
+            // With the keys beside it, the restored log is whole, and stays so where it is moved.
+            try Self.makePrivate(restored + "/keys")
+            try FileManager.default.copyItem(atPath: keys + "/subject.keys", toPath: restored + "/keys/subject.keys")
+            #expect(try tail(restored).output.contains("mail2@example.org"))
+            let moved = scratch.path + "/moved"
+            try FileManager.default.moveItem(atPath: restored, toPath: moved)
+            #expect(try tail(moved).output.contains("mail2@example.org"))
+            let started = try run(headrace, ["start", "--data", data, "--port", "0", "--keys", keys, "--exit"])
+            #expect(started.status == 0, "\(started.errors)")
+            #expect(try tail(data).output.contains("mail2@example.org"))
+            // Given up for good: what they sealed stays sealed.
+            try FileManager.default.removeItem(atPath: moved + "/keys")
+            let anew = try run(headrace, ["start", "--data", moved, "--port", "0", "--new-keys", "--exit"])
+            #expect(anew.status == 0, "\(anew.errors)")
+            let left = try tail(moved)
+            #expect(left.status == 0 && left.output.contains("$sealed") && !left.output.contains("mail2@example.org"))
         }
     }
 }

@@ -102,6 +102,29 @@ import Testing
         #expect(crashes > 200)
     }
 
+    /// Erasures are repeated at every start: they take nothing from people who came back, whatever the clock said then. In a
+    /// copy of the store that never had the erased key, the person's older key goes.
+    @Test(arguments: [-1000, -1, 0, 1, 1000]) func repeatedErasuresTakeNobodyBack(milliseconds: Int64) throws {
+        let (scratch, other) = (try ScratchDirectory(), try ScratchDirectory())
+        let path = "/" + KeyStore.fileName
+        let first: KeyID
+        do {
+            let store = try KeyStore(DiskVolume(scratch.path))
+            first = try store.keys(of: ["alice"], at: Self.moment)[0].id
+            try FileManager.default.copyItem(atPath: scratch.path + path, toPath: other.path + path)
+            let tag = store.fingerprint([UInt8]("alice".utf8))
+            try store.destroy(first, tag: tag, at: Self.moment + 5)
+            let second = try store.keys(of: ["alice"], at: Self.moment + 5 + milliseconds)[0].id
+            try store.destroy(first, tag: tag, at: Self.moment + 5)
+            #expect(try store.find("alice") == second && store.counts == (1, 1, 0))
+            try store.destroy(second, tag: tag, at: Self.moment + 9)
+            #expect(store.counts == (0, 2, 0))
+            let copy = try KeyStore(DiskVolume(other.path))
+            try copy.destroy(second, tag: tag, at: Self.moment + 9)
+            #expect(try copy.find("alice") == nil && copy.counts == (0, 2, 0))
+        }
+    }
+
     /// Damage takes the keys it hits and no other; a header without sense is refused.
     @Test func damageIsSaid() throws {
         let scratch = try ScratchDirectory()
@@ -122,6 +145,16 @@ import Testing
             try store.destroy(ids[1], at: Self.moment)
             guard case .erased = try store.state(of: ids[1]) else { throw PrivacyError("test", "b is not erased") }
             #expect(errorCode { _ = try KeyStore(DiskVolume(scratch.path)) } == "locked")
+        }
+        // The newest slot gone bad is not taken for one that was never given out.
+        try change(512 + 3 * 128 + 20)
+        do {
+            let store = try KeyStore(DiskVolume(scratch.path))
+            #expect(store.counts == (2, 0, 2) && store.slots == 4)
+            let before = try [UInt8](Data(contentsOf: URL(filePath: path)))
+            _ = try store.keys(of: ["d"], at: Self.moment)
+            let after = try [UInt8](Data(contentsOf: URL(filePath: path)))
+            #expect(after.prefix(512 + 4 * 128) == before.prefix(512 + 4 * 128) && store.slots == 5)
         }
         try change(30)
         #expect(errorCode { _ = try KeyStore(DiskVolume(scratch.path)) } == "rot")

@@ -70,6 +70,8 @@ import Testing
         let sealed = try #require(
             try SealedFields.seal(
                 data, try Self.fields(names), of: Self.event, under: keys[0], scratch: document))
+        try document.parse(data)
+        #expect(SealedFields.sealedSize(try Self.fields(names), in: document) == sealed.count)
         let shown = String(decoding: sealed, as: UTF8.self)
         #expect(secrets.allSatisfy { !shown.contains($0) } && shown.contains(SealedFields.member))
         func opened(_ bytes: [UInt8], _ event: EventIdentity, _ key: SubjectKey) throws -> String {

@@ -140,18 +140,35 @@ package final class JSONDocument {
         return JSONString.unescape(raw(node))
     }
 
-    /// The first key that stands twice in one object; readers differ on what such a text means.
+    /// A key that stands twice in one object; readers differ on what such a text means.
     package func duplicateKey() -> String? {
+        var keys: [(hash: UInt64, node: Int)] = []
         for node in nodes.indices where nodes[node].kind == .object && nodes[node].count > 1 {
-            var keys: [Int] = []
-            var found: Int?
-            forEachMember(node) { key, _ in
-                if found == nil, keys.contains(where: { sameText($0, key) }) { found = key }
-                keys.append(key)
+            keys.removeAll(keepingCapacity: true)
+            forEachMember(node) { key, _ in keys.append((hash(ofKey: key), key)) }
+            // Sorted, so that an object of a million keys costs no million times a million comparisons.
+            keys.sort { $0.hash < $1.hash }
+            for index in keys.indices.dropFirst() {
+                var other = index - 1
+                while other >= 0, keys[other].hash == keys[index].hash {
+                    if sameText(keys[other].node, keys[index].node) { return string(keys[index].node) }
+                    other -= 1
+                }
             }
-            if let found { return string(found) }
         }
         return nil
+    }
+
+    private func hash(ofKey node: Int) -> UInt64 {
+        guard !nodes[node].escaped else { return stableHash(of: string(node) ?? "") }
+        return bytes.withUnsafeBytes {
+            Base.stableHash(UnsafeRawBufferPointer(rebasing: $0[Int(nodes[node].start)..<Int(nodes[node].end)]))
+        }
+    }
+
+    private func stableHash(of text: String) -> UInt64 {
+        var text = text
+        return text.withUTF8 { Base.stableHash(UnsafeRawBufferPointer($0)) }
     }
 
     private func sameText(_ left: Int, _ right: Int) -> Bool {

@@ -22,6 +22,34 @@ package struct ExactSum: Sendable {
     package mutating func add(_ value: Double) { accumulate(value, negate: false) }
     package mutating func subtract(_ value: Double) { accumulate(value, negate: true) }
 
+    /// Adds a product without rounding it: the product of two doubles is the sum of two, the rounded one and what rounding
+    /// lost (Dekker 1971; by fused multiplication), as long as the latter is no smaller than the smallest double.
+    package mutating func add(_ value: Double, times factor: Double) { accumulate(value, times: factor, negate: false) }
+    package mutating func subtract(_ value: Double, times factor: Double) {
+        accumulate(value, times: factor, negate: true)
+    }
+
+    private mutating func accumulate(_ value: Double, times factor: Double, negate: Bool) {
+        let product = value * factor
+        accumulate(product, negate: negate)
+        guard product.isFinite else { return }
+        accumulate((-product).addingProduct(value, factor), negate: negate)
+    }
+
+    /// Adds everything that was added to another sum.
+    package mutating func merge(_ other: ExactSum) {
+        specials.positive += other.specials.positive
+        specials.negative += other.specials.negative
+        specials.nan += other.specials.nan
+        guard other.low <= other.high else { return }
+        if words.isEmpty { words = Array(repeating: 0, count: ExactSum.digits) }
+        // Words of both are below 2^61 (fewer than 2^29 additions of less than 2^32 since carries were propagated).
+        for index in other.low...other.high { words[index] += other.words[index] }
+        low = min(low, other.low)
+        high = max(high, other.high)
+        propagate()
+    }
+
     private mutating func accumulate(_ value: Double, negate: Bool) {
         guard value != 0 else { return }
         guard value.isFinite else {
