@@ -146,6 +146,11 @@ struct IdentifierHistory: Sendable {
         let gone = Array(files.prefix { $0.newestRecorded < time })
         files.removeFirst(gone.count)
         unfiltered.removeAll { file in gone.contains { $0 === file } }
+        // A filter lets nothing go. Filled anew once most of it is gone, it stays within a few times what is left.
+        if filter.count > 2 * files.reduce(0, { $0 + $1.count }), !gone.isEmpty {
+            filter = IdentifierFilter()
+            unfiltered = files
+        }
         return gone
     }
 }

@@ -92,6 +92,7 @@ extension EmbeddedLog {
             attempt { () throws(EventLogError) in try rebuildDamagedIdentifiers() }
             attempt { () throws(EventLogError) in try compact(all: compacts) }
             attempt { () throws(EventLogError) in try forgetIdentifiers() }
+            filterIdentifiers()
             let now = options.wallClock().milliseconds
             sequencer.withLock { $0.producers.expire(now: now) }
             attempt { () throws(EventLogError) in try writeMissingIndexes() }

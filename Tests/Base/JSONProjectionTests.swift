@@ -77,20 +77,20 @@ import Testing
     ) {
         var node: Int? = 0
         for key in path { node = node.flatMap { whole.member($0, key) } }
-        let where_ = "\(path.map(\.text)) in \(String(decoding: text, as: UTF8.self))"
-        #expect(slot.kind == node.map { whole.kind($0) }, "\(where_)")
+        let place = "\(path.map(\.text)) in \(String(decoding: text, as: UTF8.self))"
+        #expect(slot.kind == node.map { whole.kind($0) }, "\(place)")
         guard let node, slot.kind != nil else { return }
         text.withUnsafeBytes { raw in
             #expect(
-                slot.string(in: raw).map { Array($0.utf8) } == whole.string(node).map { Array($0.utf8) }, "\(where_)")
-            #expect(slot.double(in: raw) == whole.double(node) && slot.int(in: raw) == whole.int(node), "\(where_)")
-            #expect(slot.bytes(in: raw).elementsEqual(whole.raw(node)), "\(where_)")
+                slot.string(in: raw).map { Array($0.utf8) } == whole.string(node).map { Array($0.utf8) }, "\(place)")
+            #expect(slot.double(in: raw) == whole.double(node) && slot.int(in: raw) == whole.int(node), "\(place)")
+            #expect(slot.bytes(in: raw).elementsEqual(whole.raw(node)), "\(place)")
         }
         // Foundation keeps the last of a key that stands twice, so only texts without one are compared with it.
         guard whole.duplicateKey() == nil, let reference, let value = try? whole.value(node) else { return }
         var theirs: Any? = reference
         for key in path { theirs = (theirs as? [String: Any])?[key.text] }
-        #expect(theirs.map { BaseTests.same(value, $0) } == true, "\(where_)")
+        #expect(theirs.map { BaseTests.same(value, $0) } == true, "\(place)")
     }
 
     /// A large object is checked in time that grows with it, not with its square.

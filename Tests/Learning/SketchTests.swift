@@ -13,7 +13,8 @@ import Testing
                 Double.random(in: -1...1, using: &random) * pow(10, Double(Int.random(in: -300...300, using: &random)))
             // Far from zero and close together: what a naive variance loses.
             case 2: 1e9 + Double.random(in: 0...1, using: &random)
-            case 3: [0.0, -0.0, .infinity, -.infinity, .leastNonzeroMagnitude, 1][Int.random(in: 0..<6, using: &random)]
+            case 3:
+                [0.0, -0.0, .infinity, -.infinity, .leastNonzeroMagnitude, 1][Int.random(in: 0..<6, using: &random)]
             default: exp(Double.random(in: -5...15, using: &random))
             }
         }
