@@ -117,7 +117,7 @@ package final class FeatureStage: Stage {
         if let filter = view.filter, !(try filter.bool(&scope)) { return }
         guard let key = try view.key.label(&scope), !key.isEmpty else { return }
         row.removeAll(keepingCapacity: true)
-        for column in view.columns { row.append(try column.number(&scope) ?? .nan) }
+        for column in view.columns { row.append(try column.value(&scope)) }
         viewStores[index].modify(key, default: WindowState(columnCount: view.columns.count)) {
             $0.add(time: event.time.milliseconds, row: row, view: view)
         }
@@ -243,7 +243,7 @@ package final class FeatureStage: Stage {
             return found
         }
         // Nothing was ever seen: counts are 0, everything else is missing.
-        return views[view].aggregates.map { $0.function == .count ? 0 : .nan }
+        return views[view].aggregates.map { [.count, .distinct].contains($0.function) ? 0 : .nan }
     }
 
     /// The features of one key as of a moment, for readers outside the fold; changes nothing.

@@ -8,6 +8,14 @@ package typealias FeaturesError = Failure<FeaturesModule>
 /// What is computed over the events of one key.
 package enum AggregateFunction: String, Sendable, CaseIterable {
     case count, sum, mean, min, max
+    /// Over n - 1; missing of fewer than two values.
+    case variance, stddev
+    /// Different values, texts too; exact.
+    case distinct
+    /// Within `LogHistogram.relativeError`; takes `q`.
+    case quantile
+    /// Of the oldest event in the window, missing when it is missing there.
+    case first
     /// Of the newest event, missing when it is missing there.
     case last
     /// Since the newest event.
@@ -15,6 +23,20 @@ package enum AggregateFunction: String, Sendable, CaseIterable {
 
     var needsWindow: Bool { ![.last, .secondsSince, .hoursSince].contains(self) }
     var needsValue: Bool { ![.count, .secondsSince, .hoursSince].contains(self) }
+}
+
+/// What is read of every event for aggregates.
+struct ValueColumn: Sendable {
+    let program: CELProgram
+    /// The value's identity is kept in place of a number: 53 bits of a hash of its text, which a double holds exactly.
+    let isIdentity: Bool
+
+    /// NaN where the value is missing.
+    func value(_ scope: inout CELContext) throws(BaseError) -> Double {
+        guard isIdentity else { return try program.number(&scope) ?? .nan }
+        guard var text = try program.label(&scope) else { return .nan }
+        return Double(text.withUTF8 { stableHash(UnsafeRawBufferPointer($0), seed: 3) } >> 11)
+    }
 }
 
 /// One feature of a view.
@@ -26,6 +48,67 @@ package struct Aggregate: Sendable {
     /// Length of the window (t - span, t], in milliseconds; nil for functions of the newest event.
     package let span: Int64?
     let window: Int
+    /// Which quantile, from 0 to 1.
+    let share: Double
+}
+
+/// The aggregates of a view as they are read, with the distinct columns and windows that they share.
+private struct AggregateList {
+    var columns: [ValueColumn] = []
+    var spans: [Int64] = []
+    var aggregates: [Aggregate] = []
+
+    private mutating func column(_ program: CELProgram, isIdentity: Bool = false) -> Int {
+        let same = columns.firstIndex { $0.program.source == program.source && $0.isIdentity == isIdentity }
+        if let same { return same }
+        columns.append(ValueColumn(program: program, isIdentity: isIdentity))
+        return columns.count - 1
+    }
+
+    mutating func addLatest(_ name: String, _ program: CELProgram) {
+        aggregates.append(
+            Aggregate(name: name, function: .last, column: column(program), span: nil, window: -1, share: 0))
+    }
+
+    mutating func read(_ item: inout DefinitionReader) throws(CatalogError) {
+        let name = try item.string("name")
+        let text = try item.string("function")
+        guard let function = AggregateFunction(rawValue: text) else {
+            let known = AggregateFunction.allCases.map(\.rawValue).joined(separator: ", ")
+            throw item.failure("there is no function '\(text)'; known: \(known)")
+        }
+        let program = try item.expression("of")
+        let span = try item.optionalSpan("window")
+        let share = try item.optionalDouble("q")
+        try item.finish()
+        guard (share != nil) == (function == .quantile), (0...1).contains(share ?? 0) else {
+            throw item.failure(
+                function == .quantile
+                    ? "'quantile' needs 'q' from 0 to 1, 0.5 for the median" : "'\(text)' takes no 'q'")
+        }
+        guard (program != nil) == function.needsValue else {
+            throw item.failure(function.needsValue ? "'\(text)' needs 'of'" : "'\(text)' takes no 'of'")
+        }
+        guard (span != nil) == function.needsWindow else {
+            throw item.failure(function.needsWindow ? "'\(text)' needs 'window'" : "'\(text)' takes no 'window'")
+        }
+        if let span, !spans.contains(span) { spans.append(span) }
+        let place = program.map { self.column($0, isIdentity: function == .distinct) }
+        aggregates.append(
+            Aggregate(
+                name: name, function: function, column: place, span: span,
+                window: span.flatMap { spans.firstIndex(of: $0) } ?? -1, share: share ?? 0))
+    }
+
+    /// What each column of each window is to give.
+    var measures: [[WindowColumn.Measures]] {
+        var measures: [[WindowColumn.Measures]] = spans.map { _ in columns.map { _ in [] } }
+        for aggregate in aggregates where aggregate.window >= 0 {
+            guard let column = aggregate.column else { continue }
+            measures[aggregate.window][column].formUnion(WindowColumn.Measures(aggregate.function))
+        }
+        return measures
+    }
 }
 
 /// A declared feature view: which events, keyed how, aggregated into which features.
@@ -38,10 +121,12 @@ package final class FeatureView: Sendable {
     let key: CELProgram
     let filter: CELProgram?
     /// Distinct value expressions.
-    let columns: [CELProgram]
+    let columns: [ValueColumn]
     /// Distinct window lengths.
     let spans: [Int64]
     package let aggregates: [Aggregate]
+    /// What each column of each window is to give.
+    let measures: [[WindowColumn.Measures]]
     private let indices: [String: Int]
 
     package init(_ definition: Definition) throws(CatalogError) {
@@ -52,67 +137,37 @@ package final class FeatureView: Sendable {
         _ = try reader.optionalString("owner")
         key = try reader.requiredExpression("key")
         filter = try reader.expression("filter")
-        var columns: [CELProgram] = []
-        var spans: [Int64] = []
-        var aggregates: [Aggregate] = []
-        func column(_ program: CELProgram) -> Int {
-            if let known = columns.firstIndex(where: { $0.source == program.source }) { return known }
-            columns.append(program)
-            return columns.count - 1
-        }
-        for var item in try reader.readers("aggregates") {
-            let name = try item.string("name")
-            let text = try item.string("function")
-            guard let function = AggregateFunction(rawValue: text) else {
-                throw item.failure(
-                    "there is no function '\(text)'; known: \(AggregateFunction.allCases.map(\.rawValue).joined(separator: ", "))"
-                )
-            }
-            let program = try item.expression("of")
-            let span = try item.optionalSpan("window")
-            try item.finish()
-            guard (program != nil) == function.needsValue else {
-                throw item.failure(function.needsValue ? "'\(text)' needs 'of'" : "'\(text)' takes no 'of'")
-            }
-            guard (span != nil) == function.needsWindow else {
-                throw item.failure(function.needsWindow ? "'\(text)' needs 'window'" : "'\(text)' takes no 'window'")
-            }
-            if let span, !spans.contains(span) { spans.append(span) }
-            let window = span.flatMap { spans.firstIndex(of: $0) } ?? -1
-            aggregates.append(
-                Aggregate(
-                    name: name, function: function, column: program.map { column($0) }, span: span, window: window))
-        }
+        var list = AggregateList()
+        for var item in try reader.readers("aggregates") { try list.read(&item) }
         if let latest = reader.value("latest") {
             guard let members = latest.object else {
                 throw reader.failure("'latest' maps feature names to expressions")
             }
             for (name, source) in JSON.sorted(members) {
                 do {
-                    let program = try CELProgram(source.string ?? "")
-                    aggregates.append(
-                        Aggregate(name: name, function: .last, column: column(program), span: nil, window: -1))
+                    list.addLatest(name, try CELProgram(source.string ?? ""))
                 } catch {
                     throw CatalogError("bad-expression", "\(reader.path), latest.\(name): \(error.message)")
                 }
             }
         }
         try reader.finish()
-        guard !aggregates.isEmpty else { throw reader.failure("a view needs 'aggregates' or 'latest'") }
+        guard !list.aggregates.isEmpty else { throw reader.failure("a view needs 'aggregates' or 'latest'") }
         var indices: [String: Int] = [:]
-        for (index, aggregate) in aggregates.enumerated() {
+        for (index, aggregate) in list.aggregates.enumerated() {
             guard indices.updateValue(index, forKey: aggregate.name) == nil else {
                 throw reader.failure("the feature '\(aggregate.name)' stands twice")
             }
         }
-        self.columns = columns
-        self.spans = spans
-        self.aggregates = aggregates
+        aggregates = list.aggregates
+        columns = list.columns
+        spans = list.spans
+        measures = list.measures
         self.indices = indices
     }
 
     /// Everything it evaluates over its topic's data.
-    package var expressions: [CELProgram] { [key, filter].compactMap { $0 } + columns }
+    package var expressions: [CELProgram] { [key, filter].compactMap { $0 } + columns.map(\.program) }
 
     package func index(of feature: String) -> Int? { indices[feature] }
 

@@ -16,10 +16,12 @@ package struct WindowState: StateValue {
     private var lastValues: [Double] = []
     private var windows: [Window] = []
 
+    /// Entries that were dropped from the arrays for good: an entry's own number is this and its index.
+    private var dropped = 0
+
     private struct Window {
         var head: Int
-        var sums: [ExactSum]
-        var counts: [Int]
+        var columns: [WindowColumn]
     }
 
     /// The state of a key that has seen nothing, for a view with so many value columns.
@@ -34,8 +36,7 @@ package struct WindowState: StateValue {
             values.append(contentsOf: row)
             for index in windows.indices {
                 for column in 0..<columnCount where !row[column].isNaN {
-                    windows[index].sums[column].add(row[column])
-                    windows[index].counts[column] += 1
+                    windows[index].columns[column].add(row[column], dropped + times.count - 1)
                 }
                 advance(index, to: time - view.spans[index])
             }
@@ -49,14 +50,11 @@ package struct WindowState: StateValue {
 
     private mutating func prepare(_ view: FeatureView) {
         guard windows.isEmpty else { return }
-        windows = view.spans.map { _ in
-            var window = Window(
-                head: start, sums: Array(repeating: ExactSum(), count: columnCount),
-                counts: Array(repeating: 0, count: columnCount))
+        windows = view.measures.map { measures in
+            var window = Window(head: start, columns: measures.map { WindowColumn($0) })
             for entry in start..<times.count {
                 for column in 0..<columnCount where !values[entry * columnCount + column].isNaN {
-                    window.sums[column].add(values[entry * columnCount + column])
-                    window.counts[column] += 1
+                    window.columns[column].add(values[entry * columnCount + column], dropped + entry)
                 }
             }
             return window
@@ -68,8 +66,7 @@ package struct WindowState: StateValue {
         while windows[index].head < times.count, times[windows[index].head] <= limit {
             let entry = windows[index].head
             for column in 0..<columnCount where !values[entry * columnCount + column].isNaN {
-                windows[index].sums[column].subtract(values[entry * columnCount + column])
-                windows[index].counts[column] -= 1
+                windows[index].columns[column].remove(values[entry * columnCount + column], dropped + entry)
             }
             windows[index].head += 1
         }
@@ -80,6 +77,7 @@ package struct WindowState: StateValue {
         times.removeFirst(start)
         values.removeFirst(start * columnCount)
         for index in windows.indices { windows[index].head -= start }
+        dropped += start
         start = 0
     }
 
@@ -102,21 +100,13 @@ package struct WindowState: StateValue {
         case .count: return windows.isEmpty ? 0 : Double(times.count - windows[aggregate.window].head)
         default: break
         }
-        guard let column = aggregate.column, !windows.isEmpty else { return .nan }
+        // Nothing was ever seen: as many different values as events.
+        guard let column = aggregate.column, !windows.isEmpty else { return aggregate.function == .distinct ? 0 : .nan }
         let window = windows[aggregate.window]
-        guard window.counts[column] > 0 else { return .nan }
-        switch aggregate.function {
-        case .sum: return window.sums[column].value
-        case .mean: return window.sums[column].value / Double(window.counts[column])
-        default:
-            var best = Double.nan
-            for entry in window.head..<times.count {
-                let value = values[entry * columnCount + column]
-                if value.isNaN { continue }
-                if best.isNaN || (aggregate.function == .min ? value < best : value > best) { best = value }
-            }
-            return best
+        if aggregate.function == .first {
+            return window.head < times.count ? values[window.head * columnCount + column] : .nan
         }
+        return window.columns[column].value(aggregate)
     }
 
     package func encode(into writer: inout ByteWriter) {

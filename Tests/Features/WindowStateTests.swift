@@ -21,10 +21,16 @@ import Testing
               - {name: hi, function: max, of: data.x, window: 10s}
               - {name: l, function: last, of: data.x}
               - {name: since, function: secondsSince}
+              - {name: v, function: variance, of: data.x, window: 10s}
+              - {name: d, function: stddev, of: data.x, window: 3s}
+              - {name: median, function: quantile, q: 0.5, of: data.x, window: 10s}
+              - {name: f, function: first, of: data.x, window: 3s}
+              - {name: u, function: distinct, of: data.x, window: 10s}
+              - {name: lo10, function: min, of: data.x, window: 10s}
             """
         let view = try FeatureView(try Workspace.parse(text, file: "v.yaml")[0])
         var random = SeededRandom(seed: UInt64(seed))
-        var state = WindowState(columnCount: 1)
+        var state = WindowState(columnCount: 2)
         var events: [(time: Int64, x: Double)] = []
         var now: Int64 = 100_000
         for _ in 0..<400 {
@@ -33,7 +39,8 @@ import Testing
                 let x =
                     Int.random(in: 0..<6, using: &random) == 0
                     ? Double.nan : Double(Int.random(in: -50...50, using: &random)) / 8
-                state.add(time: now, row: [x], view: view)
+                // The second column is the value's identity; here the value itself does.
+                state.add(time: now, row: [x, x], view: view)
                 events.append((now, x))
             }
             if Int.random(in: 0..<10, using: &random) == 0 {
@@ -56,8 +63,21 @@ import Testing
             let since: Double = events.last.map { Double(now - $0.time) / 1000 } ?? .nan
             var expected: [Double] = [Double(window(10_000).count), sum, mean]
             expected += [three.min() ?? .nan, ten.max() ?? .nan, events.last?.x ?? .nan, since]
-            for (ours, theirs) in zip(got, expected) {
-                #expect(ours == theirs || (ours.isNaN && theirs.isNaN), "\(got) \(expected)")
+            func variance(_ values: [Double]) -> Double {
+                guard values.count > 1 else { return .nan }
+                // Eighths and their squares are exact in a double, so this is the rational result, rounded twice.
+                let (sum, squares) = (values.reduce(0, +), values.reduce(0) { $0 + $1 * $1 })
+                let count = Double(values.count)
+                return (squares * count - sum * sum) / count / (count - 1)
+            }
+            let median: Double = ten.isEmpty ? .nan : ten.sorted()[(ten.count - 1) / 2]
+            expected += [variance(ten), variance(three).squareRoot(), median, window(3000).first ?? .nan]
+            expected += [Double(Set(ten).count), ten.min() ?? .nan]
+            for (index, (ours, theirs)) in zip(got, expected).enumerated() {
+                let tolerance = index == 9 ? 1.0 / 256 : ([7, 8].contains(index) ? 1e-12 : 0)
+                #expect(
+                    ours == theirs || (ours.isNaN && theirs.isNaN) || abs(ours - theirs) <= abs(theirs) * tolerance,
+                    "\(index): \(got) \(expected)")
             }
         }
     }
