@@ -45,7 +45,9 @@ let package = Package(
         target("EventLog", ["Base", "CPlatform", "RecordFormat"]),
         target("KafkaLog", ["Base", "RecordFormat", "EventLog", "CRdKafka"]),
         .target(
-            name: "BenchmarkBodies", dependencies: ["Base", "RecordFormat", "EventLog"], path: "Benchmarks/Bodies",
+            name: "BenchmarkBodies",
+            dependencies: ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "Features"],
+            path: "Benchmarks/Bodies",
             swiftSettings: settings),
         .executableTarget(
             name: "headrace-bench",
