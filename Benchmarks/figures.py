@@ -1,5 +1,5 @@
 """Medians of measured figures beside their goals and peers, one JSON object a line.
-usage: figures.py OURS_JSONL PEER_TXT [LIMITS_TXT [PEER_CONSUME_TXT]]"""
+usage: figures.py OURS_JSONL [PEER=FILE ...] [limits=FILE]; a peer's file has one number a line"""
 import json
 import os
 import statistics
@@ -10,37 +10,45 @@ for line in open(sys.argv[1]):
     row = json.loads(line)
     measured.setdefault(row["name"], []).append(row["value"])
     units[row["name"]] = row["unit"]
-peer = [float(line) for line in open(sys.argv[2]) if line.strip() and float(line) > 0]
-broker = statistics.median(peer) if peer else None
-reads = [float(line) for line in open(sys.argv[4]) if line.strip()] if len(sys.argv) > 4 else []
-consumer = statistics.median(reads) if reads else None
+files = dict(argument.split("=", 1) for argument in sys.argv[2:])
 
-# name: (goal, whether less is better, peer, goal as a ratio to the peer)
+
+def peer_value(name):
+    if not os.path.exists(files.get(name, "")):
+        return None
+    values = [float(line) for line in open(files[name]) if line.strip() and float(line) > 0]
+    return statistics.median(values) if values else None
+
+
+# name: (goal, whether less is better, peer's file and name, goal as a ratio to the peer)
+producer = ("producer", "librdkafka (C) to noida-db, no fsync")
 goals = {
-    "log.append.plain": (1_500_000, False, "librdkafka (C) to noida-db, no fsync", 1.8),
-    "log.append.plain.stored64k": (1_500_000, False, "librdkafka (C) to noida-db, no fsync", 1.8),
+    "log.append.plain": (1_500_000, False, producer, 1.8),
+    "log.append.plain.stored64k": (1_500_000, False, producer, 1.8),
     "log.append.events": (700_000, False, None, None),
     "log.append.single": (60_000, False, None, None),
     "log.append.single.p99": (5, True, None, None),
     "log.append.http": (12_000, False, None, None),
-    "kafka.produce": (None, False, "librdkafka (C) to noida-db", 0.9),
-    "kafka.consume": (None, False, "librdkafka (C) from noida-db", 0.9),
+    "kafka.produce": (None, False, ("producer", "librdkafka (C) to noida-db"), 0.9),
+    "kafka.consume": (None, False, ("consumer", "librdkafka (C) from noida-db"), 0.9),
     "log.scan": (4_000_000, False, None, None),
     "log.open.clean": (1, True, None, None),
     "log.open.killed": (3, True, None, None),
+    "json.project": (1_200_000, False, None, None),
+    "fold.sliding-hour": (600_000, False, ("bytewax", "Bytewax 0.21"), 5),
 }
 for name, values in measured.items():
     value = statistics.median(values)
     row = {"name": name, "value": value, "unit": units[name], "runs": len(values)}
     if name in goals:
-        goal, less, what, ratio = goals[name]
+        goal, less, peer, ratio = goals[name]
         if goal is not None:
             row |= {"goal": goal, "met": value <= goal if less else value >= goal}
-        other = consumer if name == "kafka.consume" else broker
-        if what and other:
-            row |= {"peer": what, "peerValue": other, "ratio": round(value / other, 2), "ratioGoal": ratio,
+        other = peer_value(peer[0]) if peer else None
+        if other:
+            row |= {"peer": peer[1], "peerValue": other, "ratio": round(value / other, 2), "ratioGoal": ratio,
                     "ratioMet": value / other >= ratio}
     print(json.dumps(row))
-if len(sys.argv) > 3 and os.path.exists(sys.argv[3]):
-    for line in open(sys.argv[3]):
+if os.path.exists(files.get("limits", "")):
+    for line in open(files["limits"]):
         print(json.dumps({"name": "limit", "value": line.strip()}))

@@ -102,11 +102,14 @@ package struct WindowState: StateValue {
         }
         // Nothing was ever seen: as many different values as events.
         guard let column = aggregate.column, !windows.isEmpty else { return aggregate.function == .distinct ? 0 : .nan }
-        let window = windows[aggregate.window]
         if aggregate.function == .first {
-            return window.head < times.count ? values[window.head * columnCount + column] : .nan
+            let head = windows[aggregate.window].head
+            return head < times.count ? values[head * columnCount + column] : .nan
         }
-        return window.columns[column].value(aggregate)
+        // In place: a copy of a column holds on to every array in it.
+        return windows.withUnsafeBufferPointer { windows in
+            windows[aggregate.window].columns.withUnsafeBufferPointer { $0[column].value(aggregate) }
+        }
     }
 
     package func encode(into writer: inout ByteWriter) {

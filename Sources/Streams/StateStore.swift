@@ -23,50 +23,74 @@ package class AnyStateStore {
 package final class StateStore<Value: StateValue>: AnyStateStore {
     package static var bucketCount: Int { 256 }
 
-    package private(set) var values: [String: Value] = [:]
-    private var dirty: Set<String> = []
-    private var undigested: Set<String> = []
+    /// A value, and whether the lists of what changed name its key already: a value that changes often is noted once.
+    private struct Slot {
+        var value: Value
+        var isDirty = false
+        var isUndigested = false
+    }
+
+    private var slots: [String: Slot] = [:]
+    /// Keys changed since the last checkpoint, and since the last digest. A key that was removed and made again may stand
+    /// in them twice.
+    private var dirty: [String] = []
+    private var undigested: [String] = []
     private var leaves: [[String: Digest]] = Array(repeating: [:], count: 256)
     private var buckets: [Digest] = Array(repeating: .zero, count: 256)
 
     override package init(name: String) { super.init(name: name) }
 
-    override package var count: Int { values.count }
+    override package var count: Int { slots.count }
 
-    package subscript(key: String) -> Value? { values[key] }
+    package subscript(key: String) -> Value? { slots[key]?.value }
 
-    private func touch(_ key: String) {
-        dirty.insert(key)
-        undigested.insert(key)
-    }
+    /// Every value, in no order: for what does not depend on one.
+    package var values: some Sequence<Value> { slots.values.lazy.map(\.value) }
 
     package func set(_ key: String, _ value: Value) {
-        values[key] = value
-        touch(key)
+        change(key, default: value) { $0 = value }
     }
 
     package func remove(_ key: String) -> Value? {
-        guard let old = values.removeValue(forKey: key) else { return nil }
-        touch(key)
-        return old
+        guard let old = slots.removeValue(forKey: key) else { return nil }
+        if !old.isDirty { dirty.append(key) }
+        if !old.isUndigested { undigested.append(key) }
+        return old.value
     }
 
     /// Changes a value in place, making it first where there is none.
     package func modify<R>(_ key: String, default make: @autoclosure () -> Value, _ body: (inout Value) throws -> R)
         rethrows -> R
     {
-        touch(key)
-        return try body(&values[key, default: make()])
+        try change(key, default: make(), body)
+    }
+
+    @inline(__always)
+    private func change<R>(_ key: String, default make: @autoclosure () -> Value, _ body: (inout Value) throws -> R)
+        rethrows -> R
+    {
+        var isNoted = (dirty: true, undigested: true)
+        // Noted whatever comes of the change: it may have been made in part.
+        defer {
+            if !isNoted.dirty { dirty.append(key) }
+            if !isNoted.undigested { undigested.append(key) }
+        }
+        return try { slot in
+            isNoted = (slot.isDirty, slot.isUndigested)
+            slot.isDirty = true
+            slot.isUndigested = true
+            return try body(&slot.value)
+        }(&slots[key, default: Slot(value: make())])
     }
 
     /// Reads in place with the right to change what is derived only (an eviction that a later read would repeat).
     package func inspect<R>(_ key: String, _ body: (inout Value) throws -> R) rethrows -> R? {
-        guard let index = values.index(forKey: key) else { return nil }
-        return try body(&values.values[index])
+        guard let index = slots.index(forKey: key) else { return nil }
+        return try body(&slots.values[index].value)
     }
 
     /// Keys in the order of their bytes: the only order in which a fold may go over a store.
-    package var sortedKeys: [String] { values.keys.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) } }
+    package var sortedKeys: [String] { slots.keys.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) } }
 
     private func encoded(_ value: Value) -> [UInt8] {
         var writer = ByteWriter()
@@ -77,13 +101,23 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
     override package func takeChanges() -> [(key: String, value: [UInt8]?)] {
         let keys = dirty.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
         dirty.removeAll(keepingCapacity: true)
-        return keys.map { key in (key, values[key].map { encoded($0) }) }
+        var changes: [(key: String, value: [UInt8]?)] = []
+        changes.reserveCapacity(keys.count)
+        for key in keys where changes.last.map({ $0.key.utf8.elementsEqual(key.utf8) }) != true {
+            guard let index = slots.index(forKey: key) else {
+                changes.append((key, nil))
+                continue
+            }
+            slots.values[index].isDirty = false
+            changes.append((key, encoded(slots.values[index].value)))
+        }
+        return changes
     }
 
     override package func load(key: String, value: UnsafeRawBufferPointer) throws(BaseError) {
         var reader = ByteReader(value)
-        values[key] = try Value(decoding: &reader)
-        undigested.insert(key)
+        slots[key] = Slot(value: try Value(decoding: &reader), isUndigested: true)
+        undigested.append(key)
     }
 
     override package func digest() -> Digest {
@@ -92,10 +126,12 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
             var name = key
             let bucket = Int(name.withUTF8 { stableHash(UnsafeRawBufferPointer($0), seed: 1) } & 255)
             changed.insert(bucket)
-            if let value = values[key] {
+            if let index = slots.index(forKey: key) {
+                guard slots.values[index].isUndigested else { continue }
+                slots.values[index].isUndigested = false
                 var writer = ByteWriter()
                 writer.append(sized: key)
-                value.encode(into: &writer)
+                slots.values[index].value.encode(into: &writer)
                 leaves[bucket][key] = Digest.of(writer.bytes)
             } else {
                 leaves[bucket][key] = nil

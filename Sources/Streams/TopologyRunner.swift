@@ -187,7 +187,7 @@ package final class TopologyRunner {
         var bound = FoldPlace.end
         var bounded = false
         var oldest = UInt64.max
-        let hold = context.holds.count == 0 ? nil : context.holds.values.values.map(\.until).min()
+        let hold = context.holds.count == 0 ? nil : context.holds.values.map(\.until).min()
         for index in inputs.indices {
             if inputs[index].hasHead {
                 if best < 0 || inputs[index].headPlace < inputs[best].headPlace { best = index }
