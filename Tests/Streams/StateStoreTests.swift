@@ -1,0 +1,65 @@
+import Base
+import Streams
+import Testing
+
+@Suite struct StateStoreTests {
+    private struct Refusal: Error {}
+
+    /// Random changes, checkpoints and digests against two plain dictionaries: what a checkpoint hands over makes the last
+    /// one equal to the store, the digest depends on the content alone, and a store that is loaded goes on the same.
+    @Test(arguments: 0..<20) func changesAreHandedOverOnce(seed: Int) throws {
+        var random = SeededRandom(seed: UInt64(seed))
+        var store = StateStore<StateBlob>(name: "s")
+        var content: [String: [UInt8]] = [:]
+        var saved: [String: [UInt8]] = [:]
+        for step in 0..<400 {
+            let key = "k\(Int.random(in: 0..<12, using: &random))"
+            let byte = UInt8(truncatingIfNeeded: step)
+            switch Int.random(in: 0..<10, using: &random) {
+            case 0..<2:
+                store.set(key, StateBlob([byte]))
+                content[key] = [byte]
+            case 2..<5:
+                store.modify(key, default: StateBlob([])) { $0.bytes.append(byte) }
+                content[key, default: []].append(byte)
+            case 5:
+                // A change that fails half-way is a change.
+                try? store.modify(key, default: StateBlob([])) { blob in
+                    blob.bytes.append(byte)
+                    throw Refusal()
+                }
+                content[key, default: []].append(byte)
+            case 6: #expect(store.remove(key)?.bytes == content.removeValue(forKey: key))
+            case 7: checkpoint(store, &saved, content)
+            case 8:
+                let fresh = StateStore<StateBlob>(name: "s")
+                for (key, bytes) in content { fresh.set(key, StateBlob(bytes)) }
+                #expect(store.digest() == fresh.digest(), "seed \(seed), step \(step)")
+            default:
+                checkpoint(store, &saved, content)
+                store = StateStore(name: "s")
+                for (key, bytes) in saved {
+                    var writer = ByteWriter()
+                    StateBlob(bytes).encode(into: &writer)
+                    try writer.bytes.withUnsafeBytes { try store.load(key: key, value: $0) }
+                }
+                #expect(store.takeChanges().isEmpty)
+            }
+            #expect(store.count == content.count && store.values.count { _ in true } == content.count)
+            #expect(store[key]?.bytes == content[key] && store.inspect(key) { $0.bytes } == content[key])
+        }
+        #expect(store.sortedKeys == content.keys.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) })
+    }
+
+    private func checkpoint(
+        _ store: StateStore<StateBlob>, _ saved: inout [String: [UInt8]], _ content: [String: [UInt8]]
+    ) {
+        let changes = store.takeChanges()
+        #expect(changes.map(\.key) == Set(changes.map(\.key)).sorted())
+        for (key, value) in changes {
+            // As StateBlob has it: its size, then its bytes.
+            saved[key] = value.map { Array($0.dropFirst(4)) }
+        }
+        #expect(saved == content && store.takeChanges().isEmpty)
+    }
+}
