@@ -120,7 +120,8 @@ struct Start: AsyncParsableCommand {
             try node.recordRun(
                 seconds: seconds, started: Instant(milliseconds: Int64(begun.timeIntervalSince1970 * 1000)))
         } else {
-            print("nothing new: the log already holds \(node.log.eventCount) events")
+            let held = "the log holds \(node.log.eventCount) events, definitions among them"
+            print(node.connectors.isEmpty ? "no --connector, so nothing to play; \(held)" : "nothing new; \(held)")
         }
         for (name, status) in node.connectors where status.damagedRows + status.refused > 0 {
             print(
