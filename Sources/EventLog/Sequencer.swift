@@ -171,18 +171,15 @@ struct Sequencer: Sendable {
     mutating func decide(_ append: LogAppend, now: Int64) throws(EventLogError) -> Plan {
         try admit(refusable: append.refusable)
         let targets = try targets(of: append)
-        let hashes = zip(append.events, targets).map { offered, target in
-            target.deduplicated
-                ? IdentifierTable.hash(
-                    topic: topicSeeds[offered.topic] ?? 0, source: offered.event.source, id: offered.event.id) : (0, 0)
-        }
+        let hashes = hashes(of: append, targets)
         let known = try duplicates(in: append, targets, hashes, now: now)
         try checkExpected(append, targets, known)
         var plan = Plan()
         plan.firstSequence = nextSequence
         plan.receipts.reserveCapacity(append.events.count)
         var batchOf: [Int: Int] = [:]
-        for (index, (topic, _, event)) in append.events.enumerated() {
+        // By index: an event that is taken out of its array is copied, with everything it holds on to.
+        for index in append.events.indices {
             let (number, deduplicated) = targets[index]
             let partition = partitions[number]
             let offset = nextOffsets[number]
@@ -218,13 +215,34 @@ struct Sequencer: Sendable {
             plan.receipts.append(
                 EventReceipt(
                     position: Position(
-                        topic: topic, partition: partition.partition, offset: offset, sequence: nextSequence),
+                        topic: partition.topic, partition: partition.partition, offset: offset, sequence: nextSequence),
                     duplicate: false))
             nextSequence += 1
-            plan.cost += (event.data?.count ?? 0) + 256
+            plan.cost += (append.events[index].event.data?.count ?? 0) + 256
         }
         plan.ticket = takeTicket(cost: plan.cost)
         return plan
+    }
+
+    private func hashes(
+        of append: LogAppend, _ targets: [(number: Int, deduplicated: Bool)]
+    ) -> [(UInt64, UInt64)] {
+        var hashes: [(UInt64, UInt64)] = []
+        hashes.reserveCapacity(targets.count)
+        var last = (number: -1, seed: UInt64(0))
+        for index in append.events.indices {
+            guard targets[index].deduplicated else {
+                hashes.append((0, 0))
+                continue
+            }
+            if targets[index].number != last.number {
+                last = (targets[index].number, topicSeeds[append.events[index].topic] ?? 0)
+            }
+            hashes.append(
+                IdentifierTable.hash(
+                    topic: last.seed, source: append.events[index].event.source, id: append.events[index].event.id))
+        }
+        return hashes
     }
 
     private func place(_ found: (UInt32, Int64)?) -> Position? {
@@ -244,17 +262,21 @@ struct Sequencer: Sendable {
     ) throws(EventLogError) -> [Int: Position] {
         var result: [Int: Position] = [:]
         var seen: Set<IdentifierKey> = []
-        for (index, (topic, _, event)) in append.events.enumerated() where targets[index].deduplicated {
+        for index in append.events.indices where targets[index].deduplicated {
             let hash = hashes[index]
             guard append.expected.isEmpty || seen.insert(IdentifierKey(first: hash.0, second: hash.1)).inserted else {
                 throw EventLogError(
-                    "bad-append", "an append with expected offsets holds the id '\(event.id)' twice; send it once")
+                    "bad-append",
+                    "an append with expected offsets holds the id '\(append.events[index].event.id)' twice; send it once"
+                )
             }
             switch identifiers.find(hash) {
             case .absent: continue
             case .memory(let partition, let offset): result[index] = place((partition, offset))
             case .file(let partition, let offset, let recorded):
-                if case .milliseconds(let horizon) = layouts[topic]?.deduplication, now - recorded > horizon {
+                if case .milliseconds(let horizon) = layouts[append.events[index].topic]?.deduplication,
+                    now - recorded > horizon
+                {
                     continue
                 }
                 result[index] = Position(
@@ -298,28 +320,36 @@ struct Sequencer: Sendable {
     private mutating func targets(of append: LogAppend) throws(EventLogError) -> [(number: Int, deduplicated: Bool)] {
         var targets: [(number: Int, deduplicated: Bool)] = []
         targets.reserveCapacity(append.events.count)
-        var last: (topic: String, layout: TopicLayout)?
-        for (topic, partition, event) in append.events {
-            let layout: TopicLayout
-            if let last, last.topic == topic {
-                layout = last.layout
-            } else {
-                layout = try self.layout(topic)
-                last = (topic, layout)
+        var layout: TopicLayout?
+        // Of the last event: most appends go on in the same place.
+        var (last, number) = (-1, -1)
+        for index in append.events.indices {
+            if layout?.name != append.events[index].topic {
+                layout = try self.layout(append.events[index].topic)
+                last = -1
             }
+            guard let layout else { continue }
             // Progress belongs to the partition, not to a key, and always stays.
-            guard !layout.isCompacted || event.key != nil || event.type == EventType.progress else {
+            guard
+                !layout.isCompacted || append.events[index].event.key != nil
+                    || append.events[index].event.type == EventType.progress
+            else {
                 throw EventLogError(
                     "key-required",
-                    "the topic '\(topic)' keeps the newest event of each key, so the event '\(event.id)' needs one")
+                    "the topic '\(layout.name)' keeps the newest event of each key, so the event '\(append.events[index].event.id)' needs one"
+                )
             }
             let chosen =
-                partition
-                ?? (layout.partitions == 1
-                    ? 0 : murmur2Partition(event.key ?? [UInt8](event.id.utf8), partitions: layout.partitions))
+                append.events[index].partition
+                ?? (layout.partitions == 1 ? 0 : Sequencer.partition(of: append.events[index].event, layout))
             guard chosen >= 0, chosen < layout.partitions else { throw unknownPartition(layout, chosen) }
-            targets.append((number(of: TopicPartition(topic, chosen)), layout.deduplication != .never))
+            if chosen != last { (last, number) = (chosen, self.number(of: TopicPartition(layout.name, chosen))) }
+            targets.append((number, layout.deduplication != .never))
         }
         return targets
+    }
+
+    private static func partition(of event: NewEvent, _ layout: TopicLayout) -> Int {
+        murmur2Partition(event.key ?? [UInt8](event.id.utf8), partitions: layout.partitions)
     }
 }
