@@ -11,14 +11,17 @@ package struct Definition: Sendable, Equatable {
     package let kind: String
     package let name: String
     package let body: JSON
-    /// Where it was read, for messages; empty for one that came from the log.
+    /// Where it was read, for messages: file and line. Empty for one that came from the log.
     package let place: String
+    /// Lines of its keys and list items, by their path (`aggregates/0/name`). Empty for one that came from the log.
+    let lines: [String: Int]
 
-    package init(kind: String, name: String, body: JSON, place: String = "") {
+    package init(kind: String, name: String, body: JSON, place: String = "", lines: [String: Int] = [:]) {
         self.kind = kind
         self.name = name
         self.body = body
         self.place = place
+        self.lines = lines
     }
 
     package var key: String { "\(kind)/\(name)" }
@@ -72,13 +75,14 @@ package enum Workspace {
             while let node = nodes.next() {
                 let line = node.mark?.line ?? 1
                 let place = "\(file):\(line)"
-                guard case .object(var body) = try json(node, file: file) else {
+                var lines: [String: Int] = [:]
+                guard case .object(var body) = try json(node, file, "", &lines) else {
                     throw CatalogError("bad-definition", "\(place): a definition is a mapping with 'kind' and 'name'")
                 }
                 guard let kind = body.removeValue(forKey: "kind")?.string, let name = body["name"]?.string else {
                     throw CatalogError("bad-definition", "\(place): 'kind' or 'name' is missing")
                 }
-                result.append(Definition(kind: kind, name: name, body: .object(body), place: place))
+                result.append(Definition(kind: kind, name: name, body: .object(body), place: place, lines: lines))
             }
             // The sequence ends at a mistake and keeps it.
             if let error = nodes.error { throw error }
@@ -90,7 +94,10 @@ package enum Workspace {
         return result
     }
 
-    private static func json(_ node: Node, file: String) throws -> JSON {
+    /// - Parameter lines: gets the line of every key and item, by path.
+    private static func json(
+        _ node: Node, _ file: String, _ path: String, _ lines: inout [String: Int]
+    ) throws -> JSON {
         switch node {
         case .scalar(let scalar):
             if scalar.style != .singleQuoted, scalar.style != .doubleQuoted {
@@ -100,7 +107,13 @@ package enum Workspace {
                 if let value = node.float, scalar.string.contains(where: \.isNumber) { return .double(value) }
             }
             return .string(scalar.string)
-        case .sequence(let items): return .array(try items.map { try json($0, file: file) })
+        case .sequence(let items):
+            var list: [JSON] = []
+            for (index, item) in items.enumerated() {
+                lines["\(path)\(index)"] = item.mark?.line
+                list.append(try json(item, file, "\(path)\(index)/", &lines))
+            }
+            return .array(list)
         case .mapping(let pairs):
             var members: [String: JSON] = [:]
             for (key, value) in pairs {
@@ -111,128 +124,11 @@ package enum Workspace {
                     throw CatalogError(
                         "bad-definition", "\(file):\(key.mark?.line ?? 1): the key '\(name)' stands twice")
                 }
-                members[name] = try json(value, file: file)
+                lines[path + name] = key.mark?.line
+                members[name] = try json(value, file, "\(path)\(name)/", &lines)
             }
             return .object(members)
         case .alias: throw CatalogError("bad-definition", "\(file): YAML aliases are not taken")
-        }
-    }
-}
-
-/// Reads the body of a definition strictly: a missing, misspelt or mistyped key is an error that names its place.
-package struct DefinitionReader {
-    private let members: [String: JSON]
-    private var used: Set<String> = []
-    package let path: String
-
-    package init(_ definition: Definition) throws(CatalogError) {
-        let place = definition.place.isEmpty ? definition.key : "\(definition.place): \(definition.key)"
-        try self.init(definition.body, path: place)
-    }
-
-    package init(_ body: JSON, path: String) throws(CatalogError) {
-        guard case .object(let members) = body else {
-            throw CatalogError("bad-definition", "\(path): a mapping is expected")
-        }
-        self.members = members
-        self.path = path
-    }
-
-    package func failure(_ message: String) -> CatalogError { CatalogError("bad-definition", "\(path): \(message)") }
-
-    package mutating func value(_ key: String) -> JSON? {
-        used.insert(key)
-        guard let value = members[key], value != .null else { return nil }
-        return value
-    }
-
-    package mutating func optionalString(_ key: String) throws(CatalogError) -> String? {
-        guard let value = value(key) else { return nil }
-        switch value {
-        case .string(let text): return text
-        case .int(let number): return String(number)
-        case .bool(let flag): return flag ? "true" : "false"
-        default: throw failure("'\(key)' must be text")
-        }
-    }
-
-    package mutating func string(_ key: String) throws(CatalogError) -> String {
-        guard let text = try optionalString(key), !text.isEmpty else { throw failure("'\(key)' is missing") }
-        return text
-    }
-
-    package mutating func optionalInt(_ key: String) throws(CatalogError) -> Int? {
-        guard let value = value(key) else { return nil }
-        guard let number = value.int else { throw failure("'\(key)' must be a whole number") }
-        return Int(number)
-    }
-
-    package mutating func int(_ key: String, _ range: ClosedRange<Int>) throws(CatalogError) -> Int {
-        guard let number = try optionalInt(key) else { throw failure("'\(key)' is missing") }
-        guard range.contains(number) else { throw failure("'\(key)' must lie in \(range)") }
-        return number
-    }
-
-    package mutating func optionalDouble(_ key: String) throws(CatalogError) -> Double? {
-        guard let value = value(key) else { return nil }
-        guard let number = value.double else { throw failure("'\(key)' must be a number") }
-        return number
-    }
-
-    /// A span such as `3h`, in milliseconds.
-    package mutating func optionalSpan(_ key: String) throws(CatalogError) -> Int64? {
-        guard let text = try optionalString(key) else { return nil }
-        guard let span = parseSpan(text), span > 0 else {
-            throw failure("'\(key)' must be a span such as 90s, 15m, 3h or 30d")
-        }
-        return span
-    }
-
-    package mutating func span(_ key: String) throws(CatalogError) -> Int64 {
-        guard let span = try optionalSpan(key) else { throw failure("'\(key)' is missing") }
-        return span
-    }
-
-    package mutating func list(_ key: String) throws(CatalogError) -> [JSON] {
-        guard let value = value(key) else { return [] }
-        guard let items = value.array else { throw failure("'\(key)' must be a list") }
-        return items
-    }
-
-    package mutating func readers(_ key: String) throws(CatalogError) -> [DefinitionReader] {
-        var result: [DefinitionReader] = []
-        for (index, item) in try list(key).enumerated() {
-            result.append(try DefinitionReader(item, path: "\(path), \(key)[\(index)]"))
-        }
-        return result
-    }
-
-    package mutating func reader(_ key: String) throws(CatalogError) -> DefinitionReader? {
-        guard let value = value(key) else { return nil }
-        return try DefinitionReader(value, path: "\(path), \(key)")
-    }
-
-    package mutating func expression(_ key: String, variables: [String] = []) throws(CatalogError) -> CELProgram? {
-        guard let source = try optionalString(key) else { return nil }
-        do {
-            return try CELProgram(source, variables: variables)
-        } catch {
-            throw CatalogError("bad-expression", "\(path): '\(key)': \(error.message)")
-        }
-    }
-
-    package mutating func requiredExpression(_ key: String) throws(CatalogError) -> CELProgram {
-        guard let program = try expression(key) else { throw failure("'\(key)' is missing; it is a CEL expression") }
-        return program
-    }
-
-    /// Refuses keys that nobody asked for.
-    package func finish() throws(CatalogError) {
-        let unknown = members.keys.filter { !used.contains($0) }.sorted()
-        guard unknown.isEmpty else {
-            throw failure(
-                "unknown keys \(unknown.joined(separator: ", ")); known here are \(used.sorted().joined(separator: ", "))"
-            )
         }
     }
 }

@@ -49,7 +49,7 @@ package struct TopicDefinition: Sendable {
             do {
                 schema = try JSONSchema(body)
             } catch {
-                throw CatalogError("bad-schema", "\(reader.path), schema: \(error.message)")
+                throw reader.failure("schema: \(error.message)", at: "schema", code: "bad-schema")
             }
         } else {
             schema = nil

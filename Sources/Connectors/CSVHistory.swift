@@ -42,7 +42,8 @@ final class CSVHistory {
     private(set) var failedRows: [(table: Int, row: Int, reason: String)] = []
     private var writer = JSONWriter(capacity: 512)
 
-    init(_ configuration: ConnectorConfiguration) throws {
+    /// - Parameter headersOnly: compiles everything against the columns that the files have, and reads no row.
+    init(_ configuration: ConnectorConfiguration, headersOnly: Bool = false) throws {
         missing = [UInt8]((configuration.values["missing"] ?? "").utf8)
         source = "headrace:/connectors/\(configuration.name)"
         let directory = try configuration.string("directory")
@@ -50,17 +51,22 @@ final class CSVHistory {
         var variables: [[String]] = []
         for name in try configuration.list("tables") {
             let prefix = "tables.\(name)."
-            let table = try CSVTable(path: directory + "/" + (try configuration.string(prefix + "file")))
+            let table = try CSVTable(
+                path: directory + "/" + (try configuration.string(prefix + "file")), headerOnly: headersOnly)
             var names: [String] = []
             var columns: [(field: Int, type: ColumnType)] = []
             for item in try configuration.list(prefix + "columns") {
                 let parts = item.split(separator: ":", maxSplits: 1).map(String.init)
-                guard let field = table.header.firstIndex(of: parts[0]),
-                    let type = ColumnType(rawValue: parts.count > 1 ? parts[1] : "string")
-                else {
+                guard let type = ColumnType(rawValue: parts.count > 1 ? parts[1] : "string") else {
                     throw ConnectorsError(
                         "bad-connector",
-                        "\(configuration.place): '\(item)' is no column of \(name) with a type; columns are \(table.header.joined(separator: ", "))"
+                        "\(configuration.place): '\(item)' in '\(prefix)columns': there is no type '\(parts[1])'; known: string, int, double, timestamp"
+                    )
+                }
+                guard let field = table.header.firstIndex(of: parts[0]) else {
+                    throw ConnectorsError(
+                        "bad-connector",
+                        "\(configuration.place): '\(prefix)columns': the file \(try configuration.string(prefix + "file")) has no column '\(parts[0])'; it has \(table.header.joined(separator: ", "))"
                     )
                 }
                 names.append(parts[0])

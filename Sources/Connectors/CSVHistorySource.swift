@@ -9,6 +9,8 @@ package struct ConnectorStatus: Sendable {
     package var state = "UNASSIGNED"
     package var total = 0
     package var done = 0
+    /// Of those that are done: by this run.
+    package var played = 0
     package var refused = 0
     package var damagedRows = 0
     package var through: Instant?
@@ -53,6 +55,11 @@ package final class CSVHistorySource: Sendable {
             if seen.insert(topic).inserted { topics.append(topic) }
         }
         self.topics = topics
+    }
+
+    /// Finds mistakes in the declaration: settings, columns that the files lack, expressions.
+    package static func check(_ configuration: ConnectorConfiguration) throws {
+        _ = try CSVHistory(configuration, headersOnly: true)
     }
 
     package var status: ConnectorStatus { monitor.withLock { $0 } }
@@ -141,6 +148,8 @@ package final class CSVHistorySource: Sendable {
     /// Damaged rows go to the dead letters with file, line and text.
     private func report(_ history: CSVHistory, _ digest: String) throws {
         var letters: [(topic: String, event: NewEvent)] = []
+        // When a row that cannot be read happened, nobody knows; its letter tells when it was refused.
+        let now = gateway.now
         func add(_ table: String, _ place: String, _ text: String, _ reason: String) {
             let data = JSON.object([
                 "connector": .string(configuration.name), "table": .string(table), "place": .string(place),
@@ -153,7 +162,7 @@ package final class CSVHistorySource: Sendable {
                     NewEvent(
                         id: "row:\(configuration.name):\(table):\(place)",
                         source: "headrace:/connectors/\(configuration.name)",
-                        type: "row.refused", time: Instant(milliseconds: 0), data: data.canonical)
+                        type: "row.refused", time: now, data: data.canonical)
                 ))
         }
         for table in history.tables {
@@ -171,7 +180,7 @@ package final class CSVHistorySource: Sendable {
             for (topic, letter) in letters[start..<end] { intake.deadLetter(letter, of: topic) }
             // With the last of them stands that they are all there; a log that knows no ids would take them twice.
             if end == letters.count {
-                let (topic, partition, event) = place(0, digest, Instant(milliseconds: 0))
+                let (topic, partition, event) = place(0, digest, now)
                 intake.add(topic, partition, event)
             }
             _ = try log.append(LogAppend(principal: principal, events: try intake.sealed()))
@@ -255,6 +264,7 @@ package final class CSVHistorySource: Sendable {
     ) throws {
         try pipeline.send(LogAppend(principal: principal, events: events)) { [monitor] _ in
             monitor.withLock {
+                $0.played += max(0, done - $0.done)
                 $0.done = max($0.done, done)
                 $0.refused += refused
                 $0.through = through

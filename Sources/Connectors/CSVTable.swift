@@ -21,11 +21,24 @@ package final class CSVTable: Sendable {
     /// Rows that are cut off, have too many fields, or a quote without its partner.
     package let damaged: [Damage]
 
-    package convenience init(path: String) throws(ConnectorsError) {
-        guard let data = FileManager.default.contents(atPath: path) else {
-            throw ConnectorsError("no-file", "the file '\(path)' cannot be read; fetch the data first", fault: .world)
+    /// Bytes in which the first row must end.
+    private static let headerLimit = 1 << 20
+
+    /// - Parameter headerOnly: reads the names of the columns and no row.
+    package convenience init(path: String, headerOnly: Bool = false) throws(ConnectorsError) {
+        do {
+            let file = try FileHandle(forReadingFrom: URL(filePath: path))
+            defer { try? file.close() }
+            let data = headerOnly ? try file.read(upToCount: CSVTable.headerLimit) : try file.readToEnd()
+            var bytes = [UInt8](data ?? Data())
+            if headerOnly, let row = CSVTable.row(bytes, from: 0) { bytes.removeLast(bytes.count - row.upperBound) }
+            try self.init(bytes: bytes, name: path)
+        } catch let error as ConnectorsError {
+            throw error
+        } catch {
+            throw ConnectorsError(
+                "no-file", "the file '\(path)' cannot be read; fetch the data first", cause: error, fault: .world)
         }
-        try self.init(bytes: [UInt8](data), name: path)
     }
 
     package init(bytes: [UInt8], name: String) throws(ConnectorsError) {

@@ -73,6 +73,7 @@ package final class FeatureStage: Stage {
     /// For each question: its reads as view numbers, and input positions to name.
     private var readViews: [[Int]] = []
     private var row: [Double] = []
+    private var texts: [String?] = []
     private var writer = JSONWriter(capacity: 1024)
 
     package init(views: [FeatureView], questions: [Question]) {
@@ -117,9 +118,20 @@ package final class FeatureStage: Stage {
         if let filter = view.filter, !(try filter.bool(&scope)) { return }
         guard let key = try view.key.label(&scope), !key.isEmpty else { return }
         row.removeAll(keepingCapacity: true)
-        for column in view.columns { row.append(try column.value(&scope)) }
+        texts.removeAll(keepingCapacity: true)
+        for (place, column) in view.columns.enumerated() {
+            guard column.kind == .latest else {
+                row.append(try column.value(&scope))
+                continue
+            }
+            let (number, text) = try column.latest(&scope)
+            row.append(number)
+            guard let text else { continue }
+            if texts.isEmpty { texts = Array(repeating: nil, count: view.columns.count) }
+            texts[place] = text
+        }
         viewStores[index].modify(key, default: WindowState(columnCount: view.columns.count)) {
-            $0.add(time: event.time.milliseconds, row: row, view: view)
+            $0.add(time: event.time.milliseconds, row: row, texts: texts, view: view)
         }
     }
 
@@ -147,7 +159,8 @@ package final class FeatureStage: Stage {
         for (place, column) in question.columns.enumerated() {
             switch column {
             case .view: statics.append(.nan)
-            case .number(let program): statics.append(try program.number(&scope) ?? .nan)
+            case .number(let program):
+                statics.append(try ValueColumn(program: program, kind: .number).value(&scope))
             case .category(let program):
                 guard let label = try program.label(&scope) else {
                     statics.append(.nan)
@@ -180,12 +193,7 @@ package final class FeatureStage: Stage {
         else { return }
         let question = questions[index]
         let id = String(key[key.index(after: bar)...])
-        var read: [[Double]] = []
-        read.reserveCapacity(waiting.keys.count)
-        for (place, viewKey) in waiting.keys.enumerated() {
-            let view = readViews[index][place]
-            read.append(values(view, viewKey, at: time))
-        }
+        let vector = try vector(question, index, waiting, at: time)
         writer.reset()
         writer.beginObject()
         writer.key("question")
@@ -198,13 +206,7 @@ package final class FeatureStage: Stage {
         writer.value(Instant(milliseconds: waiting.reportAt))
         writer.key("vector")
         writer.beginArray()
-        for (place, column) in question.columns.enumerated() {
-            if case .view(let number, let feature) = column {
-                writer.value(Float(read[number][feature]))
-            } else {
-                writer.value(Float(waiting.statics[place]))
-            }
-        }
+        for value in vector { writer.value(value) }
         writer.endArray()
         provenance(question, index, waiting, context)
         writer.endObject()
@@ -213,6 +215,35 @@ package final class FeatureStage: Stage {
             key: id,
             data: writer.bytes,
             causation: waiting.position, source: name)
+    }
+
+    private func vector(
+        _ question: Question, _ index: Int, _ waiting: PendingQuestion, at time: Instant
+    ) throws -> [Float] {
+        let read = waiting.keys.enumerated().map { place, key in values(readViews[index][place], key, at: time) }
+        var vector: [Float] = []
+        vector.reserveCapacity(question.columns.count)
+        for (place, column) in question.columns.enumerated() {
+            guard case .view(let number, let feature, let isCategory) = column else {
+                vector.append(Float(waiting.statics[place]))
+                continue
+            }
+            let view = readViews[index][number]
+            let text = waiting.keys[number].flatMap { key in
+                viewStores[view].inspect(key) { $0.text(views[view].aggregates[feature]) } ?? nil
+            }
+            let value = read[number][feature]
+            let name = "\(question.name).\(question.featureNames[place])"
+            if isCategory, let label = text ?? (value.isNaN ? nil : CELValue.double(value).label) {
+                vector.append(Float(code(name, label)))
+            } else if text == nil {
+                vector.append(Float(value))
+            } else {
+                throw FeaturesError(
+                    "not-a-number", "'\(name)' is a text here; number its values by 'encode: category'")
+            }
+        }
+        return vector
     }
 
     /// Names the inputs of a vector: windows by view, key and longest span, as of how far each input was folded.
@@ -248,7 +279,7 @@ package final class FeatureStage: Stage {
 
     /// The features of one key as of a moment, for readers outside the fold; changes nothing.
     package func read(view name: String, key: String, at time: Instant) throws(FeaturesError) -> [(
-        name: String, value: Double
+        name: String, value: JSON
     )] {
         guard let index = viewIndex[name] else {
             throw FeaturesError(
@@ -258,8 +289,10 @@ package final class FeatureStage: Stage {
         guard var state = viewStores[index][key] else {
             throw FeaturesError("unknown-entity", "the feature view '\(name)' has seen no event of '\(key)'")
         }
-        return Array(zip(views[index].aggregates.map(\.name), state.read(views[index], at: time.milliseconds))).map {
-            ($0, $1)
+        let values = state.read(views[index], at: time.milliseconds)
+        return zip(views[index].aggregates, values).map { aggregate, value in
+            if let text = state.text(aggregate) { return (aggregate.name, .string(text)) }
+            return (aggregate.name, value.isNaN ? .null : .double(value))
         }
     }
 }

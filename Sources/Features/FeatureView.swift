@@ -27,15 +27,47 @@ package enum AggregateFunction: String, Sendable, CaseIterable {
 
 /// What is read of every event for aggregates.
 struct ValueColumn: Sendable {
+    enum Kind: Sendable {
+        case number
+        /// The value's identity is kept in place of a number: 53 bits of a hash of its text, which a double holds exactly.
+        case identity
+        /// A number, or a text where nothing but `last` looks; a text is kept of the newest event alone.
+        case latest
+    }
+
     let program: CELProgram
-    /// The value's identity is kept in place of a number: 53 bits of a hash of its text, which a double holds exactly.
-    let isIdentity: Bool
+    let kind: Kind
 
     /// NaN where the value is missing.
-    func value(_ scope: inout CELContext) throws(BaseError) -> Double {
-        guard isIdentity else { return try program.number(&scope) ?? .nan }
-        guard var text = try program.label(&scope) else { return .nan }
-        return Double(text.withUTF8 { stableHash(UnsafeRawBufferPointer($0), seed: 3) } >> 11)
+    func value(_ scope: inout CELContext) throws -> Double {
+        if kind == .identity {
+            guard var text = try program.label(&scope) else { return .nan }
+            return Double(text.withUTF8 { stableHash(UnsafeRawBufferPointer($0), seed: 3) } >> 11)
+        }
+        if let number = try program.number(&scope) { return number }
+        try requireMissing(try program.evaluateOptional(&scope))
+        return .nan
+    }
+
+    /// For a column of kind `latest`: NaN beside a text.
+    func latest(_ scope: inout CELContext) throws -> (number: Double, text: String?) {
+        if let number = try program.number(&scope) { return (number, nil) }
+        let value = try program.evaluateOptional(&scope)
+        if case .string(let text) = value { return (.nan, text) }
+        try requireMissing(value)
+        return (.nan, nil)
+    }
+
+    private func requireMissing(_ value: CELValue?) throws {
+        switch value {
+        case nil, .null: return
+        case .double(let number) where number.isNaN: return
+        case .some(let value):
+            throw FeaturesError(
+                "not-a-number",
+                "'\(program.source)' is a \(value.typeName) where a number is wanted"
+                    + (kind == .latest ? " (or a text)" : "; texts can be had by last, latest and distinct"))
+        }
     }
 }
 
@@ -58,16 +90,22 @@ private struct AggregateList {
     var spans: [Int64] = []
     var aggregates: [Aggregate] = []
 
-    private mutating func column(_ program: CELProgram, isIdentity: Bool = false) -> Int {
-        let same = columns.firstIndex { $0.program.source == program.source && $0.isIdentity == isIdentity }
-        if let same { return same }
-        columns.append(ValueColumn(program: program, isIdentity: isIdentity))
+    private mutating func column(_ program: CELProgram, _ kind: ValueColumn.Kind) -> Int {
+        let same = columns.firstIndex {
+            $0.program.source == program.source && ($0.kind == .identity) == (kind == .identity)
+        }
+        if let same {
+            // Where anything else needs a number, a text is a mistake, so the newest event has none either.
+            if kind == .number { columns[same] = ValueColumn(program: program, kind: kind) }
+            return same
+        }
+        columns.append(ValueColumn(program: program, kind: kind))
         return columns.count - 1
     }
 
     mutating func addLatest(_ name: String, _ program: CELProgram) {
         aggregates.append(
-            Aggregate(name: name, function: .last, column: column(program), span: nil, window: -1, share: 0))
+            Aggregate(name: name, function: .last, column: column(program, .latest), span: nil, window: -1, share: 0))
     }
 
     mutating func read(_ item: inout DefinitionReader) throws(CatalogError) {
@@ -75,7 +113,7 @@ private struct AggregateList {
         let text = try item.string("function")
         guard let function = AggregateFunction(rawValue: text) else {
             let known = AggregateFunction.allCases.map(\.rawValue).joined(separator: ", ")
-            throw item.failure("there is no function '\(text)'; known: \(known)")
+            throw item.failure("there is no function '\(text)'; known: \(known)", at: "function")
         }
         let program = try item.expression("of")
         let span = try item.optionalSpan("window")
@@ -93,7 +131,13 @@ private struct AggregateList {
             throw item.failure(function.needsWindow ? "'\(text)' needs 'window'" : "'\(text)' takes no 'window'")
         }
         if let span, !spans.contains(span) { spans.append(span) }
-        let place = program.map { self.column($0, isIdentity: function == .distinct) }
+        let kind: ValueColumn.Kind =
+            switch function {
+            case .distinct: .identity
+            case .last: .latest
+            default: .number
+            }
+        let place = program.map { self.column($0, kind) }
         aggregates.append(
             Aggregate(
                 name: name, function: function, column: place, span: span,
@@ -141,13 +185,13 @@ package final class FeatureView: Sendable {
         for var item in try reader.readers("aggregates") { try list.read(&item) }
         if let latest = reader.value("latest") {
             guard let members = latest.object else {
-                throw reader.failure("'latest' maps feature names to expressions")
+                throw reader.failure("'latest' maps feature names to expressions", at: "latest")
             }
             for (name, source) in JSON.sorted(members) {
                 do {
                     list.addLatest(name, try CELProgram(source.string ?? ""))
                 } catch {
-                    throw CatalogError("bad-expression", "\(reader.path), latest.\(name): \(error.message)")
+                    throw reader.failure("latest.\(name): \(error.message)", at: "latest", code: "bad-expression")
                 }
             }
         }

@@ -8,7 +8,8 @@ package final class Question: Sendable {
 
     /// Where one value of the vector comes from.
     package enum Column: Sendable {
-        case view(Int, feature: Int)
+        /// Number of the read, and of the view's feature; as a category it is numbered as texts of the event are.
+        case view(Int, feature: Int, isCategory: Bool)
         case number(CELProgram)
         /// A text, numbered in the order in which its values first appear.
         case category(CELProgram)
@@ -45,8 +46,15 @@ package final class Question: Sendable {
         var categories: Set<String> = []
         for var item in try reader.readers("features") {
             let name = try item.string("name")
+            let encode = try item.optionalString("encode") ?? "number"
+            guard ["number", "category"].contains(encode) else {
+                throw item.failure("'encode' is number or category", at: "encode")
+            }
+            if encode == "category" { categories.insert(name) }
             if let viewName = try item.optionalString("view") {
-                guard let view = views[viewName] else { throw item.failure("there is no feature view '\(viewName)'") }
+                guard let view = views[viewName] else {
+                    throw item.failure("there is no feature view '\(viewName)'", at: "view")
+                }
                 let feature = try item.optionalString("feature") ?? name
                 guard let index = view.index(of: feature) else {
                     throw item.failure(
@@ -59,18 +67,13 @@ package final class Question: Sendable {
                     reads.append((viewName, key))
                     read = reads.count - 1
                 }
-                columns.append(.view(read ?? 0, feature: index))
+                columns.append(.view(read ?? 0, feature: index, isCategory: encode == "category"))
             } else {
                 guard let program = try item.expression("of") else { throw item.failure("'view' or 'of' is missing") }
-                let encode = try item.optionalString("encode") ?? "number"
-                guard ["number", "category"].contains(encode) else {
-                    throw item.failure("'encode' is number or category")
-                }
                 columns.append(encode == "category" ? .category(program) : .number(program))
-                if encode == "category" { categories.insert(name) }
             }
             try item.finish()
-            guard !names.contains(name) else { throw item.failure("the feature '\(name)' stands twice") }
+            guard !names.contains(name) else { throw item.failure("the feature '\(name)' stands twice", at: "name") }
             names.append(name)
         }
         try reader.finish()

@@ -14,7 +14,13 @@ package struct WindowState: StateValue {
     private var start = 0
     package private(set) var lastTime: Int64 = .min
     private var lastValues: [Double] = []
+    /// Texts of the newest event by column; empty when it has none.
+    private var lastTexts: [String?] = []
     private var windows: [Window] = []
+
+    /// Set in the number of last values when texts follow them: a state without texts is encoded as it was before there
+    /// were any, and keeps its digest.
+    private static let textsFollow: UInt32 = 1 << 31
 
     /// Entries that were dropped from the arrays for good: an entry's own number is this and its index.
     private var dropped = 0
@@ -27,7 +33,8 @@ package struct WindowState: StateValue {
     /// The state of a key that has seen nothing, for a view with so many value columns.
     package init(columnCount: Int) { self.columnCount = columnCount }
 
-    package mutating func add(time: Int64, row: [Double], view: FeatureView) {
+    /// - Parameter texts: by column; NaN stands in the row beside a text. Empty when there are none.
+    package mutating func add(time: Int64, row: [Double], texts: [String?] = [], view: FeatureView) {
         if !view.spans.isEmpty {
             prepare(view)
             let limit = time - view.longestSpan
@@ -45,7 +52,14 @@ package struct WindowState: StateValue {
         if time >= lastTime {
             lastTime = time
             lastValues = row
+            lastTexts = texts
         }
+    }
+
+    /// The text that `last` gives in place of a number.
+    package func text(_ aggregate: Aggregate) -> String? {
+        guard aggregate.function == .last, let column = aggregate.column, column < lastTexts.count else { return nil }
+        return lastTexts[column]
     }
 
     private mutating func prepare(_ view: FeatureView) {
@@ -120,8 +134,12 @@ package struct WindowState: StateValue {
             for column in 0..<columnCount { writer.append(values[entry * columnCount + column]) }
         }
         writer.append(little: lastTime)
-        writer.append(little: UInt32(lastValues.count))
+        writer.append(little: UInt32(lastValues.count) | (lastTexts.isEmpty ? 0 : WindowState.textsFollow))
         for value in lastValues { writer.append(value) }
+        for text in lastTexts {
+            writer.append(UInt8(text == nil ? 0 : 1))
+            if let text { writer.append(sized: text) }
+        }
     }
 
     package init(decoding reader: inout ByteReader) throws(BaseError) {
@@ -133,7 +151,9 @@ package struct WindowState: StateValue {
             for _ in 0..<columnCount { values.append(try reader.double()) }
         }
         lastTime = try reader.little()
-        let lasts = Int(try reader.little(UInt32.self))
-        for _ in 0..<lasts { lastValues.append(try reader.double()) }
+        let lasts: UInt32 = try reader.little()
+        for _ in 0..<(lasts & ~WindowState.textsFollow) { lastValues.append(try reader.double()) }
+        guard lasts & WindowState.textsFollow != 0 else { return }
+        for _ in lastValues { lastTexts.append(try reader.byte() == 1 ? try reader.sizedText() : nil) }
     }
 }

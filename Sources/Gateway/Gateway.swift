@@ -27,6 +27,8 @@ package final class Gateway: Sendable {
     /// Topics that only the platform itself writes.
     private let reserved: Monitor<Set<String>>
     let clock: @Sendable () -> Instant
+    /// The time at the gateway.
+    package var now: Instant { clock() }
     /// Keys of the people that personal fields speak of.
     let keys: KeyStore
     let feeds = Monitor(GatewayFeed())

@@ -47,14 +47,16 @@ package struct ModelDefinition: Sendable {
         _ = try reader.optionalString("description")
         _ = try reader.optionalString("owner")
         let shadow = try reader.optionalString("shadow") ?? "none"
-        guard ["none", "first"].contains(shadow) else { throw reader.failure("'shadow' is none or first") }
+        guard ["none", "first"].contains(shadow) else {
+            throw reader.failure("'shadow' is none or first", at: "shadow")
+        }
         shadowFirst = shadow == "first"
         if var report = try reader.reader("report") {
             let first = try report.string("from")
             let last = try report.string("to")
             try report.finish()
             guard Instant("\(first)-01T00:00:00Z") != nil, Instant("\(last)-01T00:00:00Z") != nil, first <= last else {
-                throw reader.failure("'report' takes two months such as 2013-02, 'from' not after 'to'")
+                throw reader.failure("'report' takes two months such as 2013-02, 'from' not after 'to'", at: "report")
             }
             reportMonths = first...last
         } else {
@@ -72,7 +74,7 @@ package struct ModelDefinition: Sendable {
         try training.finish()
         try reader.finish()
         guard evaluation < window, evaluation < firstCutAfter else {
-            throw reader.failure("'evaluation' must be shorter than 'window' and 'firstCutAfter'")
+            throw reader.failure("'evaluation' must be shorter than 'window' and 'firstCutAfter'", at: "training")
         }
     }
 }

@@ -50,7 +50,7 @@ package struct Audit {
     /// Folds from the beginning until `until` says so, or past `limit`.
     private func replay(
         limit: Instant?, comparing compared: [String: Int64]? = nil, until: @escaping (DerivedEvent) throws -> Bool
-    ) throws -> (sink: ComparingSink, reached: Bool, folded: Int64) {
+    ) throws -> (sink: ComparingSink, reached: Bool, runner: TopologyRunner) {
         final class Flag { var reached = false }
         let flag = Flag()
         final class Box { weak var runner: TopologyRunner? }
@@ -77,7 +77,7 @@ package struct Audit {
         while !flag.reached, try runner.runSlice() {
             if let limit, runner.now > limit { break }
         }
-        return (sink, flag.reached, runner.folded)
+        return (sink, flag.reached, runner)
     }
 
     /// What the hash chain says of everything up to the subject: nil when that is whole, otherwise the verdict. Damage and
@@ -180,7 +180,7 @@ package struct Audit {
             var builder = DatasetBuilder(span: span)
             let document = JSONDocument()
             let target = request.event.id
-            let (sink, reached, folded) = try replay(limit: span.cut) { derived in
+            let (sink, reached, runner) = try replay(limit: span.cut) { derived in
                 guard let bytes = derived.event.data else { return false }
                 switch derived.topic {
                 case DatasetTopics.asked:
@@ -194,7 +194,8 @@ package struct Audit {
                 return derived.topic == ModelTopics.requested && derived.event.id == target
             }
             let facts: [(String, JSON)] =
-                [("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared))] + Self.difference(sink)
+                [("eventsFolded", .int(runner.folded)), ("eventsCompared", .int(sink.compared))]
+                + Self.difference(sink)
             guard reached else {
                 return AuditResult(
                     verdict: .diverged, subject: subject, reason: "the replay does not come to this training",
@@ -278,13 +279,14 @@ package struct Audit {
             }
             var recomputed: JSON?
             let target = served.event.id
-            let (sink, reached, folded) = try replay(limit: served.event.time) { derived in
+            let (sink, reached, runner) = try replay(limit: served.event.time) { derived in
                 guard derived.topic == ModelTopics.served, derived.event.id == target else { return false }
                 recomputed = derived.event.data.flatMap { try? JSON(parsing: $0) }
                 return true
             }
             var facts: [(String, JSON)] =
-                [("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared))] + Self.difference(sink)
+                [("eventsFolded", .int(runner.folded)), ("eventsCompared", .int(sink.compared))]
+                + Self.difference(sink)
             guard reached, let recomputed else {
                 return AuditResult(
                     verdict: .diverged, subject: subject, reason: "the replay does not serve this prediction",
@@ -310,8 +312,20 @@ package struct Audit {
         }
     }
 
+    /// State as somebody has it, and how far it was folded.
+    package struct HeldState: Sendable {
+        let mark: TopologyRunner.Mark
+        let digests: [(name: String, digest: Digest)]
+
+        package init(_ runner: TopologyRunner) {
+            mark = runner.mark
+            digests = runner.stateDigests()
+        }
+    }
+
     /// Folds everything again and compares every derived event and every state digest.
-    package func everything(to limit: Instant?) throws -> AuditResult {
+    /// - Parameter held: the state that is in service, if it can be had; it is compared where it has come equally far.
+    package func everything(to limit: Instant?, held: () throws -> HeldState?) throws -> AuditResult {
         let subject = limit.map { "history to \($0)" } ?? "history"
         return try guarded(subject) {
             let begun = Date()
@@ -322,13 +336,17 @@ package struct Audit {
                 ends[topic] = try log.offsets(TopicPartition(topic, 0)).upperBound
             }
             var emitted: [String: Int64] = [:]
-            let (sink, _, folded) = try replay(limit: limit, comparing: ends) { derived in
+            let (sink, _, runner) = try replay(limit: limit, comparing: ends) { derived in
                 emitted[derived.topic] = derived.offset + 1
                 return false
             }
+            let folded = runner.folded
+            let ours = HeldState(runner)
+            let theirs = limit == nil ? try held().flatMap { $0.mark == ours.mark ? $0 : nil } : nil
             let facts: [(String, JSON)] =
                 [
                     ("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared)),
+                    ("storesCompared", .int(Int64(theirs?.digests.count ?? 0))),
                     ("seconds", .double(Date().timeIntervalSince(begun))),
                 ] + Self.difference(sink)
             if let first = sink.first {
@@ -349,15 +367,25 @@ package struct Audit {
                         reason: "the log holds \(topic)/0@\(more), which the replay does not emit", facts: facts)
                 }
             }
-            guard sink.compared > 0 else {
+            if let theirs, let other = zip(ours.digests, theirs.digests).first(where: { $0 != $1 }) {
+                return AuditResult(
+                    verdict: .diverged, subject: subject,
+                    reason: "the state of '\(other.0.name)' in service is not what the log gives", facts: facts)
+            }
+            var compared: [String] = []
+            if sink.compared > 0 { compared.append("\(sink.compared) derived events and state digests") }
+            if let theirs { compared.append("the \(theirs.digests.count) stores of the state in service") }
+            if folded == 0 { compared.append("no event") }
+            guard !compared.isEmpty else {
                 return AuditResult(
                     verdict: .unreplayable, subject: subject,
-                    reason: "there is nothing to compare: the log holds no derived event and no state digest",
+                    reason:
+                        "\(folded) events were folded without a mistake, but nothing was recorded that they could be compared with: no derived event, no state digest (one each midnight of stream time) and no state that was folded as far",
                     facts: facts)
             }
             return AuditResult(
                 verdict: .exact, subject: subject,
-                reason: "\(sink.compared) derived events and state digests were recomputed bit for bit", facts: facts)
+                reason: compared.joined(separator: " and ") + " were recomputed bit for bit", facts: facts)
         }
     }
 }

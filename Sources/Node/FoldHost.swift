@@ -170,6 +170,23 @@ package final class FoldHost: Sendable {
         }
     }
 
+    /// The same for a thread that may block.
+    package func askBlocking<R: Sendable>(_ body: @escaping @Sendable (TopologyRunner) throws -> R) throws -> R {
+        let answer = Monitor<Result<R, any Error>?>(nil)
+        Task {
+            do {
+                let given = try await ask(body)
+                answer.update { $0 = .success(given) }
+            } catch {
+                answer.update { $0 = .failure(error) }
+            }
+        }
+        guard let given = answer.wait(until: { $0 }) else {
+            throw NodeError("fold-stopped", "the fold did not answer", fault: .headrace)
+        }
+        return try given.get()
+    }
+
     package func stop() {
         mailbox.update { $0.stopping = true }
         thread.withLock {

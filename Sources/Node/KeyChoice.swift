@@ -52,10 +52,13 @@ struct KeyChoice {
             )
         }
         let missing = mark?.store == store.identity ? (mark?.slots ?? 0) - store.slots : 0
+        let lost = mark?.store == store.identity ? nil : mark
         notice =
-            missing > 0
-            ? "the key store in '\(wanted)' is an older copy: at least \(missing) keys that it once had are not in it, and what they sealed cannot be read"
-            : nil
+            configuration.newKeys && lost != nil
+            ? "new keys in '\(wanted)': what was sealed under the \(lost?.slots ?? 0) keys of the store \(lost?.store ?? "") is given up"
+            : missing > 0
+                ? "the key store in '\(wanted)' is an older copy: at least \(missing) keys that it once had are not in it, and what they sealed cannot be read"
+                : nil
         let inside = wanted.hasPrefix(data + "/") ? String(wanted.dropFirst(data.utf8.count + 1)) : wanted
         let text = JSON.object(["directory": .string(inside), "store": .string(store.identity)])
         guard text != remembered else { return }

@@ -15,10 +15,13 @@ import Supervision
 extension Node: NodeReading {
     package func status() throws -> JSON {
         let fold = fold.status
+        // Of a fold that does not run nothing is known here.
+        func known(_ value: JSON) -> JSON { fold.loaded ? value : .null }
         let folded: JSON = .object([
-            "streamTime": Node.moment(fold.now), "folded": .int(fold.folded), "emitted": .int(fold.emitted),
-            "late": .int(fold.late), "failures": .int(fold.failures), "checkpoints": .int(fold.checkpoints),
-            "drained": .bool(fold.drained),
+            "streamTime": Node.moment(fold.now), "folded": known(.int(fold.folded)),
+            "emitted": known(.int(fold.emitted)), "late": known(.int(fold.late)),
+            "failures": known(.int(fold.failures)), "checkpoints": known(.int(fold.checkpoints)),
+            "drained": known(.bool(fold.drained)),
         ])
         let connectors = connectors.map { name, status in
             JSON.object([
@@ -89,7 +92,7 @@ extension Node: NodeReading {
             }
             var members: [String: JSON] = [:]
             for (name, value) in try stage.read(view: view, key: key, at: runner.now) {
-                members[name] = value.isNaN ? .null : .double(value)
+                members[name] = value
             }
             return .object([
                 "view": .string(view), "key": .string(key), "asOf": Node.moment(runner.now),
@@ -212,7 +215,19 @@ extension Node: NodeReading {
             guard let moment = Instant(text) else { throw NodeError("bad-time", "'\(text)' is no RFC 3339 time") }
             return moment
         }
-        return try Audit(log: log, workspace: try compile()).everything(to: limit).json
+        let workspace = try compile()
+        return try Audit(log: log, workspace: workspace).everything(to: limit) { try heldState(workspace) }.json
+    }
+
+    /// The state in service: the fold's where it runs, else what it stored last; nil where there is none.
+    private func heldState(_ workspace: CompiledWorkspace) throws -> Audit.HeldState? {
+        if isStarted { return try fold.askBlocking { Audit.HeldState($0) } }
+        guard FileManager.default.fileExists(atPath: configuration.stateFile) else { return nil }
+        let runner = try TopologyRunner(
+            topology: try WorkspaceTopology(workspace).topology, derived: WorkspaceTopology.derived, log: log,
+            database: try StateDatabase(path: configuration.stateFile),
+            sink: ComparingSink(log: log, ends: [:]) { _ in })
+        return Audit.HeldState(runner)
     }
 
     package func definitions() throws -> JSON {

@@ -51,6 +51,7 @@ package final class Node: Sendable {
     /// Opens the data directory, applies what is new, and compiles the definitions. Nothing runs yet.
     package init(_ configuration: NodeConfiguration) throws {
         self.configuration = configuration
+        try Node.check(configuration)
         (log, lock) = try LogChoice.open(configuration)
         let choice = try KeyChoice(configuration, log: log)
         keys = choice.store
@@ -73,6 +74,30 @@ package final class Node: Sendable {
         try declareTopics()
         try repeatErasures()
         if let notice = choice.notice { running.withLock { $0.notices.append(notice) } }
+    }
+
+    /// Finds what can be found before anything is made: a refused start leaves no data directory behind.
+    private static func check(_ configuration: NodeConfiguration) throws {
+        for connector in try sources(configuration) { try CSVHistorySource.check(connector) }
+        // What a log declares already may be what the folder stands on, so only a first one is judged alone.
+        guard let workspace = configuration.workspace,
+            !FileManager.default.fileExists(atPath: configuration.logDirectory)
+        else { return }
+        let platform = try Workspace.read(directory: configuration.platformTopics)
+        let definitions = platform + (try Workspace.read(directory: workspace))
+        _ = try WorkspaceTopology(
+            try CompiledWorkspace(definitions, platformTopics: Set(platform.map(\.name))))
+    }
+
+    private static func sources(_ configuration: NodeConfiguration) throws -> [ConnectorConfiguration] {
+        try configuration.connectors.map { file in
+            let connector = try ConnectorConfiguration(file: file)
+            guard connector.values["connector.class"] == CSVHistorySource.className else {
+                throw ConnectorsError(
+                    "unknown-class", "\(file): the only connector class is \(CSVHistorySource.className)")
+            }
+            return configuration.until.map { connector.with("until", $0) } ?? connector
+        }
     }
 
     private func append(_ definitions: [Definition], platform: Bool) throws {
@@ -173,14 +198,8 @@ package final class Node: Sendable {
     /// Starts the fold, the views, the effectors and the connectors.
     package func start() throws {
         let workspace = try compile()
-        let connectors = try configuration.connectors.map { file in
-            var connector = try ConnectorConfiguration(file: file)
-            if let until = configuration.until { connector = connector.with("until", until) }
-            guard connector.values["connector.class"] == CSVHistorySource.className else {
-                throw ConnectorsError(
-                    "unknown-class", "\(file): the only connector class is \(CSVHistorySource.className)")
-            }
-            return try CSVHistorySource(connector, log: log, gateway: gateway)
+        let connectors = try Node.sources(configuration).map {
+            try CSVHistorySource($0, log: log, gateway: gateway)
         }
         try feed(workspace, connectors)
         let stateFile = configuration.stateFile
@@ -303,6 +322,7 @@ package final class Node: Sendable {
         // What is not noted now is noted at the next start, or was on the disk of this one alone.
         try? noteKeys()
         log.close()
+        keys.close()
         try? FileManager.default.removeItem(atPath: configuration.addressFile)
     }
 

@@ -11,17 +11,22 @@ extension CompiledWorkspace {
         PolicyDefinition.kind,
     ]
 
-    /// Checks every definition against the others and compiles it; the first mistake is an error that names its place.
+    /// Checks every definition against the others and compiles it. Mistakes are an error that names their places: of topics
+    /// first, then of views, then of questions, because those behind cannot be judged before those they stand on.
     package init(_ definitions: [Definition], platformTopics: Set<String>) throws {
-        for definition in definitions where !Self.kinds.contains(definition.kind) {
+        try Self.each(definitions) { definition in
+            guard !Self.kinds.contains(definition.kind) else { return }
             throw CatalogError(
                 "unknown-kind",
                 "\(definition.place): there is no kind '\(definition.kind)'; known: \(Self.kinds.joined(separator: ", "))"
             )
         }
+        func each(_ kind: String, _ compile: (Definition) throws -> Void) throws {
+            try Self.each(definitions.filter { $0.kind == kind }, compile)
+        }
         var topics: [(definition: TopicDefinition, platform: Bool)] = []
-        for definition in definitions where definition.kind == TopicDefinition.kind {
-            topics.append((try TopicDefinition(definition), platformTopics.contains(definition.name)))
+        try each(TopicDefinition.kind) {
+            topics.append((try TopicDefinition($0), platformTopics.contains($0.name)))
         }
         func check(_ name: String, _ expressions: [CELProgram], _ definition: Definition) throws {
             guard let topic = topics.first(where: { $0.definition.name == name })?.definition else {
@@ -39,14 +44,14 @@ extension CompiledWorkspace {
             }
         }
         var views: [FeatureView] = []
-        for definition in definitions where definition.kind == FeatureView.kind {
+        try each(FeatureView.kind) { definition in
             let view = try FeatureView(definition)
             try check(view.topic, view.expressions, definition)
             views.append(view)
         }
         let byName = Dictionary(uniqueKeysWithValues: views.map { ($0.name, $0) })
         var questions: [Question] = []
-        for definition in definitions where definition.kind == Question.kind {
+        try each(Question.kind) { definition in
             let question = try Question(definition, views: byName)
             try check(question.topic, question.expressions, definition)
             if let truth = try Truth(definition) { try check(truth.topic, truth.expressions, definition) }
@@ -59,6 +64,26 @@ extension CompiledWorkspace {
         _ = try models()
         _ = try monitors()
         _ = try policies()
+    }
+
+    /// Mistakes that one message names.
+    private static let mistakeLimit = 10
+
+    /// Goes on behind a mistake, so that one message can name them all, in the order of files and lines.
+    private static func each(_ definitions: [Definition], _ compile: (Definition) throws -> Void) throws {
+        var mistakes: [CatalogError] = []
+        for definition in definitions {
+            do {
+                try compile(definition)
+            } catch let mistake as CatalogError {
+                mistakes.append(mistake)
+            }
+        }
+        guard let first = mistakes.first else { return }
+        guard mistakes.count > 1 else { throw first }
+        var lines = mistakes.prefix(mistakeLimit).map(\.message)
+        if mistakes.count > mistakeLimit { lines.append("and \(mistakes.count - mistakeLimit) more") }
+        throw CatalogError(first.code, "\(mistakes.count) mistakes:\n" + lines.joined(separator: "\n"))
     }
 
     package func truths() throws -> [Truth] { try definitions(Question.kind).compactMap { try Truth($0) } }

@@ -63,19 +63,19 @@ package final class KeyStore: Sendable {
         var damaged = 0
         /// A write that failed leaves it open what is on the disk; nothing is given out until the next start.
         var failure: PrivacyError?
+        /// Keeps others away from the file; nil once the store is closed.
+        var lock: (any Sendable)?
     }
 
     /// The store's own id: copies of it have the same.
     package let identity: String
     private let keys: Monitor<Keys>
     private let volume: any LogVolume
-    /// Keeps other processes away from the file.
-    private let lock: any Sendable
 
     /// Opens the store, or makes one where there is none.
     package init(_ volume: any LogVolume) throws {
         try volume.makeDirectory("")
-        lock = try volume.lock()
+        let lock = try volume.lock()
         self.volume = volume
         if !(try volume.list()).contains(KeyStore.fileName) {
             try volume.replace(KeyStore.fileName, with: KeySlot.newHeader(), durable: true)
@@ -90,7 +90,16 @@ package final class KeyStore: Sendable {
         identity = KeySlot.identity(header)
         var found = Keys(file: file, secret: SymmetricKey(data: secret), next: 0)
         try KeyStore.load(&found)
+        found.lock = lock
         keys = Monitor(found)
+    }
+
+    /// Gives no key any more and lets others open the store.
+    package func close() {
+        keys.withLock { keys in
+            keys.failure = keys.failure ?? PrivacyError("closed", "the key store is closed", fault: .world)
+            keys.lock = nil
+        }
     }
 
     /// Slots read at once.

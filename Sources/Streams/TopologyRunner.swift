@@ -220,7 +220,18 @@ package final class TopologyRunner {
         context.now = max(context.now, entry.time)
         context.stage = entry.stage
         let stage = topology.stages[entry.stage]
-        try stage.fire(timer: entry.key, at: entry.time, context)
+        do {
+            try stage.fire(timer: entry.key, at: entry.time, context)
+        } catch let error as any DescribedError where error.fault == .caller {
+            failures += 1
+            context.emit(
+                topic: TopologyRunner.deadLetterTopic, type: "stream.failed",
+                id: "failed:\(topology.name):\(stage.name):\(entry.time.milliseconds):\(entry.key)",
+                data: JSON.object([
+                    "timer": .string(entry.key), "at": .string(entry.time.description), "stage": .string(stage.name),
+                    "reason": .string("\(error)"),
+                ]).canonical, source: topology.name)
+        }
         try deliver()
         return true
     }
@@ -353,6 +364,18 @@ package final class TopologyRunner {
             ]).canonical, source: topology.name)
         context.now = saved
         try deliver()
+    }
+
+    /// How far a runner has come. Two that have come equally far in the same log have the same state.
+    package struct Mark: Equatable, Sendable {
+        let folded: Int64
+        let emitted: Int64
+        let now: Instant
+        let timers: Int
+    }
+
+    package var mark: Mark {
+        Mark(folded: folded, emitted: emittedCount, now: context.now, timers: context.timers.store.count)
     }
 
     /// Digest of every store, by name.

@@ -34,11 +34,13 @@ package struct MonitorDefinition: Sendable {
         let span = try performance.span("over")
         try performance.finish()
         guard var drift = try reader.reader("drift") else { throw reader.failure("'drift' is missing") }
-        guard try drift.string("measure") == "psi" else { throw drift.failure("'measure' is psi") }
-        guard try drift.string("every") == "1d" else { throw drift.failure("'every' is 1d") }
+        guard try drift.string("measure") == "psi" else { throw drift.failure("'measure' is psi", at: "measure") }
+        guard try drift.string("every") == "1d" else { throw drift.failure("'every' is 1d", at: "every") }
         try drift.finish()
         try reader.finish()
-        guard span % 86_400_000 == 0, span > 0 else { throw reader.failure("'performance.over' is a number of days") }
+        guard span % 86_400_000 == 0, span > 0 else {
+            throw reader.failure("'performance.over' is a number of days", at: "performance")
+        }
         performanceDays = Int(span / 86_400_000)
         featureNames = try features(model)
     }

@@ -171,10 +171,13 @@ extension Publish {
                 throw NodeError(
                     "bad-use", "say what to publish: --value JSON --id ID, --file FILE, or events on standard input")
             }
-            guard
-                let bytes = path == "-"
-                    ? FileHandle.standardInput.readDataToEndOfFile() : FileManager.default.contents(atPath: path)
-            else { throw NodeError("no-file", "the file '\(path)' cannot be read") }
+            let bytes: Data
+            do {
+                let input = path == "-" ? .standardInput : try FileHandle(forReadingFrom: URL(filePath: path))
+                bytes = try input.readToEnd() ?? Data()
+            } catch {
+                throw NodeError("no-file", "the file '\(path)' cannot be read", cause: error)
+            }
             let name = path == "-" ? "standard input" : "'\(path)'"
             guard !bytes.isEmpty else {
                 throw NodeError(

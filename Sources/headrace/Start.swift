@@ -47,8 +47,7 @@ struct Start: AsyncParsableCommand {
             let serving = try await serve(node, settings)
             try node.start()
             let stop = Signals.install()
-            let before = node.log.eventCount
-            if play || exit { try await watch(node, begun, stop, before) }
+            if play || exit { try await watch(node, begun, stop) }
             if !exit {
                 // A failure stops a part, not the node: what still can be read is served, and readiness says what is wrong.
                 while !stop.withLock({ $0 }) { try await Task.sleep(for: .milliseconds(100)) }
@@ -106,7 +105,7 @@ struct Start: AsyncParsableCommand {
         return task
     }
 
-    private func watch(_ node: Node, _ begun: Date, _ stop: Monitor<Bool>, _ before: UInt64) async throws {
+    private func watch(_ node: Node, _ begun: Date, _ stop: Monitor<Bool>) async throws {
         let bar = ProgressBar()
         while !stop.withLock({ $0 }), node.failures.isEmpty {
             try await Task.sleep(for: .milliseconds(100))
@@ -116,7 +115,7 @@ struct Start: AsyncParsableCommand {
         bar.finish()
         guard node.failures.isEmpty, !stop.withLock({ $0 }) else { return }
         let seconds = Date().timeIntervalSince(begun)
-        if node.log.eventCount > before + 100 {
+        if node.connectors.contains(where: { $0.status.played > 0 }) {
             try node.recordRun(
                 seconds: seconds, started: Instant(milliseconds: Int64(begun.timeIntervalSince1970 * 1000)))
         } else {

@@ -68,8 +68,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("kind: Topic\nname: t\npartitons: 2", "unknown keys partitons"),
-        ("kind: Topic\nname: t\npartitions: many", "must be a whole number"),
+        ("kind: Topic\nname: t\npartitons: 2", "t.yaml:3: Topic/t: unknown key 'partitons'; known here"),
+        ("kind: Topic\nname: t\npartitions: many", "t.yaml:3: Topic/t: 'partitions' must be a whole number"),
         ("name: t", "t.yaml:1: 'kind' or 'name' is missing"),
         ("kind: Topic\nname: t\nschema: {type: strin}", "names no type"),
         ("kind: Topic\nname: t\nschema: {unevaluatedItems: false}", "'unevaluatedItems' is not supported"),

@@ -70,15 +70,27 @@ package struct LogHistogram: Sendable, Equatable {
         for (bucket, count) in zip(other.buckets, other.counts) { change(bucket, by: count) }
     }
 
-    /// The value with floor(q · (n − 1)) values below it, within the relative error; nil of nothing.
+    /// Between the values of the two ranks around q · (n − 1), in proportion (Hyndman and Fan's seventh, the default of
+    /// numpy and SQL's percentile_cont), each within the relative error; nil of nothing.
     package func quantile(_ q: Double) -> Double? {
         guard count > 0 else { return nil }
-        var rank = Int64(min(max(q, 0), 1) * Double(count - 1))
+        let rank = min(max(q, 0), 1) * Double(count - 1)
+        let low = Int64(rank)
+        var (left, below) = (low, nil as Double?)
         for (bucket, count) in zip(buckets, counts) {
-            guard rank >= count else { return LogHistogram.value(bucket) }
-            rank -= count
+            if let below {
+                let share = rank - Double(low)
+                return below.isFinite ? below * (1 - share) + LogHistogram.value(bucket) * share : below
+            }
+            if left < count {
+                let value = LogHistogram.value(bucket)
+                // The next rank lies in the same bucket, or none is asked for.
+                if left + 1 < count || rank == Double(low) { return value }
+                below = value
+            }
+            left -= count
         }
-        return buckets.last.map { LogHistogram.value($0) }
+        return below
     }
 
     package func encode(into writer: inout ByteWriter) {
