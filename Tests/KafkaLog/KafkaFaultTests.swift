@@ -53,6 +53,38 @@ private let faults: [BrokerFault] = [
         reviver.join()
         #expect(try values(log) == Array(0..<20))
     },
+    BrokerFault("a log that is closed under its producers answers every append, once") { mock, log in
+        let counts = Monitor((sent: 0, answers: 0, there: 0, codes: Set<String>()))
+        let producers = (0..<4).map { producer in
+            BlockingThread(name: "producer") {
+                for number in 0..<400 {
+                    counts.update { $0.sent += 1 }
+                    let start = (producer * 400 + number) * 10
+                    log.append(append(start..<start + 10)) { result in
+                        counts.update { counts in
+                            counts.answers += 1
+                            switch result {
+                            case .success: counts.there += 10
+                            case .failure(let error): counts.codes.insert(error.code)
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        _ = counts.wait(seconds: 20) { $0.there > 200 ? true : nil }
+        log.close()
+        for thread in producers { thread.join() }
+        _ = counts.wait(seconds: 20) { $0.answers >= $0.sent ? true : nil }
+        let (sent, answers, there, codes) = counts.withLock { $0 }
+        #expect(sent == 1600 && answers == sent, "\(sent) \(answers)")
+        #expect(codes.isSubset(of: ["log-stopped", "outcome-unknown", "closed"]), "\(codes)")
+        let again = try KafkaLog.open(mock.configuration())
+        defer { again.close() }
+        try again.declare(TopicLayout(name: "a", partitions: 1))
+        let found = try values(again)
+        #expect(Set(found).count == found.count && found.count >= there, "\(found.count) \(there)")
+    },
     BrokerFault("partitions that change their leader keep their order") { mock, log in
         for round in 0..<6 {
             rd_kafka_mock_partition_set_leader(mock.cluster, "a", 0, Int32(round % 3) + 1)
