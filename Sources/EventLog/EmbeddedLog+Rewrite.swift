@@ -44,7 +44,7 @@ extension EmbeddedLog {
         manifest.maintenanceBytes += written + UInt64(contents.chain.count)
         try adopt(&manifest)
         show(manifest, without: segment)
-        maintenance.withLock { state in
+        maintenance.update { state in
             state.sealed.removeAll { $0.segment.firstSequence == segment.firstSequence }
         }
         if contents.damaged.isEmpty {

@@ -52,11 +52,21 @@ extension EmbeddedLog {
                     return state.closing && state.writeTicket == state.nextTicket ? .end : nil
                 } ?? .sync
             switch work {
-            case .group(let group): commit(group)
+            case .group(let group):
+                commit(group)
+                awaitUpkeep()
             case .sync: commit([])
             case .end: return
             }
         }
+    }
+
+    /// Whoever appends faster than segments can be moved goes on at the pace of the upkeep: what waits behind the writer holds
+    /// producers back. An upkeep that fails keeps nobody waiting; why it does stands in the statistics. Never called with
+    /// the writer's lock, which the upkeep needs.
+    private func awaitUpkeep() {
+        let limit = options.waitingSegments
+        _ = maintenance.wait { $0.sealed.count <= limit || $0.failure != nil || $0.closing ? true : nil }
     }
 
     /// One group commit of what is ready now; false when nothing was. For a log without threads.

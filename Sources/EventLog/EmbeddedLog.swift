@@ -49,6 +49,8 @@ package final class EmbeddedLog: EventLog {
         package var segmentAge: Int64 = 3_600_000
         /// Seconds between two looks at retention and compaction.
         package var maintenanceInterval = 30.0
+        /// Sealed WAL segments that may wait to be moved; with more of them the writer waits for the upkeep.
+        package var waitingSegments = 16
         package init() {}
     }
 

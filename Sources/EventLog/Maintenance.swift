@@ -74,7 +74,7 @@ extension EmbeddedLog {
             if let stopped = maintenance.withLock({ $0.stopped }) {
                 // Nothing that would need a new manifest is begun.
                 failure = failure ?? stopped
-                maintenance.withLock { $0.failure = failure }
+                maintenance.update { $0.failure = failure }
                 return
             }
             // First what makes room.
@@ -96,7 +96,7 @@ extension EmbeddedLog {
             let now = options.wallClock().milliseconds
             sequencer.withLock { $0.producers.expire(now: now) }
             attempt { () throws(EventLogError) in try writeMissingIndexes() }
-            maintenance.withLock { $0.failure = failure }
+            maintenance.update { $0.failure = failure }
         }
         if let failure { throw failure }
     }

@@ -307,7 +307,7 @@ import Testing
     }
 
     /// With all threads on: readers, seekers and followers see every event once and in order while segments are sealed,
-    /// moved and compacted under them.
+    /// moved and compacted under them; and no more segments wait to be moved than may.
     @Test func upkeepDisturbsNobody() async throws {
         let scratch = try ScratchDirectory()
         var options = EmbeddedLog.Options()
@@ -315,6 +315,7 @@ import Testing
         options.partitionFileSize = 20_000
         options.rewriting.joined = 8000
         options.maintenanceInterval = 0.02
+        options.waitingSegments = 2
         let log = try EmbeddedLog.open(scratch.path, options: options)
         try log.declare(TopicLayout(name: "t", partitions: 1))
         try log.declare(TopicLayout(name: "c", partitions: 1, isCompacted: true))
@@ -337,10 +338,12 @@ import Testing
                 if (try? log.append(LogAppend(principal: "p", events: events))) == nil { blame("an append failed") }
             }
         }
+        let mostWaiting = Monitor(0)
         let seeker = BlockingThread(name: "seeker") {
             var random = SeededRandom(seed: 3)
             while true {
                 guard let end = try? log.offsets(partition).upperBound, end < total else { return }
+                mostWaiting.withLock { $0 = max($0, log.statistics.waitingSegments) }
                 guard end > 0 else { continue }
                 let offset = Int64.random(in: 0..<end, using: &random)
                 // Times are offsets here.
@@ -370,6 +373,8 @@ import Testing
         seeker.join()
         #expect(wrong.withLock { $0 } == [])
         #expect(counts == Array(repeating: Int64(total), count: 20))
+        // One more is sealed before the writer waits.
+        #expect((1...3).contains(mostWaiting.withLock { $0 }), "\(mostWaiting.withLock { $0 })")
         #expect(log.statistics.rewrittenBytes > 100_000)
         try log.maintain(compactsAll: true)
         #expect(try log.verify().isIntact)
