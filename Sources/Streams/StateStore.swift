@@ -30,19 +30,19 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
         var isUndigested = false
     }
 
-    private var slots: [String: Slot] = [:]
+    private var slots: [StateKey: Slot] = [:]
     /// Keys changed since the last checkpoint, and since the last digest. A key that was removed and made again may stand
     /// in them twice.
     private var dirty: [String] = []
     private var undigested: [String] = []
-    private var leaves: [[String: Digest]] = Array(repeating: [:], count: 256)
+    private var leaves: [[StateKey: Digest]] = Array(repeating: [:], count: 256)
     private var buckets: [Digest] = Array(repeating: .zero, count: 256)
 
     override package init(name: String) { super.init(name: name) }
 
     override package var count: Int { slots.count }
 
-    package subscript(key: String) -> Value? { slots[key]?.value }
+    package subscript(key: String) -> Value? { slots[StateKey(key)]?.value }
 
     /// Every value, in no order: for what does not depend on one.
     package var values: some Sequence<Value> { slots.values.lazy.map(\.value) }
@@ -52,7 +52,7 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
     }
 
     package func remove(_ key: String) -> Value? {
-        guard let old = slots.removeValue(forKey: key) else { return nil }
+        guard let old = slots.removeValue(forKey: StateKey(key)) else { return nil }
         if !old.isDirty { dirty.append(key) }
         if !old.isUndigested { undigested.append(key) }
         return old.value
@@ -80,17 +80,17 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
             slot.isDirty = true
             slot.isUndigested = true
             return try body(&slot.value)
-        }(&slots[key, default: Slot(value: make())])
+        }(&slots[StateKey(key), default: Slot(value: make())])
     }
 
     /// Reads in place with the right to change what is derived only (an eviction that a later read would repeat).
     package func inspect<R>(_ key: String, _ body: (inout Value) throws -> R) rethrows -> R? {
-        guard let index = slots.index(forKey: key) else { return nil }
+        guard let index = slots.index(forKey: StateKey(key)) else { return nil }
         return try body(&slots.values[index].value)
     }
 
     /// Keys in the order of their bytes: the only order in which a fold may go over a store.
-    package var sortedKeys: [String] { slots.keys.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) } }
+    package var sortedKeys: [String] { slots.keys.map(\.text).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) } }
 
     private func encoded(_ value: Value) -> [UInt8] {
         var writer = ByteWriter()
@@ -104,7 +104,7 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
         var changes: [(key: String, value: [UInt8]?)] = []
         changes.reserveCapacity(keys.count)
         for key in keys where changes.last.map({ $0.key.utf8.elementsEqual(key.utf8) }) != true {
-            guard let index = slots.index(forKey: key) else {
+            guard let index = slots.index(forKey: StateKey(key)) else {
                 changes.append((key, nil))
                 continue
             }
@@ -116,7 +116,7 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
 
     override package func load(key: String, value: UnsafeRawBufferPointer) throws(BaseError) {
         var reader = ByteReader(value)
-        slots[key] = Slot(value: try Value(decoding: &reader), isUndigested: true)
+        slots[StateKey(key)] = Slot(value: try Value(decoding: &reader), isUndigested: true)
         undigested.append(key)
     }
 
@@ -126,15 +126,15 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
             var name = key
             let bucket = Int(name.withUTF8 { stableHash(UnsafeRawBufferPointer($0), seed: 1) } & 255)
             changed.insert(bucket)
-            if let index = slots.index(forKey: key) {
+            if let index = slots.index(forKey: StateKey(key)) {
                 guard slots.values[index].isUndigested else { continue }
                 slots.values[index].isUndigested = false
                 var writer = ByteWriter()
                 writer.append(sized: key)
                 slots.values[index].value.encode(into: &writer)
-                leaves[bucket][key] = Digest.of(writer.bytes)
+                leaves[bucket][StateKey(key)] = Digest.of(writer.bytes)
             } else {
-                leaves[bucket][key] = nil
+                leaves[bucket][StateKey(key)] = nil
             }
         }
         undigested.removeAll(keepingCapacity: true)

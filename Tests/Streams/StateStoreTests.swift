@@ -51,6 +51,19 @@ import Testing
         #expect(store.sortedKeys == content.keys.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) })
     }
 
+    /// Texts that look alike are different keys, in the store, its digest and what it hands over.
+    @Test func keysAreBytes() throws {
+        let store = StateStore<StateBlob>(name: "s")
+        let keys = ["é", "e\u{301}", "a\u{316}\u{301}", "a\u{301}\u{316}", "", "K", "\u{212A}"]
+        for (number, key) in keys.enumerated() { store.set(key, StateBlob([UInt8(number)])) }
+        #expect(store.count == keys.count)
+        for (number, key) in keys.enumerated() { #expect(store[key]?.bytes == [UInt8(number)]) }
+        #expect(store.takeChanges().count == keys.count)
+        let before = store.digest()
+        #expect(store.remove("e\u{301}") != nil && store["é"] != nil && store.digest() != before)
+        #expect(store.takeChanges().map { Array($0.key.utf8) } == [Array("e\u{301}".utf8)])
+    }
+
     private func checkpoint(
         _ store: StateStore<StateBlob>, _ saved: inout [String: [UInt8]], _ content: [String: [UInt8]]
     ) {

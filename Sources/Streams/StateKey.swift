@@ -1,0 +1,29 @@
+import Foundation
+
+/// A store's key: equal when its bytes are. Swift's own texts are equal when they look alike (canonical equivalence), and two
+/// keys that differ in the log must not be one in the state.
+struct StateKey: Hashable {
+    let text: String
+
+    init(_ text: String) { self.text = text }
+
+    static func == (left: StateKey, right: StateKey) -> Bool {
+        let same = left.text.utf8.withContiguousStorageIfAvailable { left in
+            right.text.utf8.withContiguousStorageIfAvailable { right in
+                guard left.count == right.count, let first = left.baseAddress, let second = right.baseAddress else {
+                    return left.count == right.count
+                }
+                return memcmp(first, second, left.count) == 0
+            }
+        }
+        return (same ?? nil) ?? left.text.utf8.elementsEqual(right.text.utf8)
+    }
+
+    func hash(into hasher: inout Hasher) {
+        let isDone = text.utf8.withContiguousStorageIfAvailable { bytes -> Bool in
+            hasher.combine(bytes: UnsafeRawBufferPointer(bytes))
+            return true
+        }
+        if isDone == nil { Array(text.utf8).withUnsafeBytes { hasher.combine(bytes: $0) } }
+    }
+}
