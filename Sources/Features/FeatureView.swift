@@ -82,6 +82,21 @@ package struct Aggregate: Sendable {
     let window: Int
     /// Which quantile, from 0 to 1.
     let share: Double
+
+    /// The same without its name, as it is gone through for every answer.
+    var measure: AggregateMeasure {
+        AggregateMeasure(function: function, column: column ?? -1, window: window, share: share)
+    }
+}
+
+/// What one feature is read from.
+struct AggregateMeasure: Sendable {
+    let function: AggregateFunction
+    /// -1 for functions that only look at times.
+    let column: Int
+    /// -1 for functions of the newest event.
+    let window: Int
+    let share: Double
 }
 
 /// The aggregates of a view as they are read, with the distinct columns and windows that they share.
@@ -169,6 +184,7 @@ package final class FeatureView: Sendable {
     /// Distinct window lengths.
     let spans: [Int64]
     package let aggregates: [Aggregate]
+    let readings: [AggregateMeasure]
     /// What each column of each window is to give.
     let measures: [[WindowColumn.Measures]]
     private let indices: [String: Int]
@@ -204,6 +220,7 @@ package final class FeatureView: Sendable {
             }
         }
         aggregates = list.aggregates
+        readings = list.aggregates.map(\.measure)
         columns = list.columns
         spans = list.spans
         measures = list.measures

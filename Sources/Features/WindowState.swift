@@ -103,27 +103,28 @@ package struct WindowState: StateValue {
             if windows[index].head < start { advance(index, to: times.isEmpty ? .max : times[start] - 1) }
             advance(index, to: now - view.spans[index])
         }
-        return view.aggregates.map { value($0, now) }
+        var values: [Double] = []
+        values.reserveCapacity(view.readings.count)
+        for reading in view.readings { values.append(value(reading, now)) }
+        return values
     }
 
-    private func value(_ aggregate: Aggregate, _ now: Int64) -> Double {
+    private mutating func value(_ aggregate: AggregateMeasure, _ now: Int64) -> Double {
         switch aggregate.function {
-        case .last: return lastTime == .min ? .nan : lastValues[aggregate.column ?? 0]
+        case .last: return lastTime == .min ? .nan : lastValues[aggregate.column]
         case .secondsSince: return lastTime == .min ? .nan : Double(now - lastTime) / 1000
         case .hoursSince: return lastTime == .min ? .nan : Double(now - lastTime) / 3_600_000
         case .count: return windows.isEmpty ? 0 : Double(times.count - windows[aggregate.window].head)
         default: break
         }
         // Nothing was ever seen: as many different values as events.
-        guard let column = aggregate.column, !windows.isEmpty else { return aggregate.function == .distinct ? 0 : .nan }
+        guard !windows.isEmpty else { return aggregate.function == .distinct ? 0 : .nan }
+        let column = aggregate.column
         if aggregate.function == .first {
             let head = windows[aggregate.window].head
             return head < times.count ? values[head * columnCount + column] : .nan
         }
-        // In place: a copy of a column holds on to every array in it.
-        return windows.withUnsafeBufferPointer { windows in
-            windows[aggregate.window].columns.withUnsafeBufferPointer { $0[column].value(aggregate) }
-        }
+        return windows[aggregate.window].columns[column].value(aggregate)
     }
 
     package func encode(into writer: inout ByteWriter) {

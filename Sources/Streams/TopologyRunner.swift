@@ -39,6 +39,8 @@ package final class TopologyRunner {
     let context = StageContext()
     var inputs: [InputCursor] = []
     private var subscribers: [String: [Int]] = [:]
+    /// The same by input, where it is asked for every event.
+    private var inputStages: [[Int]] = []
     private let document = JSONDocument()
     private let derivedDocument = JSONDocument()
     private let progressDocument = JSONDocument()
@@ -87,6 +89,7 @@ package final class TopologyRunner {
                 var cursor = InputCursor(partition: place, rank: rank, role: role)
                 cursor.end = ends.map { $0[place] ?? 0 }
                 inputs.append(cursor)
+                inputStages.append(subscribers[topic] ?? [])
             }
         }
         try restore()
@@ -256,7 +259,7 @@ package final class TopologyRunner {
         }
         context.now = max(context.now, event.time)
         let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
-        guard parsed == true, let stages = subscribers[partition.topic] else {
+        guard parsed == true else {
             if parsed != nil {
                 failures += 1
                 emitSide(TopologyRunner.deadLetterTopic, "stream.failed", event, partition, "the data is not JSON")
@@ -271,7 +274,7 @@ package final class TopologyRunner {
             _ = context.holds.remove(request)
         }
         try visit(
-            stages, seen,
+            inputStages[index], seen,
             {
                 self.emitSide(
                     TopologyRunner.deadLetterTopic, "stream.failed", event, partition, "\($0): \($1)", stage: $0)

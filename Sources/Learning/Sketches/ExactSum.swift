@@ -104,26 +104,43 @@ package struct ExactSum: Sendable {
         if specials.positive != 0 { return .infinity }
         if specials.negative != 0 { return -.infinity }
         guard low <= high else { return 0 }
-        var copy = self
-        copy.propagate()
-        let negative = copy.words[copy.high] < 0
+        // Read as often as it is written, so on the stack: two digits of zeros below, one more for the carry above.
+        let count = high - low + 4
+        return withUnsafeTemporaryAllocation(of: Int64.self, capacity: count) { digits in
+            digits[0] = 0
+            digits[1] = 0
+            for index in low...high { digits[index - low + 2] = words[index] }
+            digits[count - 1] = 0
+            return ExactSum.rounded(digits, firstExponent: (low - 2) * 32 - 1074)
+        }
+    }
+
+    /// - Parameters:
+    ///   - digits: of 32 bits with carries not yet propagated, lowest first; the first two and the last are zero.
+    ///   - firstExponent: of two, for the first digit.
+    private static func rounded(_ digits: UnsafeMutableBufferPointer<Int64>, firstExponent: Int) -> Double {
+        let last = digits.count - 1
+        func propagate() {
+            for index in 2..<last {
+                let carry = digits[index] >> 32
+                digits[index] -= carry << 32
+                digits[index + 1] += carry
+            }
+        }
+        propagate()
+        let negative = digits[last] < 0
         if negative {
-            for index in copy.low...copy.high { copy.words[index] = -copy.words[index] }
-            copy.propagate()
+            for index in 2...last { digits[index] = -digits[index] }
+            propagate()
         }
-        var top = copy.high
-        while top >= copy.low, copy.words[top] == 0 { top -= 1 }
-        guard top >= copy.low else { return 0 }
+        var top = last
+        while top >= 2, digits[top] == 0 { top -= 1 }
+        guard top >= 2 else { return 0 }
         // The three highest digits hold at least 65 significant bits; everything below them is only sticky.
-        func word(_ index: Int) -> UInt128 { index >= 0 ? UInt128(UInt64(bitPattern: copy.words[index])) : 0 }
+        func word(_ index: Int) -> UInt128 { UInt128(UInt64(bitPattern: digits[index])) }
         let wide = word(top) << 64 | word(top - 1) << 32 | word(top - 2)
-        var sticky = false
-        var index = top - 3
-        while index >= copy.low {
-            if copy.words[index] != 0 { sticky = true }
-            index -= 1
-        }
-        let magnitude = ExactSum.round(wide, exponent: (top - 2) * 32 - 1074, sticky: sticky)
+        let sticky = top > 4 && digits[2..<(top - 2)].contains { $0 != 0 }
+        let magnitude = round(wide, exponent: (top - 2) * 32 + firstExponent, sticky: sticky)
         return negative ? -magnitude : magnitude
     }
 
