@@ -63,7 +63,7 @@ let package = Package(
         target("Catalog", ["Base", product("Yams", "Yams")]),
         target("Privacy", ["Base", "CPlatform", "EventLog", "Catalog", crypto]),
         target("Gateway", ["Base", "RecordFormat", "EventLog", "Catalog", "Privacy"]),
-        target("Streams", ["Base", "RecordFormat", "EventLog", "Catalog", grdb]),
+        target("Streams", ["Base", "RecordFormat", "EventLog", "Catalog", "Learning", grdb]),
         target("Learning", ["Base"]),
         target("Features", ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "Learning"]),
         target("Datasets", ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "Learning"]),

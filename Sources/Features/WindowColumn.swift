@@ -30,36 +30,14 @@ struct WindowColumn: Sendable {
         }
     }
 
-    /// Values that may yet be the least (or most): each is beyond all that came after it, so the first one is the answer.
-    private struct Candidates: Sendable {
-        private var list: [(entry: Int, value: Double)] = []
-        private var start = 0
-
-        var first: Double? { start < list.count ? list[start].value : nil }
-
-        mutating func add(_ value: Double, _ entry: Int, yields: (Double, Double) -> Bool) {
-            while start < list.count, yields(list[list.count - 1].value, value) { list.removeLast() }
-            list.append((entry, value))
-        }
-
-        mutating func remove(_ entry: Int) {
-            guard start < list.count, list[start].entry == entry else { return }
-            start += 1
-            if start > 32, start * 2 > list.count {
-                list.removeFirst(start)
-                start = 0
-            }
-        }
-    }
-
     private let measures: Measures
     private(set) var count = 0
     private var sum = ExactSum()
     private var moments = Moments()
     private var histogram = LogHistogram()
     private var distinct: [UInt64: Int] = [:]
-    private var least = Candidates()
-    private var most = Candidates()
+    private var least = ExtremeQueue(keepsLeast: true)
+    private var most = ExtremeQueue(keepsLeast: false)
 
     init(_ measures: Measures) { self.measures = measures }
 
@@ -70,8 +48,8 @@ struct WindowColumn: Sendable {
         if measures.contains(.moments) { moments.add(value) }
         if measures.contains(.histogram) { histogram.add(value) }
         if measures.contains(.distinct) { distinct[value.bitPattern, default: 0] += 1 }
-        if measures.contains(.least) { least.add(value, entry) { $0 >= $1 } }
-        if measures.contains(.most) { most.add(value, entry) { $0 <= $1 } }
+        if measures.contains(.least) { least.add(value, entry) }
+        if measures.contains(.most) { most.add(value, entry) }
     }
 
     /// Takes the oldest value away.

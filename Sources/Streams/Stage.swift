@@ -21,6 +21,10 @@ package struct StreamEvent {
     package var id: String { derived?.id ?? stored?.id ?? "" }
     package var type: String { derived?.type ?? stored?.type ?? "" }
     package var causation: String? { derived?.causation ?? stored?.header(EventHeader.causation) }
+    /// What it is partitioned and kept under; empty where it has none.
+    package var key: String {
+        (derived.map(\.key) ?? stored?.key).map { String(decoding: $0, as: UTF8.self) } ?? ""
+    }
     package var data: [UInt8] { derived?.data ?? stored?.data ?? [] }
 }
 
@@ -33,6 +37,8 @@ package protocol Stage: AnyObject {
     var stores: [AnyStateStore] { get }
 
     func process(_ event: StreamEvent, _ context: StageContext) throws
+    /// An event without data: it takes its key out of a table. Its document is of no use.
+    func erase(_ event: StreamEvent, _ context: StageContext) throws
     /// A timer fires after every event with a time up to its own.
     func fire(timer key: String, at time: Instant, _ context: StageContext) throws
     /// Called once after the stores were loaded, before the first event.
@@ -42,6 +48,7 @@ package protocol Stage: AnyObject {
 extension Stage {
     package func fire(timer key: String, at time: Instant, _ context: StageContext) throws {}
     package func restored() throws {}
+    package func erase(_ event: StreamEvent, _ context: StageContext) throws {}
 }
 
 /// An event that a stage emitted.

@@ -259,12 +259,10 @@ package final class TopologyRunner {
         }
         context.now = max(context.now, event.time)
         let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
-        guard parsed == true else {
-            if parsed != nil {
-                failures += 1
-                emitSide(TopologyRunner.deadLetterTopic, "stream.failed", event, partition, "the data is not JSON")
-                try deliver()
-            }
+        guard parsed != false else {
+            failures += 1
+            emitSide(TopologyRunner.deadLetterTopic, "stream.failed", event, partition, "the data is not JSON")
+            try deliver()
             return
         }
         let seen = StreamEvent(
@@ -274,7 +272,7 @@ package final class TopologyRunner {
             _ = context.holds.remove(request)
         }
         try visit(
-            inputStages[index], seen,
+            inputStages[index], seen, erases: parsed == nil,
             {
                 self.emitSide(
                     TopologyRunner.deadLetterTopic, "stream.failed", event, partition, "\($0): \($1)", stage: $0)
@@ -283,13 +281,17 @@ package final class TopologyRunner {
     }
 
     /// An error of a stage is the event's own: it is recorded beside its raw bytes and the fold goes on.
-    private func visit(_ stages: [Int], _ event: StreamEvent, _ dead: (_ stage: String, _ reason: String) -> Void)
-        throws
-    {
+    private func visit(
+        _ stages: [Int], _ event: StreamEvent, erases: Bool = false, _ dead: (_ stage: String, _ reason: String) -> Void
+    ) throws {
         for index in stages {
             context.stage = index
             do {
-                try topology.stages[index].process(event, context)
+                if erases {
+                    try topology.stages[index].erase(event, context)
+                } else {
+                    try topology.stages[index].process(event, context)
+                }
             } catch let error as any DescribedError where error.fault == .caller {
                 failures += 1
                 dead(topology.stages[index].name, "\(error)")

@@ -16,7 +16,7 @@ import Testing
             "headrace-simulate": ["Base", "Simulation", "ArgumentParser"],
             "Catalog": ["Base", "Yams"], "Privacy": ["Base", "CPlatform", "EventLog", "Catalog", "Crypto"],
             "Gateway": ["Base", "RecordFormat", "EventLog", "Catalog", "Privacy"],
-            "Streams": ["Base", "RecordFormat", "EventLog", "Catalog", "GRDB"], "Learning": ["Base"],
+            "Streams": ["Base", "RecordFormat", "EventLog", "Catalog", "Learning", "GRDB"], "Learning": ["Base"],
             "Training": stream.union(["Datasets", "Models", "CXGBoost"]),
             "Connectors": ["Base", "RecordFormat", "EventLog", "Catalog", "Gateway"],
             "HTTP": ["Base", "Hummingbird", "HTTPTypes", "Logging", "NIOCore"],

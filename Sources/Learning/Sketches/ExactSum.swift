@@ -144,6 +144,46 @@ package struct ExactSum: Sendable {
         return negative ? -magnitude : magnitude
     }
 
+    /// The exact sum: sign, first digit's place, digits of its magnitude; equal sums have equal bytes.
+    package func encode(into writer: inout ByteWriter) {
+        for count in [specials.positive, specials.negative, specials.nan] { writer.append(little: Int64(count)) }
+        var copy = self
+        copy.propagate()
+        var isNegative = false
+        if copy.low <= copy.high, copy.words[copy.high] < 0 {
+            isNegative = true
+            for index in copy.low...copy.high { copy.words[index] = -copy.words[index] }
+            copy.propagate()
+        }
+        let used = copy.words.indices.filter { copy.words[$0] != 0 }
+        let (first, last) = (used.first ?? 0, used.last ?? -1)
+        writer.append(UInt8(isNegative && !used.isEmpty ? 1 : 0))
+        writer.append(UInt8(used.isEmpty ? 0 : first))
+        writer.append(UInt8(last - first + 1))
+        for index in used.isEmpty ? 0..<0 : first..<last + 1 {
+            writer.append(little: UInt32(truncatingIfNeeded: copy.words[index]))
+        }
+    }
+
+    package init(decoding reader: inout ByteReader) throws(BaseError) {
+        specials.positive = Int(try reader.little(Int64.self))
+        specials.negative = Int(try reader.little(Int64.self))
+        specials.nan = Int(try reader.little(Int64.self))
+        let isNegative = try reader.byte() == 1
+        let first = Int(try reader.byte())
+        let count = Int(try reader.byte())
+        guard first + count <= ExactSum.digits else {
+            throw BaseError("bad-sketch", "a sum has digits beyond those of a double", fault: .world)
+        }
+        guard count > 0 else { return }
+        words = Array(repeating: 0, count: ExactSum.digits)
+        for index in first..<first + count {
+            let digit = Int64(try reader.little(UInt32.self))
+            words[index] = isNegative ? -digit : digit
+        }
+        (low, high) = (first, first + count - 1)
+    }
+
     /// wide · 2^exponent, rounded once; bits below 2^-1074 do not exist, so subnormals come out exact.
     private static func round(_ wide: UInt128, exponent: Int, sticky: Bool) -> Double {
         let length = 128 - wide.leadingZeroBitCount

@@ -22,6 +22,18 @@ package struct Moments: Sendable {
         squares.subtract(value, times: value)
     }
 
+    package func encode(into writer: inout ByteWriter) {
+        writer.append(little: count)
+        sum.encode(into: &writer)
+        squares.encode(into: &writer)
+    }
+
+    package init(decoding reader: inout ByteReader) throws(BaseError) {
+        count = try reader.little()
+        sum = try ExactSum(decoding: &reader)
+        squares = try ExactSum(decoding: &reader)
+    }
+
     package mutating func merge(_ other: Moments) {
         count += other.count
         sum.merge(other.sum)

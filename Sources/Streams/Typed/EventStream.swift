@@ -1,0 +1,116 @@
+import Base
+
+/// Where an operator sends what it makes.
+final class Outlet<Value> {
+    private var receivers: [(StreamRecord<Value>, StreamFlow) throws -> Void] = []
+
+    func receive(_ body: @escaping (StreamRecord<Value>, StreamFlow) throws -> Void) { receivers.append(body) }
+
+    @inline(__always)
+    func send(_ record: StreamRecord<Value>, _ flow: StreamFlow) throws {
+        for receiver in receivers { try receiver(record, flow) }
+    }
+}
+
+/// A stream of typed values. Every operator gives a new stream; a stream may be used by several.
+package struct EventStream<Value: StreamValue> {
+    let builder: StreamBuilder
+    let node: Int
+    let outlet = Outlet<Value>()
+
+    init(_ builder: StreamBuilder, _ node: Int) {
+        self.builder = builder
+        self.node = node
+    }
+
+    private func next<New: StreamValue>(
+        _ kind: StreamNode.Kind, _ name: String, _ type: New.Type = New.self
+    ) -> EventStream<New> {
+        EventStream<New>(builder, builder.node(kind, name, parents: [node]))
+    }
+
+    /// Those for which the predicate holds.
+    package func filter(
+        _ name: String = "filter", _ isWanted: @escaping (StreamRecord<Value>) throws -> Bool
+    ) -> EventStream<Value> {
+        let made = next(.filter, name, Value.self)
+        outlet.receive { [out = made.outlet] record, flow in
+            if try isWanted(record) { try out.send(record, flow) }
+        }
+        return made
+    }
+
+    /// One new value for each.
+    package func map<New: StreamValue>(
+        _ name: String = "map", _ transform: @escaping (StreamRecord<Value>) throws -> New
+    ) -> EventStream<New> {
+        let made = next(.map, name, New.self)
+        outlet.receive { [out = made.outlet] record, flow in try out.send(record.with(try transform(record)), flow) }
+        return made
+    }
+
+    /// Any number of new values for each, in their order.
+    package func flatMap<New: StreamValue>(
+        _ name: String = "flatMap", _ transform: @escaping (StreamRecord<Value>) throws -> [New]
+    ) -> EventStream<New> {
+        let made = next(.flatMap, name, New.self)
+        outlet.receive { [out = made.outlet] record, flow in
+            for value in try transform(record) { try out.send(record.with(value), flow) }
+        }
+        return made
+    }
+
+    /// A stream for each predicate, and one for the rest; a value goes to the first whose predicate holds.
+    package func branch(
+        _ name: String = "branch", _ predicates: ((StreamRecord<Value>) throws -> Bool)...
+    ) -> [EventStream<Value>] {
+        let made = (0...predicates.count).map { next(.branch, "\(name) \($0)", Value.self) }
+        outlet.receive { [outlets = made.map(\.outlet)] record, flow in
+            let first = try predicates.firstIndex { try $0(record) } ?? predicates.count
+            try outlets[first].send(record, flow)
+        }
+        return made
+    }
+
+    /// Both streams as one, in the order in which their values come.
+    package func merge(_ other: EventStream<Value>, _ name: String = "merge") -> EventStream<Value> {
+        let made = EventStream<Value>(builder, builder.node(.merge, name, parents: [node, other.node]))
+        for outlet in [outlet, other.outlet] {
+            outlet.receive { [out = made.outlet] record, flow in try out.send(record, flow) }
+        }
+        return made
+    }
+
+    /// The same values under a key of their own; those without one are left out.
+    package func keyed(
+        _ name: String = "key", by key: @escaping (StreamRecord<Value>) throws -> String?
+    ) -> KeyedStream<Value> {
+        let made = next(.key, name, Value.self)
+        outlet.receive { [out = made.outlet] record, flow in
+            guard let key = try key(record), !key.isEmpty else { return }
+            try out.send(StreamRecord(key: key, value: record.value, time: record.time), flow)
+        }
+        return KeyedStream(stream: made)
+    }
+
+    /// Under the keys that the events have in their topic.
+    package func keyedByEvent(_ name: String = "key of the event") -> KeyedStream<Value> {
+        keyed(name) { $0.key.isEmpty ? nil : $0.key }
+    }
+
+    /// Emits every value to a topic, under an id that a re-emission repeats.
+    package func to(_ topic: String, type: String) {
+        _ = builder.node(.sink, topic, parents: [node], topic: topic)
+        var writer = JSONWriter(capacity: 256)
+        outlet.receive { record, flow in
+            writer.reset()
+            record.value.write(to: &writer)
+            flow.emit(topic: topic, type: type, key: record.key, data: writer.bytes)
+        }
+    }
+
+    /// Hands every value to a closure: for tests, and for what a stage serves beside its topics.
+    package func forEach(_ body: @escaping (StreamRecord<Value>) throws -> Void) {
+        outlet.receive { record, _ in try body(record) }
+    }
+}

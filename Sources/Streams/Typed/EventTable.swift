@@ -1,0 +1,90 @@
+import Base
+
+/// The newest value of each key, and a stream of its changes.
+package final class EventTable<Value: StreamValue> {
+    /// A value and its event time.
+    struct Entry: StateValue {
+        let value: Value
+        let time: Instant
+
+        init(_ value: Value, _ time: Instant) {
+            self.value = value
+            self.time = time
+        }
+
+        func encode(into writer: inout ByteWriter) {
+            writer.append(little: time.milliseconds)
+            Held(value).encode(into: &writer)
+        }
+
+        init(decoding reader: inout ByteReader) throws(BaseError) {
+            time = Instant(milliseconds: try reader.little())
+            value = try Held<Value>(decoding: &reader).value
+        }
+    }
+
+    let builder: StreamBuilder
+    let node: Int
+    let store: StateStore<Entry>
+    /// Sees the new value, or nil for a key that was taken away, and the old one.
+    private var receivers: [(_ key: String, _ new: Value?, _ old: Value?, StreamFlow) throws -> Void] = []
+
+    init(_ builder: StreamBuilder, _ name: String, parents: [Int], _ kind: StreamNode.Kind = .table) {
+        self.builder = builder
+        node = builder.node(kind, name, parents: parents)
+        store = builder.store(node)
+    }
+
+    func receive(_ body: @escaping (String, Value?, Value?, StreamFlow) throws -> Void) { receivers.append(body) }
+
+    func put(_ record: StreamRecord<Value>, _ old: Value?, _ flow: StreamFlow) throws {
+        store.set(record.key, Entry(record.value, record.time))
+        for receiver in receivers { try receiver(record.key, record.value, old, flow) }
+    }
+
+    func remove(_ key: String, _ flow: StreamFlow) throws {
+        guard let old = store.remove(key) else { return }
+        for receiver in receivers { try receiver(key, nil, old.value, flow) }
+    }
+
+    /// What it holds for a key now.
+    package func value(_ key: String) -> Value? { store[key]?.value }
+
+    /// Every new value.
+    package func changes(_ name: String = "changes") -> EventStream<Value> {
+        let made = EventStream<Value>(builder, builder.node(.map, name, parents: [node]))
+        receive { key, new, _, flow in
+            guard let new else { return }
+            try made.outlet.send(StreamRecord(key: key, value: new, time: flow.now), flow)
+        }
+        return made
+    }
+
+    /// Another table made of each value; nil leaves the key out.
+    package func mapValues<New: StreamValue>(
+        _ name: String = "map", _ transform: @escaping (String, Value) throws -> New?
+    ) -> EventTable<New> {
+        let made = EventTable<New>(builder, name, parents: [node])
+        receive { key, new, _, flow in
+            guard let new, let value = try transform(key, new) else { return try made.remove(key, flow) }
+            try made.put(StreamRecord(key: key, value: value, time: flow.now), made.store[key]?.value, flow)
+        }
+        return made
+    }
+
+    /// Both tables' values of each key, as long as both have one, or as long as this one has one.
+    package func join<Other: StreamValue>(
+        _ other: EventTable<Other>, _ name: String = "join", keepsUnmatched: Bool = false
+    ) -> EventTable<Joined<Value, Other>> {
+        let made = EventTable<Joined<Value, Other>>(builder, name, parents: [node, other.node], .join)
+        func update(_ key: String, _ flow: StreamFlow) throws {
+            let (left, right) = (store[key]?.value, other.store[key]?.value)
+            guard let left, right != nil || keepsUnmatched else { return try made.remove(key, flow) }
+            try made.put(
+                StreamRecord(key: key, value: Joined(left, right), time: flow.now), made.store[key]?.value, flow)
+        }
+        receive { key, _, _, flow in try update(key, flow) }
+        other.receive { key, _, _, flow in try update(key, flow) }
+        return made
+    }
+}

@@ -1,0 +1,124 @@
+import Base
+
+/// A stream whose values belong to keys: what has state, windows and joins.
+package struct KeyedStream<Value: StreamValue> {
+    package let stream: EventStream<Value>
+    var builder: StreamBuilder { stream.builder }
+
+    /// What a processor may do besides changing its state.
+    package final class Output<Made: StreamValue> {
+        fileprivate var made: [Made] = []
+        fileprivate var timers: [Instant] = []
+        fileprivate var forgets = false
+
+        package func emit(_ value: Made) { made.append(value) }
+        /// Fires for this key after every event with a time up to its own.
+        package func setTimer(at time: Instant) { timers.append(time) }
+        /// Drops this key's state; the next event begins with a new one.
+        package func forget() { forgets = true }
+
+        fileprivate func reset() {
+            made.removeAll(keepingCapacity: true)
+            timers.removeAll(keepingCapacity: true)
+            forgets = false
+        }
+    }
+
+    /// A processor of one's own with a state for each key. What is thrown leaves the state as it was changed until then.
+    /// - Parameters:
+    ///   - state: of a key that is seen first.
+    ///   - timer: called when a timer that was set for a key comes up.
+    package func process<State: StreamValue, Made: StreamValue>(
+        _ name: String, state initial: @autoclosure @escaping () -> State, emits type: Made.Type = Made.self,
+        timer: ((_ key: String, _ at: Instant, inout State, Output<Made>) throws -> Void)? = nil,
+        _ body: @escaping (StreamRecord<Value>, inout State, Output<Made>) throws -> Void
+    ) -> EventStream<Made> {
+        let number = builder.node(.process, name, parents: [stream.node])
+        let store: StateStore<Kept<State>> = builder.store(number)
+        let made = EventStream<Made>(builder, number)
+        let output = Output<Made>()
+        func deliver(_ key: String, _ time: Instant, _ flow: StreamFlow) throws {
+            if output.forgets { _ = store.remove(key) }
+            for time in output.timers { flow.setTimer(number, at: time, key: key) }
+            for value in output.made {
+                try made.outlet.send(StreamRecord(key: key, value: value, time: time), flow)
+            }
+        }
+        stream.outlet.receive { record, flow in
+            output.reset()
+            try store.modify(record.key, default: Kept(initial())) { try body(record, &$0.value, output) }
+            try deliver(record.key, record.time, flow)
+        }
+        if let timer {
+            builder.timers[number] = { key, time, flow in
+                guard store[key] != nil else { return }
+                output.reset()
+                try store.modify(key, default: Kept(initial())) { try timer(key, time, &$0.value, output) }
+                try deliver(key, time, flow)
+            }
+        }
+        return made
+    }
+
+    /// One running value for each key, emitted whenever it changes.
+    package func reduce(
+        _ name: String = "reduce", _ combine: @escaping (Value, StreamRecord<Value>) throws -> Value
+    ) -> EventTable<Value> {
+        let made = EventTable<Value>(builder, name, parents: [stream.node])
+        stream.outlet.receive { record, flow in
+            let old = made.store[record.key]?.value
+            let new = try old.map { try combine($0, record) } ?? record.value
+            try made.put(record.with(new), old, flow)
+        }
+        return made
+    }
+
+    /// The newest value of each key.
+    package func table(_ name: String = "table") -> EventTable<Value> {
+        let made = EventTable<Value>(builder, name, parents: [stream.node])
+        stream.outlet.receive { record, flow in try made.put(record, made.store[record.key]?.value, flow) }
+        return made
+    }
+
+    package func windowed(by window: WindowShape) -> WindowedStream<Value> {
+        WindowedStream(stream: stream, window: window)
+    }
+
+    // MARK: Joins
+
+    /// Each value with the newest one of a table under its key, as of the value's time. Values without one are left out, or
+    /// kept with nothing beside them.
+    /// - Parameter within: how old, in milliseconds, what the table holds may be (an as-of join with a bound).
+    package func join<Other: StreamValue>(
+        _ table: EventTable<Other>, _ name: String = "join", keepsUnmatched: Bool = false, within: Int64? = nil
+    ) -> EventStream<Joined<Value, Other>> {
+        let made = EventStream<Joined<Value, Other>>(
+            builder, builder.node(.join, name, parents: [stream.node, table.node]))
+        let store = table.store
+        stream.outlet.receive { [out = made.outlet] record, flow in
+            var found = store[record.key]
+            if let within, let entry = found, record.time - entry.time > within { found = nil }
+            guard found != nil || keepsUnmatched else { return }
+            try out.send(record.with(Joined(record.value, found?.value)), flow)
+        }
+        return made
+    }
+
+    /// Pairs of values of two streams under one key whose times are close: the other's lies from `before` milliseconds
+    /// before this one's to `after` behind it. A pair comes when its later value does; a value of this stream that found
+    /// none comes, if it is kept, when none can come any more.
+    package func join<Other: StreamValue>(
+        _ other: KeyedStream<Other>, before: Int64, after: Int64, _ name: String = "join", keepsUnmatched: Bool = false
+    ) -> EventStream<Joined<Value, Other>> {
+        StreamJoin(self, other, before: before, after: after, name, keepsUnmatched: keepsUnmatched).made
+    }
+}
+
+/// A state of a user's own, kept as JSON.
+struct Kept<Value: StreamValue>: StateValue {
+    var value: Value
+
+    init(_ value: Value) { self.value = value }
+    func encode(into writer: inout ByteWriter) { Held(value).encode(into: &writer) }
+    init(decoding reader: inout ByteReader) throws(BaseError) { value = try Held<Value>(decoding: &reader).value }
+}

@@ -1,0 +1,140 @@
+import Base
+import EventLog
+
+/// Where a topology of typed streams is written down: sources, what is done to them, and where it goes. Names follow Kafka
+/// Streams and Flink. What is built is one `Stage`: it is fed by event time like every other, so operators see their events
+/// in the order of (event time, topic rank, partition, offset) and never a late one.
+package final class StreamBuilder {
+    package let name: String
+    var nodes: [StreamNode] = []
+    /// Handlers of what arrives, by topic in the order of their first use, which is the rank of a topic.
+    var sources: [(topic: String, handle: (StreamEvent, StreamFlow) throws -> Void)] = []
+    var erasures: [(topic: String, handle: (String, StreamFlow) throws -> Void)] = []
+    var timers: [Int: (_ key: String, _ at: Instant, StreamFlow) throws -> Void] = [:]
+    var stores: [AnyStateStore] = []
+
+    package init(_ name: String) { self.name = name }
+
+    /// The events of a topic. Their keys are those of the events.
+    package func stream<Value: StreamValue>(_ topic: String, _ type: Value.Type = Value.self) -> EventStream<Value> {
+        let stream = EventStream<Value>(self, node(.source, topic, parents: [], topic: topic))
+        let outlet = stream.outlet
+        sources.append(
+            (
+                topic,
+                { event, flow in
+                    let value = try Value(FieldReader(event.document))
+                    try outlet.send(StreamRecord(key: event.key, value: value, time: event.time), flow)
+                }
+            ))
+        return stream
+    }
+
+    /// The newest value of each key of a topic; an event without data takes its key away.
+    package func table<Value: StreamValue>(_ topic: String, _ type: Value.Type = Value.self) -> EventTable<Value> {
+        let table = stream(topic, type).keyedByEvent().table("\(topic) table")
+        erasures.append((topic, { key, flow in try table.remove(key, flow) }))
+        return table
+    }
+
+    func node(
+        _ kind: StreamNode.Kind, _ name: String, parents: [Int], topic: String? = nil, store: String? = nil
+    ) -> Int {
+        nodes.append(
+            StreamNode(number: nodes.count, kind: kind, name: name, parents: parents, topic: topic, store: store))
+        return nodes.count - 1
+    }
+
+    /// A store's name: of the topology, the operator's number and its name, so that two of a kind are kept apart.
+    func store<Value: StateValue>(_ node: Int, _ type: Value.Type = Value.self) -> StateStore<Value> {
+        let store = StateStore<Value>(name: "\(name).\(node).\(nodes[node].name)")
+        nodes[node].store = store.name
+        stores.append(store)
+        return store
+    }
+
+    /// What was written down, as it runs. A builder builds one stage: the state is in it.
+    package func build() -> any Stage { TypedStage(self) }
+
+    /// What was written down, for people and programs.
+    package var description: TopologyDescription { TopologyDescription(name: name, nodes: nodes) }
+}
+
+/// An operator as it is described.
+package struct StreamNode: Sendable {
+    package enum Kind: String, Sendable {
+        case source, filter, map, flatMap, branch, merge, key, process, window, table, join, sink
+    }
+
+    package let number: Int
+    package let kind: Kind
+    package let name: String
+    package let parents: [Int]
+    package let topic: String?
+    package var store: String?
+}
+
+/// Runs the operators of a builder.
+private final class TypedStage: Stage {
+    let name: String
+    let inputs: [String]
+    let stores: [AnyStateStore]
+    private let handlers: [String: [(StreamEvent, StreamFlow) throws -> Void]]
+    private let erasures: [String: [(String, StreamFlow) throws -> Void]]
+    private let timers: [Int: (String, Instant, StreamFlow) throws -> Void]
+    private var flow: StreamFlow?
+
+    init(_ builder: StreamBuilder) {
+        name = builder.name
+        var seen: Set<String> = []
+        inputs = builder.sources.map(\.topic).filter { seen.insert($0).inserted }
+        stores = builder.stores
+        handlers = Dictionary(grouping: builder.sources, by: \.topic).mapValues { $0.map(\.handle) }
+        erasures = Dictionary(grouping: builder.erasures, by: \.topic).mapValues { $0.map(\.handle) }
+        timers = builder.timers
+    }
+
+    private func flow(_ context: StageContext) -> StreamFlow {
+        if let flow, flow.context === context { return flow }
+        let fresh = StreamFlow(context, stage: name)
+        flow = fresh
+        return fresh
+    }
+
+    func process(_ event: StreamEvent, _ context: StageContext) throws {
+        let flow = flow(context)
+        flow.begin(event)
+        try guarded { for handle in handlers[event.topic] ?? [] { try handle(event, flow) } }
+    }
+
+    func erase(_ event: StreamEvent, _ context: StageContext) throws {
+        let flow = flow(context)
+        flow.begin(event)
+        try guarded { for handle in erasures[event.topic] ?? [] { try handle(event.key, flow) } }
+    }
+
+    func fire(timer key: String, at time: Instant, _ context: StageContext) throws {
+        guard let bar = key.firstIndex(of: "|"), let node = Int(key[..<bar]), let handle = timers[node] else { return }
+        let flow = flow(context)
+        flow.begin(timer: key, at: time)
+        try guarded { try handle(String(key[key.index(after: bar)...]), time, flow) }
+    }
+
+    /// Whatever an operator throws is the event's own: it is recorded beside it, and the fold goes on.
+    private func guarded(_ body: () throws -> Void) throws {
+        do {
+            try body()
+        } catch let error as any DescribedError {
+            throw error
+        } catch {
+            throw StreamsError("processor-failed", "an operator of '\(name)' threw", cause: error)
+        }
+    }
+}
+
+extension StreamFlow {
+    /// Sets a timer of an operator. It fires after every event with a time up to its own; the same one is set once.
+    func setTimer(_ node: Int, at time: Instant, key: String) {
+        context.setTimer(at: time, key: "\(node)|\(key)")
+    }
+}

@@ -1,0 +1,63 @@
+import Base
+import EventLog
+
+/// One value on its way through a typed topology.
+package struct StreamRecord<Value> {
+    /// What it is kept and joined under; empty where an event has no key.
+    package var key: String
+    package var value: Value
+    /// Event time. What an operator makes carries the stream time at which it was made.
+    package let time: Instant
+
+    package init(key: String, value: Value, time: Instant) {
+        self.key = key
+        self.value = value
+        self.time = time
+    }
+
+    func with<New>(_ value: New) -> StreamRecord<New> { StreamRecord<New>(key: key, value: value, time: time) }
+}
+
+/// What the operators of one stage share while one event or timer goes through them.
+package final class StreamFlow {
+    private enum Origin {
+        case event(StreamEvent)
+        case timer(String, Instant)
+    }
+
+    let context: StageContext
+    private let stage: String
+    private var origin = Origin.timer("", .distantPast)
+    /// What was emitted of this event or timer so far: the rest of an emitted event's id.
+    private var emitted = 0
+
+    init(_ context: StageContext, stage: String) {
+        self.context = context
+        self.stage = stage
+    }
+
+    /// Stream time: that of the event or timer being folded.
+    package var now: Instant { context.now }
+
+    func begin(_ event: StreamEvent) {
+        origin = .event(event)
+        emitted = 0
+    }
+
+    func begin(timer: String, at time: Instant) {
+        origin = .timer(timer, time)
+        emitted = 0
+    }
+
+    func emit(topic: String, type: String, key: String, data: [UInt8]) {
+        let (place, causation): (String, String?) =
+            switch origin {
+            case .event(let event): (event.position.description, event.id)
+            case .timer(let name, let time): ("\(name)@\(time.milliseconds)", nil)
+            }
+        context.emit(
+            topic: topic, type: type, id: "\(stage):\(topic):\(place):\(emitted)", key: key.isEmpty ? nil : key,
+            data: data, causation: causation, source: stage)
+        emitted += 1
+    }
+}

@@ -1,0 +1,57 @@
+import Base
+
+/// What a typed topology consists of, as text, JSON or a picture.
+package struct TopologyDescription: Sendable {
+    package let name: String
+    package let nodes: [StreamNode]
+
+    /// A line an operator, in the order they were written down, with where its input comes from.
+    package var text: String {
+        var lines = ["topology \(name)"]
+        for node in nodes {
+            var line = "  \(node.number) \(node.kind.rawValue)"
+            if node.name != node.kind.rawValue { line += " '\(node.name)'" }
+            if !node.parents.isEmpty { line += " <- \(node.parents.map(String.init).joined(separator: ", "))" }
+            if let store = node.store { line += "  [store \(store)]" }
+            lines.append(line)
+        }
+        return lines.joined(separator: "\n")
+    }
+
+    package var json: JSON {
+        .object([
+            "topology": .string(name),
+            "nodes": .array(
+                nodes.map { node in
+                    var members: [String: JSON] = [
+                        "number": .int(Int64(node.number)), "kind": .string(node.kind.rawValue),
+                        "name": .string(node.name), "parents": .array(node.parents.map { .int(Int64($0)) }),
+                    ]
+                    if let topic = node.topic { members["topic"] = .string(topic) }
+                    if let store = node.store { members["store"] = .string(store) }
+                    return .object(members)
+                }),
+        ])
+    }
+
+    /// A flowchart in Mermaid's language, which code hosts and editors draw: topics are stadiums, stores cylinders.
+    package var mermaid: String {
+        var lines = ["flowchart LR"]
+        for node in nodes {
+            let label = TopologyDescription.quoted(node.topic ?? node.name)
+            lines.append(node.topic == nil ? "    n\(node.number)[\(label)]" : "    n\(node.number)([\(label)])")
+            if let store = node.store {
+                lines.append("    s\(node.number)[(\(TopologyDescription.quoted(store)))]")
+                lines.append("    n\(node.number) -.- s\(node.number)")
+            }
+        }
+        for node in nodes {
+            for parent in node.parents { lines.append("    n\(parent) --> n\(node.number)") }
+        }
+        return lines.joined(separator: "\n")
+    }
+
+    private static func quoted(_ text: String) -> String {
+        "\"" + text.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "#quot;") + "\""
+    }
+}

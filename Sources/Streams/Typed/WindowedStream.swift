@@ -1,0 +1,138 @@
+import Base
+import Learning
+
+/// How a key's events are put into windows. A window is (end − size, end], exact at both edges; tumbling and hopping ones end
+/// at multiples of their step since 1970.
+package enum WindowShape: Sendable {
+    case tumbling(milliseconds: Int64)
+    case hopping(milliseconds: Int64, every: Int64)
+    /// Ends when nothing came for so long.
+    case session(gap: Int64)
+    /// Ends at every event.
+    case sliding(milliseconds: Int64)
+
+    var name: String {
+        switch self {
+        case .tumbling(let size): "tumbling \(size) ms"
+        case .hopping(let size, let step): "hopping \(size) ms every \(step) ms"
+        case .session(let gap): "session with gaps of \(gap) ms"
+        case .sliding(let size): "sliding \(size) ms"
+        }
+    }
+}
+
+/// When a window's result is given.
+package enum Emission: Sendable {
+    /// Once, when it is over: nothing can come into it any more.
+    case whenClosed
+    /// After each of its events as well.
+    case onEveryEvent
+}
+
+/// What a window says, in the order of its measures.
+package struct WindowResult: StreamValue, Sendable {
+    /// The window is (from, to]; of a session, from its first event to its last.
+    package let from: Instant
+    package let to: Instant
+    package let measures: [(name: String, value: JSON)]
+
+    init(from: Int64, to: Int64, _ measures: [(name: String, value: JSON)]) {
+        self.from = Instant(milliseconds: from)
+        self.to = Instant(milliseconds: to)
+        self.measures = measures
+    }
+
+    package subscript(name: String) -> JSON? { measures.first { $0.name == name }?.value }
+
+    package init(_ fields: FieldReader) throws {
+        from = try fields.time("from")
+        to = try fields.time("to")
+        var measures: [(name: String, value: JSON)] = []
+        let document = fields.document
+        try document.forEachMember(fields.node) { key, value in
+            guard let name = document.string(key), name != "from", name != "to" else { return }
+            measures.append((name, try document.value(value)))
+        }
+        self.measures = measures
+    }
+
+    package func write(to writer: inout JSONWriter) {
+        writer.beginObject()
+        writer.key("from")
+        writer.value(from)
+        writer.key("to")
+        writer.value(to)
+        for (name, value) in measures {
+            writer.key(name)
+            writer.value(value)
+        }
+        writer.endObject()
+    }
+}
+
+/// A keyed stream in windows.
+package struct WindowedStream<Value: StreamValue> {
+    let stream: EventStream<Value>
+    let window: WindowShape
+
+    /// The measures of each window of each key.
+    package func measure(
+        _ measures: Measure<Value>..., emits emission: Emission = .whenClosed
+    ) -> EventStream<WindowResult> {
+        let builder = stream.builder
+        let node = builder.node(.window, window.name, parents: [stream.node])
+        switch window {
+        case .tumbling(let size):
+            return PaneWindows(stream, node, measures, size: size, step: size, emission).made
+        case .hopping(let size, let step):
+            return PaneWindows(stream, node, measures, size: size, step: step, emission).made
+        case .session(let gap): return SessionWindows(stream, node, measures, gap: gap, emission).made
+        case .sliding(let size): return SlidingWindows(stream, node, measures, size: size).made
+        }
+    }
+}
+
+/// Inputs of one value to its measures; nil where it adds nothing.
+func contributions<Value>(_ measures: [Measure<Value>], _ value: Value) throws -> [MeasureInput?] {
+    var inputs: [MeasureInput?] = []
+    inputs.reserveCapacity(measures.count)
+    for measure in measures { inputs.append(try measure.contribution(value)) }
+    return inputs
+}
+
+/// The measures of one pane or session.
+struct MeasureStates: StateValue {
+    var list: [MeasureState]
+
+    init<Value>(_ measures: [Measure<Value>]) { list = measures.map { MeasureState($0) } }
+
+    mutating func add<Value>(_ inputs: [MeasureInput?], _ measures: [Measure<Value>]) {
+        for index in list.indices {
+            if let input = inputs[index] { list[index].add(input, measures[index]) }
+        }
+    }
+
+    mutating func merge<Value>(_ later: MeasureStates, _ measures: [Measure<Value>]) {
+        for index in list.indices { list[index].merge(later.list[index], measures[index]) }
+    }
+
+    func results<Value>(_ measures: [Measure<Value>]) -> [(name: String, value: JSON)] {
+        zip(list, measures).map { ($1.name, $0.result($1)) }
+    }
+
+    func encode(into writer: inout ByteWriter) {
+        writer.append(little: UInt32(list.count))
+        for state in list { state.encode(into: &writer) }
+    }
+
+    init(decoding reader: inout ByteReader) throws(BaseError) {
+        list = []
+        for _ in 0..<(try reader.little(UInt32.self)) { list.append(try MeasureState(decoding: &reader)) }
+    }
+}
+
+/// The end of the window or pane of so many milliseconds that a moment lies in: (end − size, end].
+func windowEnd(_ time: Int64, _ size: Int64) -> Int64 {
+    let (quotient, rest) = time.quotientAndRemainder(dividingBy: size)
+    return rest > 0 ? (quotient + 1) * size : quotient * size
+}
