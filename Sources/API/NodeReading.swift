@@ -21,6 +21,10 @@ package protocol NodeReading: AnyObject, Sendable {
     func logInspection() throws -> JSON
     func logVerification() throws -> JSON
     func erase(_ subject: String) throws -> JSON
+    func letters(topic: String?, code: String?, all: Bool, limit: Int) throws -> JSON
+    func letter(_ position: String) throws -> JSON
+    /// - Parameter request: `{"positions": [...]}` or `{"all": true, "topic", "code"}`, with `"now"` and `"data"`.
+    func retryLetters(_ request: JSON) async throws -> JSON
     func logBackup(_ directory: String) throws -> JSON
     func metrics() throws -> String
     func readiness() -> (ready: Bool, reason: String)

@@ -77,6 +77,21 @@ package struct Routes: Sendable {
         work("/v1/erase") { node, request in
             try node.erase(try member("subject", "whose personal fields shall become unreadable", of: request))
         }
+        read("/v1/letters") { node, request in
+            try node.letters(
+                topic: request.query["topic"], code: request.query["code"], all: request.query["all"] == "true",
+                limit: try number(request, "limit", 1...Limits.pageEvents) ?? 50)
+        }
+        read("/v1/letter") { node, request in try node.letter(request.query["position"] ?? "") }
+        server.route("POST", "/v1/letters/retry") { [node] request in
+            guard request.header("content-type")?.hasPrefix("application/json") == true,
+                let body = try? JSON(parsing: request.body), body.object != nil
+            else {
+                throw APIError(
+                    "bad-json", "this is asked for with Content-Type: application/json and an object as body")
+            }
+            return .json(try await node.retryLetters(body))
+        }
         work("/v1/replay") { node, request in try node.replay(to: request.query["to"]) }
         server.route("GET", "/v1/features/:view/:key") { [node] request in
             .json(try await node.features(view: request.parameters["view"] ?? "", key: request.parameters["key"] ?? ""))

@@ -61,7 +61,7 @@ package struct Intake {
         let whole = event.data ?? []
         let raw = Array(whole.prefix(Limits.deadLetterBytes))
         let text = String(validating: raw, as: UTF8.self)
-        let data = JSON.object([
+        var members: [String: JSON] = [
             "topic": .string(String(topic.prefix(Limits.nameLength))),
             "id": .string(String(event.id.prefix(Limits.nameLength))),
             "type": .string(String(event.type.prefix(Limits.nameLength))),
@@ -69,7 +69,13 @@ package struct Intake {
             "time": .string(event.time.description),
             "code": .string(reason.code), "reason": .string(reason.message),
             text == nil ? "rawHex" : "raw": .string(text ?? raw.hex), "truncated": .bool(raw.count < whole.count),
-        ])
+        ]
+        // What it takes to publish it once more.
+        if let key = event.key.flatMap({ String(validating: $0, as: UTF8.self) }) {
+            members["partitionkey"] = .string(key)
+        }
+        if let subject = event.subject { members["subject"] = .string(String(subject.prefix(Limits.attributeLength))) }
+        let data = JSON.object(members)
         let named = whole + [UInt8](topic.utf8) + [0] + [UInt8](event.id.utf8)
         // A plain digest of few bytes could be guessed from, and would outlive the key.
         let digest = isSealed(topic) ? gateway.keys.fingerprint(named) : Digest.of(named)
