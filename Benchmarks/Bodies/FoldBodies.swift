@@ -24,6 +24,7 @@ package enum FoldBodies {
     private final class Hour: Stage {
         let name = "hour"
         let inputs = [FoldBodies.topic]
+        let outputs: [String] = []
         private let view: FeatureView
         private let windows = StateStore<WindowState>(name: "hour.windows")
         private let carrier = JSONKey("carrier")

@@ -16,6 +16,8 @@ package protocol NodeReading: AnyObject, Sendable {
     func audit(_ kind: String, _ subject: String) throws -> JSON
     func replay(to: String?) throws -> JSON
     func definitions() throws -> JSON
+    /// What is folded: stages with their topics and stores, also as text and as a Mermaid chart.
+    func topology() throws -> JSON
     func apply(_ definitions: JSON) throws -> JSON
     func console() throws -> JSON
     func logInspection() throws -> JSON

@@ -53,6 +53,7 @@ package struct Routes: Sendable {
         read("/v1/status") { node, _ in try node.status() }
         read("/v1/topics") { node, _ in try node.topicList() }
         read("/v1/definitions") { node, _ in try node.definitions() }
+        read("/v1/topology") { node, _ in try node.topology() }
         read("/v1/report/:name") { node, request in try node.report(request.parameters["name"] ?? "") }
         read("/v1/console") { node, _ in try node.console() }
         read("/v1/lineage") { node, request in

@@ -106,6 +106,7 @@ package final class OutcomeStage: Stage {
         return ([DatasetTopics.asked] + truths.map(\.topic)).filter { seen.insert($0).inserted }
     }
 
+    package let outputs = [DatasetTopics.outcomes]
     package var stores: [AnyStateStore] { [open, early] }
 
     package func process(_ event: StreamEvent, _ context: StageContext) throws {

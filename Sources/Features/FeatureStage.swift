@@ -91,6 +91,7 @@ package final class FeatureStage: Stage {
         return (views.map(\.topic) + questions.map(\.topic)).filter { seen.insert($0).inserted }
     }
 
+    package let outputs = [FeatureTopics.asked]
     package var stores: [AnyStateStore] { viewStores + [pending, codes] }
 
     package func restored() {

@@ -36,6 +36,7 @@ package final class ModelLifecycleStage: Stage {
     package init(models: [ModelDefinition]) { self.models = models }
 
     package var inputs: [String] { [ModelTopics.completed, "questions.asked", ModelTopics.triggered] }
+    package let outputs = [ModelTopics.requested, ModelTopics.registered, ModelTopics.deployed, ModelTopics.rejected]
     package var stores: [AnyStateStore] { [records] }
 
     package func process(_ event: StreamEvent, _ context: StageContext) throws {

@@ -17,6 +17,7 @@ package final class ServingStage: Stage {
     package var inputs: [String] {
         [ModelTopics.artifacts, "questions.asked", ModelTopics.deployed, ModelTopics.rejected]
     }
+    package let outputs = [ModelTopics.served]
     package var stores: [AnyStateStore] { [artifacts] }
 
     package func restored() throws {

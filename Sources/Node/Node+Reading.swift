@@ -230,6 +230,14 @@ extension Node: NodeReading {
         return Audit.HeldState(runner)
     }
 
+    package func topology() throws -> JSON {
+        let topology = try WorkspaceTopology(try compile()).topology
+        var members = topology.json.object ?? [:]
+        members["text"] = .string(topology.text)
+        members["mermaid"] = .string(topology.mermaid)
+        return .object(members)
+    }
+
     package func definitions() throws -> JSON {
         let list = registry.entries.values.sorted { $0.definition.key < $1.definition.key }.map { entry in
             JSON.object([

@@ -35,6 +35,8 @@ package protocol Stage: AnyObject {
     /// Topics whose events it wants, in the order in which events of one instant are folded.
     var inputs: [String] { get }
     var stores: [AnyStateStore] { get }
+    /// Topics that it emits to.
+    var outputs: [String] { get }
 
     func process(_ event: StreamEvent, _ context: StageContext) throws
     /// An event without data: it takes its key out of a table. Its document is of no use.

@@ -53,6 +53,7 @@ package final class PolicyStage: Stage {
     package var inputs: [String] {
         ["training.requested", "models.deployed", MonitorTopics.performance, MonitorTopics.drift]
     }
+    package let outputs = [MonitorTopics.triggered]
     package var stores: [AnyStateStore] { [states] }
 
     package func process(_ event: StreamEvent, _ context: StageContext) throws {

@@ -117,6 +117,10 @@ import Testing
             // Red is 0 and blue is 1, in the order in which they were asked with; the missing one is missing.
             #expect(Array(vectors.prefix(3)) == ["[0,10]", "[1,20]", "[0,7]"], "\(vectors)")
         }
+        let described = try node.topology()
+        let outputs = (described["stages"]?.array ?? []).flatMap { $0["outputs"]?.array ?? [] }.compactMap(\.string)
+        #expect(
+            Set(outputs) == WorkspaceTopology.derived && described["mermaid"]?.text.contains("questions.asked") == true)
         let live = try await BlockingPool(name: "replay", threads: 1, limit: 1).run { try node.replay(to: nil) }
         #expect(live["verdict"] == "EXACT" && live["storesCompared"]?.int ?? 0 > 3, "\(live)")
         node.stop()

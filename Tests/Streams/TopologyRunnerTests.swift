@@ -12,6 +12,7 @@ import Testing
 private final class TraceStage: Stage {
     let name = "trace"
     let inputs = ["left", "right"]
+    let outputs = ["out"]
     private let counts = StateStore<StateBlob>(name: "trace.counts")
     var stores: [AnyStateStore] { [counts] }
 

@@ -78,6 +78,7 @@ package struct StreamNode: Sendable {
 private final class TypedStage: Stage {
     let name: String
     let inputs: [String]
+    let outputs: [String]
     let stores: [AnyStateStore]
     private let handlers: [String: [(StreamEvent, StreamFlow) throws -> Void]]
     private let erasures: [String: [(String, StreamFlow) throws -> Void]]
@@ -88,6 +89,8 @@ private final class TypedStage: Stage {
         name = builder.name
         var seen: Set<String> = []
         inputs = builder.sources.map(\.topic).filter { seen.insert($0).inserted }
+        var sinks: Set<String> = []
+        outputs = builder.nodes.filter { $0.kind == .sink }.compactMap(\.topic).filter { sinks.insert($0).inserted }
         stores = builder.stores
         handlers = Dictionary(grouping: builder.sources, by: \.topic).mapValues { $0.map(\.handle) }
         erasures = Dictionary(grouping: builder.erasures, by: \.topic).mapValues { $0.map(\.handle) }

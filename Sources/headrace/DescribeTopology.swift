@@ -1,0 +1,27 @@
+import ArgumentParser
+import Base
+import Node
+
+/// What is folded into what.
+struct TopologyCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "topology", abstract: "What is folded: stages, their topics and their state.",
+        subcommands: [DescribeTopology.self], defaultSubcommand: DescribeTopology.self)
+}
+
+struct DescribeTopology: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "describe", abstract: "As text, JSON or a picture.")
+    @OptionGroup var common: Common
+    @Flag(name: .long, help: "As a Mermaid flowchart.") var mermaid = false
+
+    func run() async throws {
+        try await reporting {
+            let connection = try common.connection()
+            defer { connection.close() }
+            let answer = try await connection.ask("GET", "/v1/topology") { node in try node.topology() }
+            if mermaid { return print(answer["mermaid"]?.string ?? "") }
+            if common.json { return Terminal.print(answer) }
+            print(answer["text"]?.string ?? "")
+        }
+    }
+}
