@@ -45,8 +45,11 @@ let package = Package(
         target("EventLog", ["Base", "CPlatform", "RecordFormat"]),
         target("KafkaLog", ["Base", "RecordFormat", "EventLog", "CRdKafka"]),
         .target(
+            name: "StreamExamples", dependencies: ["Base", "Streams"], path: "Examples/streams",
+            swiftSettings: settings),
+        .target(
             name: "BenchmarkBodies",
-            dependencies: ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "Features"],
+            dependencies: ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "StreamExamples", "Features"],
             path: "Benchmarks/Bodies",
             swiftSettings: settings),
         .executableTarget(
@@ -106,7 +109,7 @@ let package = Package(
                 "Base", "CPlatform", "RecordFormat", "EventLog", "Catalog", "Gateway", "Streams", "Learning",
                 "Features",
                 "Datasets", "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", "Node",
-                "Simulation", "BenchmarkBodies", "KafkaLog", "CRdKafka", "Privacy", grdb,
+                "Simulation", "BenchmarkBodies", "StreamExamples", "KafkaLog", "CRdKafka", "Privacy", grdb,
             ],
             path: "Tests", exclude: ["EndToEnd/Oracle", "Contract/Python"], swiftSettings: settings),
     ] + fuzzing
