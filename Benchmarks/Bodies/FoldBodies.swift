@@ -4,6 +4,7 @@ import EventLog
 import Features
 import Foundation
 import RecordFormat
+import StreamExamples
 import Streams
 
 /// The fold of departures into a sliding hour per carrier, from the log, with an answer after every event.
@@ -50,7 +51,8 @@ package enum FoldBodies {
     }
 
     private final class Sink: DerivedSink {
-        func take(_ event: DerivedEvent) {}
+        private(set) var taken = 0
+        func take(_ event: DerivedEvent) { if event.topic != TopologyRunner.digestTopic { taken += 1 } }
         func sliceEnded(_ consumed: () -> [TopicPartition: Int64]) {}
         func flush(_ consumed: () -> [TopicPartition: Int64]) {}
     }
@@ -93,10 +95,26 @@ package enum FoldBodies {
         _ log: any EventLog, stateFile: String
     ) throws -> (perSecond: Double, answers: Int, worst: Double) {
         let stage = Hour(try FeatureView(try Workspace.parse(view, file: "bench")[0]))
+        let elapsed = try seconds(of: stage, log, stateFile)
+        return (Double(stage.answers) / elapsed, stage.answers, stage.worst)
+    }
+
+    /// The same windows by typed operators, which emit every answer as an event.
+    package static func foldTyped(
+        _ log: any EventLog, stateFile: String
+    ) throws -> (perSecond: Double, answers: Int) {
+        let sink = Sink()
+        let elapsed = try seconds(of: FlightStreams.carrierHours().build(), log, stateFile, sink)
+        return (Double(sink.taken) / elapsed, sink.taken)
+    }
+
+    private static func seconds(
+        of stage: any Stage, _ log: any EventLog, _ stateFile: String, _ sink: Sink = Sink()
+    ) throws -> Double {
         let topology = Topology(name: "bench", stages: [stage], answers: [], attachments: [])
         let runner = try TopologyRunner(
-            topology: topology, derived: [], log: log, database: try StateDatabase(path: stateFile), sink: Sink())
-        let elapsed = try LogBodies.seconds {
+            topology: topology, derived: [], log: log, database: try StateDatabase(path: stateFile), sink: sink)
+        return try LogBodies.seconds {
             var saved = DispatchTime.now().uptimeNanoseconds
             while try runner.runSlice() {
                 let now = DispatchTime.now().uptimeNanoseconds
@@ -106,6 +124,5 @@ package enum FoldBodies {
             }
             try runner.checkpoint()
         }
-        return (Double(stage.answers) / elapsed, stage.answers, stage.worst)
     }
 }

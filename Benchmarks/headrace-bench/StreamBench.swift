@@ -35,6 +35,9 @@ struct StreamBench: ParsableCommand {
             let fold = try FoldBodies.fold(log, stateFile: directory + "/state\(round).sqlite")
             guard fold.answers == count else { throw ValidationError("\(fold.answers) of \(count) were folded") }
             Figure(name: "fold.sliding-hour", value: fold.perSecond, unit: "events/s").print()
+            let typed = try FoldBodies.foldTyped(log, stateFile: directory + "/typed\(round).sqlite")
+            guard typed.answers == count else { throw ValidationError("\(typed.answers) of \(count) were folded") }
+            Figure(name: "fold.typed-hour", value: typed.perSecond, unit: "events/s").print()
         }
     }
 }

@@ -32,6 +32,8 @@ struct TimerQueue {
     /// Which timers are set; the truth that is checkpointed and digested.
     let store = StateStore<TimerMark>(name: "runner.timers")
     private var heap: [Entry] = []
+    /// The first of the heap is known to be set: it is asked for before every event.
+    private var isFirstSet = false
 
     mutating func insert(_ entry: Entry) {
         let name = entry.name
@@ -40,17 +42,25 @@ struct TimerQueue {
         push(entry)
     }
 
-    mutating func remove(_ entry: Entry) { _ = store.remove(entry.name) }
+    mutating func remove(_ entry: Entry) {
+        _ = store.remove(entry.name)
+        isFirstSet = false
+    }
 
     /// Rebuilds the heap from the loaded store.
     mutating func restore() {
         heap = store.sortedKeys.compactMap { Entry(name: $0) }.sorted()
+        isFirstSet = false
     }
 
     /// The next timer that is still set.
     mutating func peek() -> Entry? {
         while let first = heap.first {
-            if store[first.name] != nil { return first }
+            if isFirstSet { return first }
+            if store[first.name] != nil {
+                isFirstSet = true
+                return first
+            }
             pop()
         }
         return nil
@@ -64,6 +74,7 @@ struct TimerQueue {
     }
 
     private mutating func push(_ entry: Entry) {
+        // Whatever comes to stand first is set: it is this one, or the one that was.
         heap.append(entry)
         var child = heap.count - 1
         while child > 0 {
@@ -75,6 +86,7 @@ struct TimerQueue {
     }
 
     private mutating func pop() {
+        isFirstSet = false
         let last = heap.removeLast()
         guard !heap.isEmpty else { return }
         heap[0] = last
