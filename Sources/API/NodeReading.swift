@@ -10,6 +10,8 @@ package protocol NodeReading: AnyObject, Sendable {
     func status() throws -> JSON
     func topicList() throws -> JSON
     func features(view: String, key: String) async throws -> JSON
+    /// The features as they were at a moment of the past, folded again from the log; nil is the end of the log.
+    func pastFeatures(view: String, key: String, asOf: String?) throws -> JSON
     func report(_ name: String) throws -> JSON
     func lineage(_ node: String, depth: Int?) throws -> JSON
     func sql(_ statement: String) throws -> JSON

@@ -94,8 +94,12 @@ package struct Routes: Sendable {
             return .json(try await node.retryLetters(body))
         }
         work("/v1/replay") { node, request in try node.replay(to: request.query["to"]) }
-        server.route("GET", "/v1/features/:view/:key") { [node] request in
-            .json(try await node.features(view: request.parameters["view"] ?? "", key: request.parameters["key"] ?? ""))
+        server.route("GET", "/v1/features/:view/:key") { [node, long] request in
+            let (view, key) = (request.parameters["view"] ?? "", request.parameters["key"] ?? "")
+            if let asOf = request.query["asOf"] {
+                return .json(try await long.run { try node.pastFeatures(view: view, key: key, asOf: asOf) })
+            }
+            return .json(try await node.features(view: view, key: key))
         }
     }
 

@@ -279,13 +279,14 @@ package final class FeatureStage: Stage {
     }
 
     /// The features of one key as of a moment, for readers outside the fold; changes nothing.
-    package func read(view name: String, key: String, at time: Instant) throws(FeaturesError) -> [(
-        name: String, value: JSON
-    )] {
+    /// - Parameter known: the views there are, for a message; this stage's when absent.
+    package func read(
+        view name: String, key: String, at time: Instant, known: [String]? = nil
+    ) throws(FeaturesError) -> [(name: String, value: JSON)] {
         guard let index = viewIndex[name] else {
             throw FeaturesError(
                 "unknown-view",
-                "there is no feature view '\(name)'; there are \(views.map(\.name).joined(separator: ", "))")
+                "there is no feature view '\(name)'; there are \((known ?? views.map(\.name)).joined(separator: ", "))")
         }
         guard var state = viewStores[index][key] else {
             throw FeaturesError("unknown-entity", "the feature view '\(name)' has seen no event of '\(key)'")

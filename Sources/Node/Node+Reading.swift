@@ -101,6 +101,38 @@ extension Node: NodeReading {
         }
     }
 
+    package func pastFeatures(view name: String, key: String, asOf text: String?) throws -> JSON {
+        var moment = Instant.distantFuture
+        if let text {
+            guard let known = Instant(text) else { throw NodeError("bad-time", "'\(text)' is no RFC 3339 time") }
+            moment = known
+        }
+        let workspace = try compile()
+        let stage = FeatureStage(views: workspace.views.filter { $0.name == name }, questions: [])
+        if let view = stage.views.first {
+            var ends: [TopicPartition: Int64] = [:]
+            for partition in 0..<log.partitions(of: view.topic) {
+                let place = TopicPartition(view.topic, partition)
+                ends[place] = try log.offsets(place).upperBound
+            }
+            let runner = try TopologyRunner(
+                topology: Topology(name: "as of", stages: [stage], answers: [], attachments: []), derived: [], log: log,
+                database: try StateDatabase(path: nil), sink: DiscardingSink(), ends: ends)
+            runner.horizon = moment
+            runner.recordsDigests = false
+            while try runner.runSlice() {}
+            if text == nil { moment = runner.now }
+        }
+        var members: [String: JSON] = [:]
+        for (name, value) in try stage.read(view: name, key: key, at: moment, known: workspace.views.map(\.name)) {
+            members[name] = value
+        }
+        return .object([
+            "view": .string(name), "key": .string(key), "asOf": Node.moment(moment),
+            "features": .object(members),
+        ])
+    }
+
     /// The model of a report: by its name, or by a beginning that only one has.
     private func model(_ name: String) throws -> ModelDefinition {
         let models = try registry.all(ModelDefinition.kind).map { try ModelDefinition($0.definition) }

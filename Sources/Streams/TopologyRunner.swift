@@ -53,6 +53,10 @@ package final class TopologyRunner {
     package private(set) var failures: Int64 = 0
     package private(set) var checkpoints: Int64 = 0
     private var stopRequested = false
+    /// Nothing later is folded, and no later timer fires: state as of a moment of the past.
+    package var horizon = Instant.distantFuture
+    /// Whether state digests are recorded; who only wants the state spares itself the work.
+    package var recordsDigests = true
 
     package static let digestTopic = "headrace.digests"
     /// Events that a stage could not fold. The fold is the only writer; what the gateway refuses is elsewhere.
@@ -172,12 +176,15 @@ package final class TopologyRunner {
             choice = choose()
         }
         let best = choice.best
+        if best >= 0, inputs[best].headPlace.time > horizon {
+            return try fireTimer(upTo: min(horizon, choice.bound.time))
+        }
         // Without a releasable head, watermarks alone decide; a finished source ends at what it was complete through.
         if best < 0 || inputs[best].headPlace >= choice.bound {
             var watermark = choice.bound.time
             if best >= 0 { watermark = min(watermark, inputs[best].headPlace.timersBefore) }
             if !choice.bounded, best < 0 { watermark = inputs.map(\.completeThrough).max() ?? .distantPast }
-            return try fireTimer(upTo: watermark)
+            return try fireTimer(upTo: min(watermark, horizon))
         }
         if try fireTimer(upTo: inputs[best].headPlace.timersBefore) { return true }
         try fold(best)
@@ -352,7 +359,7 @@ package final class TopologyRunner {
     /// State digests are recorded at every UTC midnight of stream time, whatever the checkpoint interval.
     private func cutIfDue(before time: Instant) throws {
         let day = (time + -1).day
-        guard context.now != .distantPast else { return }
+        guard recordsDigests, context.now != .distantPast else { return }
         if lastCut == .min { lastCut = context.now.day }
         guard day > lastCut else { return }
         lastCut = day

@@ -117,6 +117,21 @@ import Testing
             // Red is 0 and blue is 1, in the order in which they were asked with; the missing one is missing.
             #expect(Array(vectors.prefix(3)) == ["[0,10]", "[1,20]", "[0,7]"], "\(vectors)")
         }
+        // As it was: 10:20 is another key's, and 10:30 has no colour.
+        for (time, colour, median, colours) in [
+            ("10:00", "\"red\"", 10.0, 1), ("10:09", "\"red\"", 10, 1), ("10:10", "\"blue\"", 15, 2),
+            ("10:29", "\"blue\"", 15, 2), ("10:30", "null", 20, 2), ("10:40", "\"blue\"", 30, 2),
+        ] {
+            let past = try node.pastFeatures(view: "item", key: "a", asOf: "2024-01-01T\(time):00Z")["features"]
+            let found = past?["price_median"]?.double ?? 0
+            #expect(
+                past?["colour"]?.text == colour && past?["colours"]?.int == Int64(colours), "\(time) \(past ?? .null)")
+            #expect(abs(found - median) <= median / 256, "\(time) \(found)")
+        }
+        #expect(try node.pastFeatures(view: "item", key: "a", asOf: nil)["features"] == a)
+        #expect(throws: FeaturesError.self) {
+            try node.pastFeatures(view: "item", key: "a", asOf: "2024-01-01T09:59:59.999Z")
+        }
         let described = try node.topology()
         let outputs = (described["stages"]?.array ?? []).flatMap { $0["outputs"]?.array ?? [] }.compactMap(\.string)
         #expect(
