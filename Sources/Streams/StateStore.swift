@@ -44,6 +44,9 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
 
     package subscript(key: String) -> Value? { slots[StateKey(key)]?.value }
 
+    /// Whether a key is there, without a copy of its value.
+    package func has(_ key: String) -> Bool { slots.index(forKey: StateKey(key)) != nil }
+
     /// Every value, in no order: for what does not depend on one.
     package var values: some Sequence<Value> { slots.values.lazy.map(\.value) }
 

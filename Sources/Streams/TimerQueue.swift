@@ -37,7 +37,7 @@ struct TimerQueue {
 
     mutating func insert(_ entry: Entry) {
         let name = entry.name
-        guard store[name] == nil else { return }
+        guard !store.has(name) else { return }
         store.set(name, TimerMark())
         push(entry)
     }
@@ -57,7 +57,7 @@ struct TimerQueue {
     mutating func peek() -> Entry? {
         while let first = heap.first {
             if isFirstSet { return first }
-            if store[first.name] != nil {
+            if store.has(first.name) {
                 isFirstSet = true
                 return first
             }

@@ -51,7 +51,7 @@ package struct KeyedStream<Value: StreamValue> {
         }
         if let timer {
             builder.timers[number] = { key, time, flow in
-                guard store[key] != nil else { return }
+                guard store.has(key) else { return }
                 output.reset()
                 try store.modify(key, default: Kept(initial())) { try timer(key, time, &$0.value, output) }
                 try deliver(key, time, flow)

@@ -43,7 +43,7 @@ struct SessionWindows<Value: StreamValue> {
             let inputs = try contributions(measures, record.value)
             let time = record.time.milliseconds
             // The timer closes a session behind every event that still reaches it, so what is there goes on.
-            let isNew = store[record.key] == nil
+            let isNew = !store.has(record.key)
             let now = store.modify(record.key, default: SessionState(first: time, MeasureStates(measures))) {
                 (state: inout SessionState) -> WindowResult? in
                 state.last = time

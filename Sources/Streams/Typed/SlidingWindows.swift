@@ -172,7 +172,7 @@ struct SlidingWindows<Value: StreamValue> {
         stream.outlet.receive { record, flow in
             let inputs = try contributions(measures, record.value)
             let time = record.time.milliseconds
-            let isNew = store[record.key] == nil
+            let isNew = !store.has(record.key)
             let values = store.modify(record.key, default: SlidingState()) {
                 $0.slide(to: time, size: size, inputs, measures)
             }

@@ -65,7 +65,7 @@ struct StreamJoin<Left: StreamValue, Right: StreamValue> {
         right.stream.outlet.receive { record, flow in
             let time = record.time.milliseconds
             var partners: [Left] = []
-            if lefts[record.key] != nil {
+            if lefts.has(record.key) {
                 lefts.modify(record.key, default: JoinBuffer()) { buffer in
                     for index in buffer.entries.indices
                     where time >= buffer.entries[index].time &- before && time <= buffer.entries[index].time &+ after {
