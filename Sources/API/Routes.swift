@@ -195,16 +195,42 @@ package struct Routes: Sendable {
             }
             return result
         }
-        if let number = Int64(text), number >= 0 { return Array(repeating: number, count: count) }
-        for part in text.split(separator: ",") {
-            let numbers = part.split(separator: ":").compactMap { Int64($0) }
-            guard numbers.count == 2, (0..<count).contains(Int(numbers[0])), numbers[1] >= 0 else {
-                throw APIError(
-                    "bad-position", "'\(text)' is no position; give an offset, partition:offset pairs, or end")
+        if text == "beginning" { return result }
+        let ends = try (0..<count).map { try log.offsets(TopicPartition(topic, $0)).upperBound }
+        if let number = Int64(text), number >= 0 {
+            guard ends.contains(where: { number <= $0 }) else {
+                throw APIError("bad-position", "'\(topic)' ends at offset \(ends.max() ?? 0), before \(number)")
             }
-            result[Int(numbers[0])] = numbers[1]
+            return ends.map { min(number, $0) }
+        }
+        for part in text.split(separator: ",") {
+            guard let (partition, offset) = place(part, topic) else {
+                throw APIError(
+                    "bad-position",
+                    "'\(text)' is no position; give an offset, partition:offset pairs, a position such as \(topic)/0@5, beginning or end"
+                )
+            }
+            guard partition < count else {
+                throw APIError("bad-position", "'\(topic)' has the partitions 0 to \(count - 1), not \(partition)")
+            }
+            guard offset <= ends[partition] else {
+                throw APIError(
+                    "bad-position", "\(topic)/\(partition) ends at offset \(ends[partition]), before \(offset)")
+            }
+            result[partition] = offset
         }
         return result
+    }
+
+    /// `0:5`, or `topic/0@5` as answers print it.
+    private func place(_ text: Substring, _ topic: String) -> (partition: Int, offset: Int64)? {
+        if let position = Position(String(text)) {
+            return position.topic == topic && position.partition >= 0 && position.offset >= 0
+                ? (position.partition, position.offset) : nil
+        }
+        let numbers = text.split(separator: ":").compactMap { Int64($0) }
+        guard numbers.count == 2, (0..<Int64(Int32.max)).contains(numbers[0]), numbers[1] >= 0 else { return nil }
+        return (Int(numbers[0]), numbers[1])
     }
 
     private func page(_ request: WebRequest) throws -> WebResponse {
@@ -225,16 +251,23 @@ package struct Routes: Sendable {
         var next = try start(from, topic)
         let type = gateway.topic(topic)?.defaultType
         var events: [JSON] = []
-        for partition in next.indices where events.count < limit {
-            try log.forEachEvent(TopicPartition(topic, partition), from: next[partition]) { event in
-                next[partition] = event.offset + 1
-                if !event.isProgress || progress {
-                    events.append(
-                        CloudEventsFormat.write(
-                            event, try gateway.opened(event, topic: topic), topic: topic, partition: partition,
-                            defaultType: type))
+        var bytes = 0
+        for partition in next.indices where events.count < limit && bytes < Limits.pageBytes {
+            do {
+                try log.forEachEvent(TopicPartition(topic, partition), from: next[partition]) { event in
+                    next[partition] = event.offset + 1
+                    if !event.isProgress || progress {
+                        bytes += event.dataCount
+                        events.append(
+                            CloudEventsFormat.write(
+                                event, try gateway.opened(event, topic: topic), topic: topic, partition: partition,
+                                defaultType: type))
+                    }
+                    return events.count < limit && bytes < Limits.pageBytes
                 }
-                return events.count < limit
+            } catch let error as EventLogError where error.code == "rot" && !events.isEmpty {
+                // What stands before the damage comes first; the next page begins there and says so.
+                break
             }
         }
         let token = next.enumerated().map { "\($0):\($1)" }.joined(separator: ",")

@@ -20,6 +20,8 @@ package enum Limits {
     package static let appendEvents = 50_000
     /// Records of one batch before compression.
     package static let batchBytes = 64 << 20
+    /// Data of one page of an HTTP or CLI read, in bytes; the event that goes beyond it is the page's last.
+    package static let pageBytes = 4 << 20
     /// Events in one page of an HTTP or CLI read.
     package static let pageEvents = 10_000
     /// How long one SQL statement may run, in seconds.

@@ -9,6 +9,8 @@ package struct BackupReport: Sendable {
     package var totalBytes: Int64 = 0
     /// Events below this sequence are in it.
     package var events: UInt64 = 0
+    /// Damage that is known in what was copied; `verify` looks for more.
+    package var damaged: [DamagedRange] = []
 }
 
 extension EmbeddedLog {
@@ -24,18 +26,19 @@ extension EmbeddedLog {
         // Nothing moves meanwhile; appends go on behind the end that is copied.
         return try upkeep.withLock { _ throws(EventLogError) in
             let manifest = maintenance.withLock { $0.manifest }
-            let (segments, mark) = shared.withLock { state in
+            let (segments, damaged, mark) = shared.withLock { state in
                 (
-                    state.segments,
+                    state.segments, state.damaged,
                     DurableMark(
                         segment: state.segments.last?.firstSequence ?? 0, end: state.segments.last?.end ?? 0,
                         sequence: state.durableSequence, hash: state.lastHash)
                 )
             }
             let present = Set(try target.list())
-            try EmbeddedLog.refuseForeign(target, present, manifest, end: mark.sequence)
+            try refuseForeign(target, present, manifest, segments, mark)
             var report = BackupReport()
             report.events = mark.sequence
+            report.damaged = damaged
             var wanted: [(path: String, bytes: Int64)] = []
             for partition in manifest.partitions {
                 for file in partition.files { wanted.append((file.path(partition.partition), file.bytes)) }
@@ -65,21 +68,64 @@ extension EmbeddedLog {
         }
     }
 
-    /// A backup of another log would be overwritten file by file.
-    private static func refuseForeign(
-        _ target: any LogVolume, _ present: Set<String>, _ manifest: Manifest, end: UInt64
+    /// A backup of another log would be overwritten file by file: what is there must be a beginning of this one.
+    private func refuseForeign(
+        _ target: any LogVolume, _ present: Set<String>, _ manifest: Manifest, _ segments: [Segment], _ own: DurableMark
     ) throws(EventLogError) {
-        guard present.contains(where: { $0.hasSuffix(".wal") || $0.hasSuffix(".chain") }) else { return }
-        guard let mark = target.contents(DurableMark.path).flatMap({ DurableMark($0) }), mark.sequence <= end else {
+        guard present.contains(where: { $0 != "LOCK" && $0 != DurableMark.path }) else { return }
+        guard let mark = target.contents(DurableMark.path).flatMap({ DurableMark($0) }) else {
+            // The first one may have been broken off before its end: then there are files of a log and nothing else.
+            let parts = [".wal", ".chain", ".log", ".index", ".ids", ".tmp"]
+            guard present.allSatisfy({ name in name == "LOCK" || parts.contains { name.hasSuffix($0) } }),
+                !present.contains(where: { $0.hasSuffix(".wal") || $0.hasSuffix(".chain") })
+            else {
+                throw EventLogError(
+                    "bad-backup", "\(target.path) is not empty and holds no backup; take an empty directory")
+            }
+            return
+        }
+        guard mark.sequence <= own.sequence else {
+            throw EventLogError(
+                "bad-backup", "\(target.path) holds a log that is longer than this one; take an empty directory")
+        }
+        let known = mark.sequence == own.sequence ? own.hash : try hash(at: mark.sequence, manifest, segments)
+        guard known == mark.hash else {
+            let why = known == nil ? "whose end is damaged here, or no longer kept" : "that went on differently"
             throw EventLogError(
                 "bad-backup",
-                "\(target.path) holds a log that is longer than this one, or has no mark that can be read; take an empty directory"
+                "\(target.path) holds a log of \(mark.sequence) events \(why): writing this one over it would ruin it; take an empty directory"
             )
         }
         if let known = try Manifest.load(target), known.generation > manifest.generation {
             throw EventLogError(
                 "bad-backup", "\(target.path) holds a newer state of this log, or another log; take an empty directory")
         }
+    }
+
+    /// The hash of the append that ends at a sequence; nil where none does, or it cannot be read any more.
+    private func hash(
+        at sequence: UInt64, _ manifest: Manifest, _ segments: [Segment]
+    ) throws(EventLogError) -> Digest? {
+        if sequence == 0 { return .zero }
+        if sequence == manifest.rewrittenThrough { return manifest.rewrittenHash }
+        if let chain = manifest.chains.first(where: { $0.firstSequence < sequence && sequence <= $0.endSequence }) {
+            guard let envelopes = try? ChainFile.load(volume, chain) else { return nil }
+            return envelopes.first { $0.description.endSequence == sequence }?.hash
+        }
+        guard let segment = segments.last(where: { $0.firstSequence < sequence }) else { return nil }
+        var walker = FrameWalker(file: segment.file, offset: 0, end: segment.end)
+        while let step = try walker.next() {
+            switch step {
+            case .frame(let frame, _, let bytes):
+                guard frame.endSequence >= sequence else { continue }
+                guard frame.endSequence == sequence else { return nil }
+                return bytes.withUnsafeBytes {
+                    Digest.of(UnsafeRawBufferPointer(rebasing: $0[..<frame.envelopeSize]))
+                }
+            case .damage(_, let resume): walker.offset = resume?.at ?? segment.end
+            }
+        }
+        return nil
     }
 
     /// Files only grow, so what is there is not copied again.
@@ -129,6 +175,14 @@ extension EmbeddedLog {
         try target.makeDirectory("")
         guard try target.list().allSatisfy({ $0 == "LOCK" }) else {
             throw EventLogError("not-empty", "\(target.path) is not empty; restore into a new data directory")
+        }
+        guard let mark = source.contents(DurableMark.path), DurableMark(mark) != nil else {
+            let isData = source.contents("log/" + DurableMark.path) != nil
+            throw EventLogError(
+                "not-a-backup",
+                isData
+                    ? "\(source.path) is a data directory and no backup; make one of it with `headrace log backup`"
+                    : "there is no backup in \(source.path): it has no \(DurableMark.path) that can be read")
         }
         var options = Options()
         options.readOnly = true

@@ -79,7 +79,7 @@ extension EmbeddedLog {
     private func lost(_ partition: TopicPartition, _ range: Range<Int64>) -> EventLogError {
         EventLogError(
             "rot",
-            "offsets \(range.lowerBound)..<\(range.upperBound) of \(partition) are lost to damage; the rest is readable",
+            "offsets \(range.lowerBound)..<\(range.upperBound) of \(partition) are lost to damage; the rest is readable, from offset \(range.upperBound) on",
             fault: .world)
     }
 
@@ -131,7 +131,7 @@ extension EmbeddedLog {
         } catch {
             throw EventLogError(
                 "rot",
-                "offsets \(entry.baseOffset)..<\(entry.end) of \(partition) are damaged (\(file.path) at byte \(entry.fileOffset)); the rest is readable",
+                "offsets \(entry.baseOffset)..<\(entry.end) of \(partition) are damaged (\(file.path) at byte \(entry.fileOffset)); the rest is readable, from offset \(entry.end) on",
                 cause: error, fault: .world)
         }
     }

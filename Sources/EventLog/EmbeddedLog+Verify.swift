@@ -41,13 +41,16 @@ extension EmbeddedLog {
         // Nothing moves meanwhile.
         try upkeep.withLock { _ throws(EventLogError) in
             let manifest = maintenance.withLock { $0.manifest }
-            let (segments, head) = shared.withLock { ($0.segments, $0.lastHash) }
+            let (segments, head, durable) = shared.withLock { ($0.segments, $0.lastHash, $0.durableSequence) }
             var run = Verification(
                 subject: subject, manifest: manifest, reader: PartitionReader(cache: cache, manifest: manifest))
             for chain in manifest.chains { try run.check(chain, volume) }
             try run.checkFiles(cache)
-            for segment in segments { try run.check(segment) }
-            return run.finish(head: head)
+            for (index, segment) in segments.enumerated() {
+                let end = index + 1 < segments.count ? segments[index + 1].firstSequence : durable
+                try run.check(segment, endSequence: end)
+            }
+            return run.finish(head: head, durable: durable, lastFile: segments.last?.path ?? Segment.path(durable))
         }
     }
 }
@@ -220,7 +223,8 @@ private struct Verification {
         return found
     }
 
-    mutating func check(_ segment: EmbeddedLog.Segment) throws(EventLogError) {
+    /// - Parameter endSequence: what the segment should reach.
+    mutating func check(_ segment: EmbeddedLog.Segment, endSequence: UInt64) throws(EventLogError) {
         var walker = FrameWalker(file: segment.file, offset: 0, end: segment.end)
         while let step = try walker.next() {
             switch step {
@@ -240,7 +244,7 @@ private struct Verification {
                 }
             case .damage(let from, let resume):
                 let start = previous?.frame.endSequence ?? segment.firstSequence
-                let end = resume?.description.firstSequence ?? start
+                let end = resume?.description.firstSequence ?? endSequence
                 result.damaged.append(
                     DamagedRange(
                         file: segment.path, from: from, to: resume?.at ?? segment.end,
@@ -251,7 +255,14 @@ private struct Verification {
         }
     }
 
-    mutating func finish(head: Digest) -> LogVerification {
+    /// - Parameter durable: events below it were once on the disk.
+    mutating func finish(head: Digest, durable: UInt64, lastFile: String) -> LogVerification {
+        let reached = previous?.frame.endSequence ?? manifest.rewrittenThrough
+        if reached < durable, !result.damaged.contains(where: { $0.sequences.upperBound >= durable }) {
+            // Cut off where a frame ended, or gone as a whole: only the mark knows that there was more.
+            result.damaged.append(DamagedRange(file: lastFile, from: 0, to: 0, sequences: reached..<durable))
+            afterDamage = true
+        }
         if !afterDamage, hash != head, let previous { blame(previous.frame, previous.file, previous.at) }
         result.head = hash
         return result

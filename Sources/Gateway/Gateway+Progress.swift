@@ -117,6 +117,28 @@ extension Gateway {
         }
     }
 
+    /// Steps over what is damaged: a start that it stopped could not serve what is left.
+    private func forEachReadable(
+        _ partition: TopicPartition, from: Int64, below end: Int64, _ body: (StoredEvent) -> Void
+    ) throws {
+        var next = from
+        var stride: Int64 = 1
+        while next < end {
+            do {
+                return try log.forEachEvent(partition, from: next) { event in
+                    next = event.offset + 1
+                    stride = 1
+                    body(event)
+                    return true
+                }
+            } catch let error as EventLogError where error.code == "rot" {
+                // Ever longer steps: a few readable events behind the damage may be passed over, which costs nothing here.
+                next += stride
+                stride *= 2
+            }
+        }
+    }
+
     /// After a start: an instant that a crash left open is closed, and what nobody feeds is idle.
     package func resumeFeeds() throws {
         var feed = feeds.withLock { $0 }
@@ -126,11 +148,11 @@ extension Gateway {
             let range = try log.offsets(partition)
             let isClaimed = feed.claimed.contains(partition.topic)
             var idle = false
-            try log.forEachEvent(partition, from: max(range.lowerBound, range.upperBound - Int64(Limits.batchEvents))) {
-                event in
+            let from = max(range.lowerBound, range.upperBound - Int64(Limits.batchEvents))
+            try forEachReadable(partition, from: from, below: range.upperBound) { event in
                 if event.isProgress {
                     // On Kafka anybody may have written it.
-                    guard (try? document.parse(event.data ?? [])) != nil else { return true }
+                    guard (try? document.parse(event.data ?? [])) != nil else { return }
                     let state = document.member(0, "state").flatMap { document.string($0) }
                     idle = state == "idle" || state == "finished"
                     let round = document.member(0, "round").flatMap { document.int($0) } ?? 0
@@ -139,7 +161,6 @@ extension Gateway {
                     idle = false
                     if !isClaimed { feed.newest = max(feed.newest, event.time) }
                 }
-                return true
             }
             open = open || !(idle || isClaimed)
         }

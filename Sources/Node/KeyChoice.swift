@@ -31,7 +31,7 @@ struct KeyChoice {
         if known != nil, !configuration.newKeys, !KeyStore.isThere(DiskVolume(wanted)) {
             throw NodeError(
                 "keys-missing",
-                "there are no keys in '\(wanted)', and what is sealed in the log of '\(data)' needs its own; restore or mount them, or say where they are with --keys. To give up everything sealed under them: --new-keys",
+                "there are no keys in '\(wanted)', and what is sealed in the log of '\(data)' needs its own; restore or mount them, or say where they are with `headrace start --keys DIR`. To give up everything sealed under them: `headrace start --new-keys`",
                 fault: .world)
         }
         do {

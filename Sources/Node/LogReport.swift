@@ -73,6 +73,7 @@ package enum LogReport {
         .object([
             "files": .int(Int64(report.files)), "copiedBytes": .int(report.copiedBytes),
             "totalBytes": .int(report.totalBytes), "events": .int(Int64(report.events)),
+            "damaged": .array(report.damaged.map { .string($0.description) }),
         ])
     }
 
@@ -123,6 +124,11 @@ extension Node {
         if let kafka { return try LogReport.inspection(kafka) }
         return LogReport.inspection(try files())
     }
-    package func logVerification() throws -> JSON { try LogReport.verification(try files()) }
+    package func logVerification() throws -> JSON {
+        let answer = try LogReport.verification(try files())
+        let found = (answer["damaged"]?.array ?? []) + (answer["rewritten"]?.array ?? [])
+        damageFound.withLock { $0 = found.compactMap(\.string) }
+        return answer
+    }
     package func logBackup(_ directory: String) throws -> JSON { try LogReport.backup(try files(), to: directory) }
 }

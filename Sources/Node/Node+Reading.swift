@@ -39,7 +39,8 @@ extension Node: NodeReading {
             "events": .int(Int64(log.eventCount)),
             "subjectKeys": .object(["live": .int(Int64(keys.live)), "erased": .int(Int64(keys.erased))]),
             "fold": folded, "connectors": .array(connectors), "peakMemoryBytes": .int(Int64(headrace_peak_memory())),
-            "data": .string(configuration.dataDirectory), "pid": .int(Int64(ProcessInfo.processInfo.processIdentifier)),
+            "data": .string(configuration.dataDirectory),
+            "pid": isStarted ? .int(Int64(ProcessInfo.processInfo.processIdentifier)) : .null,
         ]
         members.merge(logStatus()) { $1 }
         return .object(members)
@@ -54,7 +55,11 @@ extension Node: NodeReading {
         let recovery = embedded.recovery
         return [
             "syncs": .int(Int64(log.syncs)), "bytesWritten": .int(Int64(log.bytesWritten)),
-            "headHash": .string(log.headHash.hex), "damaged": .array(log.damaged.map { .string($0.description) }),
+            "headHash": .string(log.headHash.hex),
+            "damaged": .array(
+                (log.damaged.map(\.description) + damageFound.withLock { $0 }).reduce(into: []) {
+                    if !$0.contains(.string($1)) { $0.append(.string($1)) }
+                }),
             "recovered": .object([
                 "truncatedBytes": .int(recovery.truncatedBytes),
                 "damaged": .array(recovery.damaged.map { .string($0.description) }),

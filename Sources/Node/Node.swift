@@ -28,6 +28,8 @@ package final class Node: Sendable {
     private let registryBox: Monitor<DefinitionRegistry>
     private let running = Monitor(Running())
     private let principal = "node"
+    /// What the last verification of this node's log found.
+    let damageFound = Monitor<[String]>([])
     /// Letters are read apart from Swift's own threads.
     let letterWork = BlockingPool(name: "letters", threads: 1, limit: 64)
     /// Changes to what is in force, and erasures, come one at a time.

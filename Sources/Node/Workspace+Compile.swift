@@ -11,9 +11,11 @@ extension CompiledWorkspace {
         PolicyDefinition.kind,
     ]
 
-    /// Checks every definition against the others and compiles it. Mistakes are an error that names their places: of topics
-    /// first, then of views, then of questions, because those behind cannot be judged before those they stand on.
+    /// Checks every definition against the others and compiles it. Mistakes are one error that names their places.
+    /// Models, monitors and policies are judged when everything that they stand on is right.
     package init(_ definitions: [Definition], platformTopics: Set<String>) throws {
+        // Mistakes of all kinds are told together; what only follows from another is not.
+        var mistakes: [(definition: Definition, mistake: CatalogError)] = []
         try Self.each(definitions) { definition in
             guard !Self.kinds.contains(definition.kind) else { return }
             throw CatalogError(
@@ -22,7 +24,14 @@ extension CompiledWorkspace {
             )
         }
         func each(_ kind: String, _ compile: (Definition) throws -> Void) throws {
-            try Self.each(definitions.filter { $0.kind == kind }, compile)
+            for definition in definitions where definition.kind == kind {
+                do { try compile(definition) } catch let mistake as CatalogError {
+                    mistakes.append((definition, mistake))
+                }
+            }
+        }
+        func isMistaken(_ kind: String, _ name: String) -> Bool {
+            mistakes.contains { $0.definition.kind == kind && $0.definition.name == name }
         }
         var topics: [(definition: TopicDefinition, platform: Bool)] = []
         try each(TopicDefinition.kind) {
@@ -30,6 +39,7 @@ extension CompiledWorkspace {
         }
         func check(_ name: String, _ expressions: [CELProgram], _ definition: Definition) throws {
             guard let topic = topics.first(where: { $0.definition.name == name })?.definition else {
+                if isMistaken(TopicDefinition.kind, name) { return }
                 throw CatalogError(
                     "unknown-topic",
                     "\(definition.place): \(definition.key) reads the topic '\(name)', which is not declared")
@@ -52,11 +62,14 @@ extension CompiledWorkspace {
         let byName = Dictionary(uniqueKeysWithValues: views.map { ($0.name, $0) })
         var questions: [Question] = []
         try each(Question.kind) { definition in
+            let reads = (definition.body["features"]?.array ?? []).compactMap { $0["view"]?.string }
+            if reads.contains(where: { isMistaken(FeatureView.kind, $0) }) { return }
             let question = try Question(definition, views: byName)
             try check(question.topic, question.expressions, definition)
             if let truth = try Truth(definition) { try check(truth.topic, truth.expressions, definition) }
             questions.append(question)
         }
+        try Self.refuse(mistakes)
         self.topics = topics
         self.views = views
         self.questions = questions
@@ -69,21 +82,27 @@ extension CompiledWorkspace {
     /// Mistakes that one message names.
     private static let mistakeLimit = 10
 
-    /// Goes on behind a mistake, so that one message can name them all, in the order of files and lines.
+    /// Goes on behind a mistake, so that one message can name them all.
     private static func each(_ definitions: [Definition], _ compile: (Definition) throws -> Void) throws {
-        var mistakes: [CatalogError] = []
+        var mistakes: [(definition: Definition, mistake: CatalogError)] = []
         for definition in definitions {
-            do {
-                try compile(definition)
-            } catch let mistake as CatalogError {
-                mistakes.append(mistake)
-            }
+            do { try compile(definition) } catch let mistake as CatalogError { mistakes.append((definition, mistake)) }
         }
-        guard let first = mistakes.first else { return }
-        guard mistakes.count > 1 else { throw first }
-        var lines = mistakes.prefix(mistakeLimit).map(\.message)
-        if mistakes.count > mistakeLimit { lines.append("and \(mistakes.count - mistakeLimit) more") }
-        throw CatalogError(first.code, "\(mistakes.count) mistakes:\n" + lines.joined(separator: "\n"))
+        try refuse(mistakes)
+    }
+
+    /// One error of all mistakes, in the order of files and lines.
+    private static func refuse(_ mistakes: [(definition: Definition, mistake: CatalogError)]) throws {
+        func place(_ definition: Definition) -> (String, Int) {
+            guard let colon = definition.place.lastIndex(of: ":") else { return (definition.place, 0) }
+            return (String(definition.place[..<colon]), Int(definition.place[colon...].dropFirst()) ?? 0)
+        }
+        let sorted = mistakes.sorted { place($0.definition) < place($1.definition) }.map(\.mistake)
+        guard let first = sorted.first else { return }
+        guard sorted.count > 1 else { throw first }
+        var lines = sorted.prefix(mistakeLimit).map(\.message)
+        if sorted.count > mistakeLimit { lines.append("and \(sorted.count - mistakeLimit) more") }
+        throw CatalogError(first.code, "\(sorted.count) mistakes:\n" + lines.joined(separator: "\n"))
     }
 
     package func truths() throws -> [Truth] { try definitions(Question.kind).compactMap { try Truth($0) } }

@@ -165,6 +165,9 @@ struct Publish: AsyncParsableCommand {
 extension Publish {
     /// The batch that the options and files speak of.
     private func events() throws -> JSON {
+        guard file == nil || (value == nil && !tombstone) else {
+            throw NodeError("bad-use", "--file has whole events, so it goes without --value and --tombstone")
+        }
         guard value != nil || tombstone else {
             let path = file ?? "-"
             guard file != nil || isatty(0) == 0 else {

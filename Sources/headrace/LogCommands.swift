@@ -123,6 +123,10 @@ struct Backup: AsyncParsableCommand {
             print(
                 "\(cell("events")) events, \(cell("totalBytes")) bytes in \(cell("files")) files; \(cell("copiedBytes")) bytes were new"
             )
+            for line in answer["damaged"]?.array ?? [] {
+                print("the log is damaged, and so is the backup: \(line.string ?? "")")
+            }
+            if answer["damaged"]?.array?.isEmpty == false { throw ExitCode(11) }
         }
     }
 }
@@ -181,8 +185,13 @@ struct Repair: AsyncParsableCommand {
             }
             let answer = try await Log.ask(common, "GET", "/v1/log", writes: !dryRun) { log in
                 if !dryRun { try log.maintain() }
-                return LogReport.recovery(log.recovery)
+                var report = LogReport.recovery(log.recovery).object ?? [:]
+                // What opening does not look at may be damaged as well.
+                let check = try LogReport.verification(log)
+                report["damaged"] = .array((check["damaged"]?.array ?? []) + (check["rewritten"]?.array ?? []))
+                return .object(report)
             }
+            defer { fflush(nil) }
             if common.json { return Terminal.print(answer) }
             let would = dryRun ? "would be " : ""
             if let file = answer["truncatedFile"]?.string {
@@ -198,6 +207,10 @@ struct Repair: AsyncParsableCommand {
                 ["removed", "rebuilt", "damaged"].allSatisfy({ answer[$0]?.array?.isEmpty ?? true })
             {
                 print("nothing to repair")
+            }
+            guard answer["damaged"]?.array?.isEmpty ?? true else {
+                print("what is named is lost here; the rest is readable. A backup may have it: headrace log restore")
+                throw ExitCode(11)
             }
         }
     }

@@ -1,0 +1,88 @@
+import Base
+import EventLog
+import Foundation
+import RecordFormat
+import Testing
+
+/// What a backup may be written over, what may be restored, and what verification says of files that are gone.
+@Suite struct BackupTests {
+    private let scratch: ScratchDirectory
+
+    init() throws { scratch = try ScratchDirectory() }
+
+    /// A log with so many appends of two events each.
+    private func grow(_ name: String, _ ids: Range<Int>, prefix: String = "e") throws {
+        let log = try EmbeddedLogTests.open(scratch.path + "/" + name)
+        defer { log.close() }
+        for id in ids {
+            let events = (0..<2).map { ("t", Int?.none, EmbeddedLogTests.event("\(prefix)\(id)-\($0)")) }
+            try log.declare(TopicLayout(name: "t", partitions: 1))
+            _ = try log.append(LogAppend(principal: "p", events: events))
+        }
+    }
+
+    private func backup(_ name: String, to target: String) throws -> BackupReport {
+        let log = try EmbeddedLogTests.open(scratch.path + "/" + name)
+        defer { log.close() }
+        return try log.backup(to: DiskVolume(scratch.path + "/" + target))
+    }
+
+    private func restore(_ backup: String, to target: String) throws -> LogVerification {
+        try EmbeddedLog.restore(
+            from: DiskVolume(scratch.path + "/" + backup), to: DiskVolume(scratch.path + "/" + target)
+        ).verification
+    }
+
+    /// A log that went on differently from where a backup was taken must not be written over it.
+    @Test func onlyItsOwnBackupIsWrittenOver() throws {
+        try grow("a", 0..<10)
+        #expect(try backup("a", to: "backup").events == 20)
+        #expect(try restore("backup", to: "b").isIntact)
+        try grow("a", 10..<12)
+        try grow("b", 10..<14, prefix: "other")
+        #expect(errorCode { _ = try backup("b", to: "backup2") } == nil)
+        #expect(try backup("a", to: "backup").events == 24)
+        #expect(errorCode { _ = try backup("b", to: "backup") } == "bad-backup")
+        // Longer than the backup, with another event where the backup ends.
+        #expect(errorCode { _ = try backup("a", to: "backup2") } == "bad-backup")
+        try grow("a", 12..<20)
+        #expect(try backup("a", to: "backup").events == 40)
+        #expect(try restore("backup", to: "c").events == 40)
+    }
+
+    @Test(arguments: ["files", "empty", "data"]) func whatIsNoBackupIsRefused(kind: String) throws {
+        try FileManager.default.createDirectory(atPath: scratch.path + "/x", withIntermediateDirectories: true)
+        try grow("a", 0..<2)
+        if kind == "files" { try Data("kind: Topic".utf8).write(to: URL(filePath: scratch.path + "/x/w.yaml")) }
+        if kind == "data" { try grow("x/log", 0..<2) }
+        #expect(errorCode { _ = try restore("x", to: "y") } == "not-a-backup")
+        #expect(!FileManager.default.fileExists(atPath: scratch.path + "/y/durable.mark"))
+        let code = errorCode { _ = try backup("a", to: "x") }
+        #expect(code == (kind == "empty" ? nil : "bad-backup"), "\(code ?? "")")
+    }
+
+    /// The mark knows how far the log once was: files that are gone, emptied or cut where an append ends are damage.
+    @Test(arguments: ["gone", "emptied", "cut"]) func whatIsGoneIsDamage(how: String) throws {
+        try grow("a", 0..<10)
+        let path = scratch.path + "/a/00000000000000000000.wal"
+        let whole = try Data(contentsOf: URL(filePath: path))
+        switch how {
+        case "gone": try FileManager.default.removeItem(atPath: path)
+        case "emptied": try Data().write(to: URL(filePath: path))
+        default:
+            let (frames, _) = try EmbeddedLog.frames(
+                of: "00000000000000000000.wal", on: DiskVolume(scratch.path + "/a"), from: 0, limit: 100)
+            let last = try #require(frames.last)
+            try whole.prefix(Int(last.at)).write(to: URL(filePath: path))
+        }
+        for name in try FileManager.default.contentsOfDirectory(atPath: scratch.path + "/a")
+        where name.hasSuffix(".index") { try FileManager.default.removeItem(atPath: scratch.path + "/a/" + name) }
+        var options = EmbeddedLog.Options()
+        options.readOnly = true
+        let log = try EmbeddedLog.open(scratch.path + "/a", options: options)
+        let check = try log.verify()
+        #expect(!check.isIntact && check.rewritten.isEmpty, "\(check.damaged) \(check.rewritten)")
+        #expect(check.damaged.map(\.sequences) == [(how == "cut" ? 18 : 0)..<20], "\(check.damaged)")
+        log.close()
+    }
+}
