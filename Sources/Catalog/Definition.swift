@@ -14,7 +14,7 @@ package struct Definition: Sendable, Equatable {
     /// Where it was read, for messages: file and line. Empty for one that came from the log.
     package let place: String
     /// Lines of its keys and list items, by their path (`aggregates/0/name`). Empty for one that came from the log.
-    let lines: [String: Int]
+    package let lines: [String: Int]
 
     package init(kind: String, name: String, body: JSON, place: String = "", lines: [String: Int] = [:]) {
         self.kind = kind

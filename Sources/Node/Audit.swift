@@ -375,7 +375,10 @@ package struct Audit {
             var compared: [String] = []
             if sink.compared > 0 { compared.append("\(sink.compared) derived events and state digests") }
             if let theirs { compared.append("the \(theirs.digests.count) stores of the state in service") }
-            if folded == 0 { compared.append("no event") }
+            if folded == 0, compared.isEmpty {
+                return AuditResult(
+                    verdict: .exact, subject: subject, reason: "the log holds nothing that is folded", facts: facts)
+            }
             guard !compared.isEmpty else {
                 return AuditResult(
                     verdict: .unreplayable, subject: subject,

@@ -147,7 +147,8 @@ extension Node: NodeReading {
         guard found.count == 1 else {
             throw NodeError(
                 "unknown-report",
-                "'\(name)' names \(found.count) models; there are \(models.map(\.name).joined(separator: ", "))")
+                "'\(name)' names \(found.count) models; there are \(models.isEmpty ? "none" : models.map(\.name).joined(separator: ", "))"
+            )
         }
         return found[0]
     }
@@ -258,7 +259,8 @@ extension Node: NodeReading {
 
     /// The state in service: the fold's where it runs, else what it stored last; nil where there is none.
     private func heldState(_ workspace: CompiledWorkspace) throws -> Audit.HeldState? {
-        if isStarted { return try fold.askBlocking { Audit.HeldState($0) } }
+        // A fold that has stopped has nothing to compare with; why it did stands in the status.
+        if isStarted { return try? fold.askBlocking { Audit.HeldState($0) } }
         guard FileManager.default.fileExists(atPath: configuration.stateFile) else { return nil }
         let runner = try TopologyRunner(
             topology: try WorkspaceTopology(workspace).topology, derived: WorkspaceTopology.derived, log: log,
@@ -291,13 +293,19 @@ extension Node: NodeReading {
             guard let kind = item["kind"]?.string, let name = item["name"]?.string, let body = item["body"] else {
                 throw CatalogError("bad-definition", "a definition has 'kind', 'name' and 'body'")
             }
-            return Definition(kind: kind, name: name, body: body, place: item["place"]?.string ?? "")
+            let lines = (item["lines"]?.object ?? [:]).compactMapValues { $0.int.map { Int(clamping: $0) } }
+            return Definition(kind: kind, name: name, body: body, place: item["place"]?.string ?? "", lines: lines)
         }
         guard !list.isEmpty else { throw CatalogError("bad-definition", "'definitions' is an empty list") }
         let changes = try apply(list)
-        return .object([
+        var members: [String: JSON] = [
             "changes": .array(changes.map { .object(["definition": .string($0.0), "change": .string($0.1.rawValue)]) })
-        ])
+        ]
+        if isStarted, changes.contains(where: { $0.1 != .unchanged }) {
+            members["note"] =
+                "the node folds by what it was started with; what is new or changed is folded from its next start, and new topics take events at once"
+        }
+        return .object(members)
     }
 
     package func readiness() -> (ready: Bool, reason: String) {

@@ -23,7 +23,7 @@ struct Apply: AsyncParsableCommand {
                     definitions.map {
                         .object([
                             "kind": .string($0.kind), "name": .string($0.name), "body": $0.body,
-                            "place": .string($0.place),
+                            "place": .string($0.place), "lines": .object($0.lines.mapValues { .int(Int64($0)) }),
                         ])
                     })
             ])
@@ -34,6 +34,7 @@ struct Apply: AsyncParsableCommand {
             Terminal.table(
                 ["definition", "change"],
                 (answer["changes"]?.array ?? []).map { [$0["definition"]?.string ?? "", $0["change"]?.string ?? ""] })
+            if let note = answer["note"]?.string { print(note) }
         }
     }
 }
@@ -89,7 +90,7 @@ struct Tail: AsyncParsableCommand {
                     } else {
                         let data = event["data"]?.text ?? "–"
                         print(
-                            "\(event["position"]?.string ?? "")  \(event["time"]?.string ?? "")  \(event["type"]?.string ?? "")  \(data.prefix(200))"
+                            "\(event["position"]?.string ?? "")  \(event["time"]?.string ?? "")  \(event["type"]?.string ?? "")  \(data.count > 200 ? data.prefix(200) + "…" : data[...])"
                         )
                     }
                 }
@@ -330,10 +331,13 @@ struct SQL: AsyncParsableCommand {
                 (answer["columns"]?.array ?? []).compactMap(\.string),
                 (answer["rows"]?.array ?? []).map { ($0.array ?? []).map(Terminal.cell) })
             let positions = JSON.sorted(answer["asOf"]?.object ?? [:]).filter { ($0.value.int ?? 0) > 0 }
-            print(
-                "as of "
-                    + positions.map { "\($0.key.split(separator: "|").last ?? "")@\($0.value.text)" }.joined(
-                        separator: " "))
+            // Several tables may be made of one topic; most have come equally far.
+            var places: [String] = []
+            for (key, next) in positions {
+                let place = "\(key.split(separator: "|").last ?? "")@\(next.text)"
+                if !places.contains(place) { places.append(place) }
+            }
+            print("as of " + places.joined(separator: " "))
         }
     }
 }

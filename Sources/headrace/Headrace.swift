@@ -11,7 +11,7 @@ struct Headrace: AsyncParsableCommand {
             "An event-sourced streaming platform for machine learning: one log, and everything else a fold over it.",
         discussion: """
             Exit codes: 0 done (an audit: EXACT), 1 failed, 2 refused by the node or wrong use, 3 not found,
-            10 WITHIN-TOLERANCE, 11 DIVERGED, 12 UNREPLAYABLE, 64 unknown option.
+            10 WITHIN-TOLERANCE, 11 DIVERGED (of a log: DAMAGED), 12 UNREPLAYABLE, 64 wrong arguments.
             """,
         subcommands: [
             Start.self, Apply.self, Topics.self, Tail.self, Publish.self, Replay.self, Report.self, Lineage.self,
