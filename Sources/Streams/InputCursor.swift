@@ -106,7 +106,9 @@ struct InputCursor {
     }
 
     private func place(_ time: Instant) -> FoldPlace {
-        let isLate = role == .source && source != .unstarted && time <= completeThrough
+        // What no calendar has would wait for ever, and everything behind it: it goes to the side at once.
+        let isLate =
+            (role == .source && source != .unstarted && time <= completeThrough) || !Instant.written.contains(time)
         return isLate
             ? FoldPlace(time: completeThrough, round: round) : FoldPlace(time: time, round: FoldPlace.inTime)
     }

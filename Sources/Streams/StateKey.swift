@@ -2,8 +2,13 @@ import Foundation
 
 /// A store's key: equal when its bytes are. Swift's own texts are equal when they look alike (canonical equivalence), and two
 /// keys that differ in the log must not be one in the state.
-struct StateKey: Hashable {
+struct StateKey: Hashable, Comparable, Sendable {
     let text: String
+
+    /// By bytes.
+    static func < (left: StateKey, right: StateKey) -> Bool {
+        left.text.utf8.lexicographicallyPrecedes(right.text.utf8)
+    }
 
     init(_ text: String) { self.text = text }
 

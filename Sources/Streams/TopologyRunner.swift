@@ -251,7 +251,7 @@ package final class TopologyRunner {
         let partition = inputs[index].partition
         let late = inputs[index].headIsLate
         let through = inputs[index].completeThrough
-        try cutIfDue(before: event.time)
+        if !late { try cutIfDue(before: event.time) }
         inputs[index].advance()
         inputs[index].absorbProgress(progressDocument)
         context.positions[index].next = event.offset + 1
@@ -260,7 +260,9 @@ package final class TopologyRunner {
             lateEvents += 1
             emitSide(
                 TopologyRunner.lateTopic, "stream.late", event, partition,
-                "the partition was complete through \(through)")
+                Instant.written.contains(event.time)
+                    ? "the partition was complete through \(through)"
+                    : "its time, \(event.time.milliseconds) ms since 1970, is in none of the years 1 to 9999")
             try deliver()
             return
         }

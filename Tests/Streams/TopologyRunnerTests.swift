@@ -207,6 +207,9 @@ private final class TraceStage: Stage {
                 events: [
                     ("left", 0, event("a1", 500)), ("left", 0, event("p1", 1000, progress, EventType.progress)),
                     ("left", 0, event("a2", 900)),
+                    // Times of no calendar hold nobody up and move no clock.
+                    ("left", 0, event("a4", 600_000_000_000_000)), ("left", 0, event("a5", .max)),
+                    ("left", 0, event("a6", -100_000_000_000_000)),
                     ("left", 0, event("a3", 1500, "not json")),
                     ("left", 0, event("p2", 5000, finished, EventType.progress)),
                     ("right", 0, event("p3", 0, finished, EventType.progress)),
@@ -218,7 +221,7 @@ private final class TraceStage: Stage {
             database: try StateDatabase(path: nil), sink: sink)
         while try runner.runSlice() {}
         try runner.flush()
-        #expect(runner.late == 1 && runner.failures == 1)
+        #expect(runner.late == 4 && runner.failures == 1 && runner.now == Instant(milliseconds: 1500))
         var sides: [String] = []
         for topic in [TopologyRunner.lateTopic, TopologyRunner.deadLetterTopic] {
             try log.forEachEvent(TopicPartition(topic, 0)) { event in
@@ -226,7 +229,7 @@ private final class TraceStage: Stage {
                 return true
             }
         }
-        #expect(sides == ["left/0@2", "left/0@3"])
+        #expect(sides == ["left/0@2", "left/0@3", "left/0@4", "left/0@5", "left/0@6"])
         log.close()
     }
 

@@ -10,6 +10,9 @@ package struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible 
     package static let distantPast = Instant(milliseconds: .min)
     package static let distantFuture = Instant(milliseconds: .max)
 
+    /// The years 1 to 9999: what RFC 3339 can write.
+    package static let written = Instant(milliseconds: -62_135_596_800_000)...Instant(milliseconds: 253_402_300_799_999)
+
     @inlinable
     package static func < (left: Instant, right: Instant) -> Bool { left.milliseconds < right.milliseconds }
 

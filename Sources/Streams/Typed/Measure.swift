@@ -77,7 +77,7 @@ enum MeasureState: StateValue, Sendable {
     case edge(Double?)
     case distinct(DistinctSketch)
     case histogram(LogHistogram)
-    case top([String: Int64])
+    case top([StateKey: Int64])
 
     init<Value>(_ measure: Measure<Value>) {
         self =
@@ -119,7 +119,7 @@ enum MeasureState: StateValue, Sendable {
             self = .histogram(histogram)
         case (.top(var counts), .text(let text)):
             self = .count(0)
-            counts[text, default: 0] += 1
+            counts[StateKey(text), default: 0] += 1
             self = .top(counts)
         default: break
         }
@@ -178,11 +178,11 @@ enum MeasureState: StateValue, Sendable {
     static func json(_ value: Double?) -> JSON { value.map { $0.isFinite ? .double($0) : .string("\($0)") } ?? .null }
 
     /// The most frequent first; of equals the one that comes first by its bytes.
-    static func ranking(_ counts: [String: Int64], _ limit: Int) -> JSON {
+    static func ranking(_ counts: [StateKey: Int64], _ limit: Int) -> JSON {
         let sorted = counts.sorted {
-            $0.value == $1.value ? $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) : $0.value > $1.value
+            $0.value == $1.value ? $0.key < $1.key : $0.value > $1.value
         }
-        return .array(sorted.prefix(limit).map { .array([.string($0.key), .int($0.value)]) })
+        return .array(sorted.prefix(limit).map { .array([.string($0.key.text), .int($0.value)]) })
     }
 
     func encode(into writer: inout ByteWriter) {
@@ -210,8 +210,8 @@ enum MeasureState: StateValue, Sendable {
         case .top(let counts):
             writer.append(UInt8(7))
             writer.append(little: UInt32(counts.count))
-            for (text, count) in counts.sorted(by: { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }) {
-                writer.append(sized: text)
+            for (key, count) in counts.sorted(by: { $0.key < $1.key }) {
+                writer.append(sized: key.text)
                 writer.append(little: count)
             }
         }
@@ -229,10 +229,10 @@ enum MeasureState: StateValue, Sendable {
         case 5: self = .distinct(try DistinctSketch(decoding: &reader))
         case 6: self = .histogram(try LogHistogram(decoding: &reader))
         case 7:
-            var counts: [String: Int64] = [:]
+            var counts: [StateKey: Int64] = [:]
             for _ in 0..<(try reader.little(UInt32.self)) {
                 let text = try reader.sizedText()
-                counts[text] = try reader.little()
+                counts[StateKey(text)] = try reader.little()
             }
             self = .top(counts)
         default: throw BaseError("bad-state", "a measure of an unknown kind", fault: .headrace)

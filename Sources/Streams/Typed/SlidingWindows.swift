@@ -9,7 +9,7 @@ enum SlidingMeasure: Sendable {
     case moments(Moments)
     case extreme(ExtremeQueue)
     case histogram(LogHistogram)
-    case texts([String: Int64])
+    case texts([StateKey: Int64])
     /// Oldest and newest are looked up.
     case edge
 
@@ -48,8 +48,9 @@ enum SlidingMeasure: Sendable {
             self = .histogram(histogram)
         case (.texts(var counts), .text(let text)):
             self = .edge
-            let left = counts[text, default: 0] + (adds ? 1 : -1)
-            counts[text] = left > 0 ? left : nil
+            let key = StateKey(text)
+            let left = counts[key, default: 0] + (adds ? 1 : -1)
+            counts[key] = left > 0 ? left : nil
             self = .texts(counts)
         default: break
         }
