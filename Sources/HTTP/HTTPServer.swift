@@ -81,6 +81,8 @@ package struct WebResponse: Sendable {
 /// The HTTP engine behind one door: routing, body limit, error answers, streaming replies.
 package final class HTTPServer: Sendable {
     private let router = Monitor(Router())
+    /// Methods by path, in the order they were given.
+    private let known = Monitor<[(path: String, methods: [String])]>([])
     private let host: String
     private let port: Int
     private let statusOf: @Sendable (any DescribedError) -> Int
@@ -96,6 +98,13 @@ package final class HTTPServer: Sendable {
     package func route(
         _ method: String, _ path: String, _ handler: @escaping @Sendable (WebRequest) async throws -> WebResponse
     ) {
+        known.withLock { known in
+            if let index = known.firstIndex(where: { $0.path == path }) {
+                known[index].methods.append(method)
+            } else {
+                known.append((path, [method]))
+            }
+        }
         let names = path.split(separator: "/").filter { $0.hasPrefix(":") }.map { String($0.dropFirst()) }
         router.withLock { router in
             guard let method = HTTPRequest.Method(method) else { preconditionFailure("'\(method)' is no HTTP method") }
@@ -143,7 +152,19 @@ package final class HTTPServer: Sendable {
 
     /// Whatever no route takes is refused in the one error shape.
     package func refuseTheRest() {
-        for method in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
+        let all = ["GET", "POST", "PUT", "DELETE", "PATCH"]
+        for (path, methods) in known.withLock({ $0 }) {
+            for method in all where !methods.contains(method) {
+                route(method, path) { request in
+                    .failure(
+                        HTTPServerError(
+                            "method-not-allowed",
+                            "\(request.path) takes \(methods.joined(separator: ", ")), not \(request.method)"),
+                        status: 405)
+                }
+            }
+        }
+        for method in all {
             route(method, "/**") { request in
                 .failure(
                     HTTPServerError(

@@ -97,6 +97,18 @@ import Testing
             ] {
                 #expect(try await http("GET", address + path).status == status, "\(path)")
             }
+            for (method, path, status) in [
+                ("PUT", "/v1/events", 405), ("GET", "/v1/events", 405), ("DELETE", "/v1/topics", 405),
+                ("PATCH", "/nowhere", 404),
+            ] {
+                let answer = try await http(method, address + path, body: method == "GET" ? nil : [])
+                let code = answer.json["error"]?["code"]
+                #expect(answer.status == status && code == (status == 405 ? "method-not-allowed" : "not-found"))
+            }
+            for (from, reason) in [("99999", "ends at offset"), ("77:0", "has the partitions")] {
+                let answer = try await http("GET", "\(address)/v1/topics/flights.departed/events?from=\(from)")
+                #expect(answer.status == 400 && answer.text.contains(reason), "\(answer.text)")
+            }
             // Forged progress is refused; an event behind the closed instant is late, live and in a replay.
             let forged = try await post(
                 "flights.departed",
