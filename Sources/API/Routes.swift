@@ -252,18 +252,22 @@ package struct Routes: Sendable {
         let type = gateway.topic(topic)?.defaultType
         var events: [JSON] = []
         var bytes = 0
-        for partition in next.indices where events.count < limit && bytes < Limits.pageBytes {
+        var isFull = false
+        for partition in next.indices where !isFull {
             do {
                 try log.forEachEvent(TopicPartition(topic, partition), from: next[partition]) { event in
-                    next[partition] = event.offset + 1
                     if !event.isProgress || progress {
                         bytes += event.dataCount
+                        isFull = !events.isEmpty && bytes > Limits.pageBytes
+                        guard !isFull else { return false }
                         events.append(
                             CloudEventsFormat.write(
                                 event, try gateway.opened(event, topic: topic), topic: topic, partition: partition,
                                 defaultType: type))
                     }
-                    return events.count < limit && bytes < Limits.pageBytes
+                    next[partition] = event.offset + 1
+                    isFull = events.count == limit
+                    return !isFull
                 }
             } catch let error as EventLogError where error.code == "rot" && !events.isEmpty {
                 // What stands before the damage comes first; the next page begins there and says so.

@@ -20,7 +20,9 @@ package enum Limits {
     package static let appendEvents = 50_000
     /// Records of one batch before compression.
     package static let batchBytes = 64 << 20
-    /// Data of one page of an HTTP or CLI read, in bytes; the event that goes beyond it is the page's last.
+    /// One JSON text: the largest event's data, encoded, with all that an answer puts around it.
+    package static let jsonText = 32 << 20
+    /// Data of one page of an HTTP or CLI read, in bytes; a larger event is a page of its own.
     package static let pageBytes = 4 << 20
     /// Events in one page of an HTTP or CLI read.
     package static let pageEvents = 10_000

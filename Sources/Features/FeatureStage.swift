@@ -229,22 +229,27 @@ package final class FeatureStage: Stage {
                 vector.append(Float(waiting.statics[place]))
                 continue
             }
-            let view = readViews[index][number]
-            let text = waiting.keys[number].flatMap { key in
-                viewStores[view].inspect(key) { $0.text(views[view].aggregates[feature]) } ?? nil
-            }
             let value = read[number][feature]
-            let name = "\(question.name).\(question.featureNames[place])"
-            if isCategory, let label = text ?? (value.isNaN ? nil : CELValue.double(value).label) {
-                vector.append(Float(code(name, label)))
-            } else if text == nil {
+            // A text stands where the number is missing; few values are, so few are looked up again.
+            let text = value.isNaN ? text(feature, of: waiting.keys[number], in: readViews[index][number]) : nil
+            guard isCategory || text != nil else {
                 vector.append(Float(value))
-            } else {
+                continue
+            }
+            let name = "\(question.name).\(question.featureNames[place])"
+            guard isCategory else {
                 throw FeaturesError(
                     "not-a-number", "'\(name)' is a text here; number its values by 'encode: category'")
             }
+            let label = text ?? CELValue.double(value).label
+            vector.append(label.map { Float(code(name, $0)) } ?? .nan)
         }
         return vector
+    }
+
+    private func text(_ feature: Int, of key: String?, in view: Int) -> String? {
+        guard let key, views[view].aggregates[feature].function == .last else { return nil }
+        return viewStores[view].inspect(key) { $0.text(views[view].aggregates[feature]) } ?? nil
     }
 
     /// Names the inputs of a vector: windows by view, key and longest span, as of how far each input was folded.

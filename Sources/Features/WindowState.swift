@@ -52,7 +52,8 @@ package struct WindowState: StateValue {
         if time >= lastTime {
             lastTime = time
             lastValues = row
-            lastTexts = texts
+            // Not the caller's buffer, which it goes on using.
+            lastTexts = texts.isEmpty ? [] : texts
         }
     }
 

@@ -29,28 +29,22 @@ extension Topology {
         ])
     }
 
-    /// A flowchart in Mermaid's language: topics are stadiums, stages boxes.
+    /// A picture in Mermaid's language: topics are stadiums, stages boxes.
     package var mermaid: String {
-        var lines = ["flowchart LR"]
+        var chart = Flowchart()
         var numbers: [String: Int] = [:]
         func topic(_ name: String) -> String {
             if let known = numbers[name] { return "t\(known)" }
-            let number = numbers.count
-            numbers[name] = number
-            lines.append("    t\(number)([\"\(name)\"])")
-            return "t\(number)"
+            let id = "t\(numbers.count)"
+            numbers[name] = numbers.count
+            chart.node(id, name, .stadium)
+            return id
         }
         for (number, stage) in stages.enumerated() {
-            lines.append("    s\(number)[\"\(stage.name)\"]")
-            for name in stage.inputs {
-                let place = topic(name)
-                lines.append("    \(place) --> s\(number)")
-            }
-            for name in stage.outputs {
-                let place = topic(name)
-                lines.append("    s\(number) --> \(place)")
-            }
+            chart.node("s\(number)", stage.name, .box)
+            for name in stage.inputs { chart.arrow(topic(name), "s\(number)") }
+            for name in stage.outputs { chart.arrow("s\(number)", topic(name)) }
         }
-        return lines.joined(separator: "\n")
+        return chart.text
     }
 }

@@ -23,8 +23,8 @@ struct ListLetters: AsyncParsableCommand {
         try await reporting {
             let connection = try common.connection()
             defer { connection.close() }
-            guard (1...10_000).contains(limit) else {
-                throw NodeError("bad-use", "--limit is a number from 1 to 10000, not \(limit)")
+            guard (1...Limits.pageEvents).contains(limit) else {
+                throw NodeError("bad-use", "--limit is a number from 1 to \(Limits.pageEvents), not \(limit)")
             }
             var path = "/v1/letters?limit=\(limit)&all=\(all)"
             if let topic { path += "&topic=" + Connection.escape(topic) }
@@ -88,26 +88,24 @@ struct RetryLetters: AsyncParsableCommand {
             guard letters.isEmpty == all else {
                 throw NodeError("bad-use", "name letters, or say --all")
             }
-            var retry = Node.Retry()
-            (retry.positions, retry.topic, retry.code, retry.isNow) = (letters, topic, code, now)
+            var members: [String: JSON] = [
+                "positions": .array(letters.map { .string($0) }), "all": .bool(all), "now": .bool(now),
+            ]
+            if let topic { members["topic"] = .string(topic) }
+            if let code { members["code"] = .string(code) }
             if let data {
                 do throws(BaseError) {
-                    retry.data = try JSON(parsing: [UInt8](data.utf8))
+                    members["data"] = try JSON(parsing: [UInt8](data.utf8))
                 } catch {
                     throw NodeError("bad-json", "--data is not JSON: \(error.message)")
                 }
             }
             let connection = try common.connection()
             defer { connection.close() }
-            var body: [String: JSON] = [
-                "positions": .array(letters.map { .string($0) }), "all": .bool(all), "now": .bool(now),
-            ]
-            if let topic { body["topic"] = .string(topic) }
-            if let code { body["code"] = .string(code) }
-            if let data = retry.data { body["data"] = data }
-            let answer = try await connection.ask(
-                "POST", "/v1/letters/retry", body: JSON.object(body).canonical
-            ) { [retry] node in try await node.retry(retry) }
+            let request = JSON.object(members)
+            let answer = try await connection.ask("POST", "/v1/letters/retry", body: request.canonical) { node in
+                try await node.retryLetters(request)
+            }
             let list = answer["retried"]?.array ?? []
             if common.json {
                 Terminal.print(answer)

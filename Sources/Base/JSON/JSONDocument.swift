@@ -33,9 +33,9 @@ package final class JSONDocument {
 
     /// Replaces the document by the given text.
     package func parse(_ text: UnsafeRawBufferPointer) throws(BaseError) {
-        guard text.count <= Limits.requestBody else {
+        guard text.count <= Limits.jsonText else {
             throw BaseError(
-                "json-too-large", "a JSON text may have \(Limits.requestBody) bytes, this one has \(text.count)")
+                "json-too-large", "a JSON text may have \(Limits.jsonText) bytes, this one has \(text.count)")
         }
         bytes.removeAll(keepingCapacity: true)
         bytes.append(contentsOf: text)

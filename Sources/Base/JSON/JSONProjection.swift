@@ -87,9 +87,9 @@ package struct JSONProjection {
 
     /// Finds the wanted values of a text. Throws `bad-json` for what is no JSON, and `json-too-large`.
     package mutating func project(_ text: UnsafeRawBufferPointer) throws(BaseError) {
-        guard text.count <= Limits.requestBody else {
+        guard text.count <= Limits.jsonText else {
             throw BaseError(
-                "json-too-large", "a JSON text may have \(Limits.requestBody) bytes, this one has \(text.count)")
+                "json-too-large", "a JSON text may have \(Limits.jsonText) bytes, this one has \(text.count)")
         }
         for index in slots.indices { slots[index].kind = nil }
         for index in branches.indices {

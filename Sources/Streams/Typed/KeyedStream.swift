@@ -34,7 +34,7 @@ package struct KeyedStream<Value: StreamValue> {
         _ body: @escaping (StreamRecord<Value>, inout State, Output<Made>) throws -> Void
     ) -> EventStream<Made> {
         let number = builder.node(.process, name, parents: [stream.node])
-        let store: StateStore<Kept<State>> = builder.store(number)
+        let store: StateStore<Held<State>> = builder.store(number)
         let made = EventStream<Made>(builder, number)
         let output = Output<Made>()
         func deliver(_ key: String, _ time: Instant, _ flow: StreamFlow) throws {
@@ -46,14 +46,14 @@ package struct KeyedStream<Value: StreamValue> {
         }
         stream.outlet.receive { record, flow in
             output.reset()
-            try store.modify(record.key, default: Kept(initial())) { try body(record, &$0.value, output) }
+            try store.modify(record.key, default: Held(initial())) { try body(record, &$0.value, output) }
             try deliver(record.key, record.time, flow)
         }
         if let timer {
             builder.timers[number] = { key, time, flow in
                 guard store.has(key) else { return }
                 output.reset()
-                try store.modify(key, default: Kept(initial())) { try timer(key, time, &$0.value, output) }
+                try store.modify(key, default: Held(initial())) { try timer(key, time, &$0.value, output) }
                 try deliver(key, time, flow)
             }
         }
@@ -112,13 +112,4 @@ package struct KeyedStream<Value: StreamValue> {
     ) -> EventStream<Joined<Value, Other>> {
         StreamJoin(self, other, before: before, after: after, name, keepsUnmatched: keepsUnmatched).made
     }
-}
-
-/// A state of a user's own, kept as JSON.
-struct Kept<Value: StreamValue>: StateValue {
-    var value: Value
-
-    init(_ value: Value) { self.value = value }
-    func encode(into writer: inout ByteWriter) { Held(value).encode(into: &writer) }
-    init(decoding reader: inout ByteReader) throws(BaseError) { value = try Held<Value>(decoding: &reader).value }
 }

@@ -147,7 +147,7 @@ package struct Joined<Left: StreamValue, Right: StreamValue>: StreamValue {
 
 /// A typed value in a state, as the bytes of its JSON.
 struct Held<Value: StreamValue>: StateValue {
-    let value: Value
+    var value: Value
 
     init(_ value: Value) { self.value = value }
 

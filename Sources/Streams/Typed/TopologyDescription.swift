@@ -34,24 +34,18 @@ package struct TopologyDescription: Sendable {
         ])
     }
 
-    /// A flowchart in Mermaid's language, which code hosts and editors draw: topics are stadiums, stores cylinders.
+    /// A picture in Mermaid's language: topics are stadiums, stores cylinders.
     package var mermaid: String {
-        var lines = ["flowchart LR"]
+        var chart = Flowchart()
         for node in nodes {
-            let label = TopologyDescription.quoted(node.topic ?? node.name)
-            lines.append(node.topic == nil ? "    n\(node.number)[\(label)]" : "    n\(node.number)([\(label)])")
-            if let store = node.store {
-                lines.append("    s\(node.number)[(\(TopologyDescription.quoted(store)))]")
-                lines.append("    n\(node.number) -.- s\(node.number)")
-            }
+            chart.node("n\(node.number)", node.topic ?? node.name, node.topic == nil ? .box : .stadium)
+            guard let store = node.store else { continue }
+            chart.node("s\(node.number)", store, .cylinder)
+            chart.line("n\(node.number)", "s\(node.number)")
         }
         for node in nodes {
-            for parent in node.parents { lines.append("    n\(parent) --> n\(node.number)") }
+            for parent in node.parents { chart.arrow("n\(parent)", "n\(node.number)") }
         }
-        return lines.joined(separator: "\n")
-    }
-
-    private static func quoted(_ text: String) -> String {
-        "\"" + text.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "#quot;") + "\""
+        return chart.text
     }
 }
