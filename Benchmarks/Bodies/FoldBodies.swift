@@ -42,8 +42,8 @@ package enum FoldBodies {
             let value = document.member(0, delay).flatMap { document.double($0) } ?? .nan
             let time = event.time.milliseconds
             let answer = windows.modify(key, default: WindowState(columnCount: 1)) { state in
-                state.add(time: time, row: [value], view: view)
-                return state.read(view, at: time)
+                state.add(time: time, row: [value], plan: view.plan)
+                return state.read(view.plan, at: time)
             }
             answers += 1
             worst = max(worst, answer[2])

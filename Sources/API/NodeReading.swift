@@ -30,6 +30,10 @@ package protocol NodeReading: AnyObject, Sendable {
     /// - Parameter request: `{"positions": [...]}` or `{"all": true, "topic", "code"}`, with `"now"` and `"data"`.
     func retryLetters(_ request: JSON) async throws -> JSON
     func logBackup(_ directory: String) throws -> JSON
+    /// Where the events of all topics stand, in the order in which they came.
+    func logOrder(from: Int64, limit: Int) throws -> JSON
+    /// Gives what a pin holds to retention and compaction again.
+    func unpin(_ name: String) throws -> JSON
     func metrics() throws -> String
     func readiness() -> (ready: Bool, reason: String)
 }
@@ -39,7 +43,7 @@ package func httpStatus(_ error: any DescribedError) -> Int {
     switch error.code {
     case "unknown-topic", "unknown-view", "unknown-entity", "unknown-node", "unknown-model", "unknown-prediction",
         "not-found",
-        "unknown-report", "unknown-subject":
+        "unknown-report", "unknown-subject", "unknown-pin":
         return 404
     case "body-too-large", "event-too-large", "append-too-large": return 413
     case "schema-violation", "future-timestamp", "bad-id", "no-data", "no-subject", "reserved-member": return 422

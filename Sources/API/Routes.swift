@@ -71,10 +71,15 @@ package struct Routes: Sendable {
             try node.audit(request.parameters["kind"] ?? "", request.query["subject"] ?? "")
         }
         read("/v1/log") { node, _ in try node.logInspection() }
+        read("/v1/log/order") { node, request in
+            let limit = try number(request, "limit", 1...Limits.pageEvents) ?? 50
+            return try node.logOrder(from: Int64(try number(request, "from", 0...Int.max) ?? 0), limit: limit)
+        }
         work("/v1/log/verify") { node, _ in try node.logVerification() }
         work("/v1/log/backup") { node, request in
             try node.logBackup(try member("directory", "an absolute path on the node's machine", of: request))
         }
+        work("/v1/log/unpin") { node, request in try node.unpin(try member("pin", "the pin's name", of: request)) }
         work("/v1/erase") { node, request in
             try node.erase(try member("subject", "whose personal fields shall become unreadable", of: request))
         }
@@ -182,8 +187,8 @@ package struct Routes: Sendable {
         guard log.partitions(of: topic) > 0 else { throw APIError("unknown-topic", "there is no topic '\(topic)'") }
     }
 
-    /// Where a reader begins: `from` or Last-Event-ID as `partition:offset,…`, one number for every partition, `end`, or
-    /// nothing for the beginning.
+    /// Where a reader begins: `from` or Last-Event-ID as `partition:offset,…`, one number for every partition, a moment
+    /// (in each partition the first event of that time or a later one), `end`, or nothing for the beginning.
     private func start(_ text: String?, _ topic: String) throws -> [Int64] {
         let count = log.partitions(of: topic)
         var result: [Int64] = []
@@ -196,6 +201,9 @@ package struct Routes: Sendable {
             return result
         }
         if text == "beginning" { return result }
+        if let moment = Instant(text) {
+            return try (0..<count).map { try log.offset(TopicPartition(topic, $0), atOrAfter: moment) }
+        }
         let ends = try (0..<count).map { try log.offsets(TopicPartition(topic, $0)).upperBound }
         if let number = Int64(text), number >= 0 {
             guard ends.contains(where: { number <= $0 }) else {
@@ -207,7 +215,7 @@ package struct Routes: Sendable {
             guard let (partition, offset) = place(part, topic) else {
                 throw APIError(
                     "bad-position",
-                    "'\(text)' is no position; give an offset, partition:offset pairs, a position such as \(topic)/0@5, beginning or end"
+                    "'\(text)' is no position; give an offset, partition:offset pairs, a position such as \(topic)/0@5, an RFC 3339 time, beginning or end"
                 )
             }
             guard partition < count else {

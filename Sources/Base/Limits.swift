@@ -39,5 +39,5 @@ package enum Limits {
     /// People whose keys one key store holds; about 100 bytes of memory each.
     package static let subjects = 10_000_000
     /// Followers of one node's event streams at a time.
-    package static let followers = 1_000
+    package static let followers = 10_000
 }

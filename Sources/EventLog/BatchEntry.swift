@@ -68,12 +68,25 @@ package struct DamagedRange: Sendable, Equatable, CustomStringConvertible {
     }
 }
 
+/// Event ids that cannot be had any more: their file is gone or damaged, and the events it was made from were trimmed or
+/// compacted. An event that comes again with one of them is taken as new.
+package struct LostIdentifiers: Sendable, Equatable, CustomStringConvertible {
+    package let file: String
+    package let sequences: Range<UInt64>
+    package let count: Int
+
+    package var description: String {
+        "\(file): \(count) ids of the events \(sequences.lowerBound)..<\(sequences.upperBound) are lost; repeats of those events are taken as new ones"
+    }
+}
+
 /// What opening a log found.
 package struct RecoveryReport: Sendable {
     package var truncatedBytes: Int64 = 0
     package var truncatedFile: String?
     package var damaged: [DamagedRange] = []
     package var rebuiltIndexes: [String] = []
+    package var lostIdentifiers: [LostIdentifiers] = []
     /// Files of an interrupted rewriting or trimming, taken away.
     package var removed: [String] = []
     package var scannedBytes: Int64 = 0

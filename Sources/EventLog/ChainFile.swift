@@ -20,25 +20,34 @@ enum ChainFile {
         return out
     }
 
+    static func decode(_ bytes: [UInt8]) throws -> (firstSequence: UInt64, envelopes: [Envelope]) {
+        try bytes.withUnsafeBytes { raw in
+            var reader = try ByteReader(sealed: raw, magic: magic)
+            let first = try reader.little(UInt64.self)
+            var result: [Envelope] = []
+            while reader.remaining > 0 {
+                let rest = UnsafeRawBufferPointer(rebasing: raw[reader.offset...])
+                let description = try LogFrame.decodeEnvelope(rest)
+                let envelope = try reader.slice(description.envelopeSize)
+                result.append(Envelope(description: description, hash: Digest.of(envelope)))
+            }
+            return (first, result)
+        }
+    }
+
     /// Reads and checks a whole file. Memory: the file, and some hundred bytes an append.
     static func load(_ volume: any LogVolume, _ chain: Manifest.Chain) throws(EventLogError) -> [Envelope] {
         let file = try volume.open(chain.path, .read)
         do {
             let bytes = try file.read(at: 0, count: Int(file.size))
-            return try bytes.withUnsafeBytes { raw in
-                var reader = try ByteReader(sealed: raw, magic: magic)
-                guard try reader.little(UInt64.self) == chain.firstSequence else {
-                    throw BaseError("bad-chain", "it belongs to another segment", fault: .world)
-                }
-                var result: [Envelope] = []
-                while reader.remaining > 0 {
-                    let rest = UnsafeRawBufferPointer(rebasing: raw[reader.offset...])
-                    let description = try LogFrame.decodeEnvelope(rest)
-                    let envelope = try reader.slice(description.envelopeSize)
-                    result.append(Envelope(description: description, hash: Digest.of(envelope)))
-                }
-                return result
+            let (first, envelopes) = try decode(bytes)
+            guard first == chain.firstSequence else {
+                throw BaseError("bad-chain", "it belongs to another segment", fault: .world)
             }
+            return envelopes
+        } catch let error as EventLogError where error.code == "read-failed" {
+            // Another time the disk may give it.
+            throw error
         } catch {
             throw EventLogError(
                 "rot",

@@ -15,7 +15,13 @@ extension EmbeddedLog {
     func rewrite(_ sealed: SealedSegment) throws(EventLogError) {
         var manifest = maintenance.withLock { $0.manifest }
         let segment = sealed.segment
-        var contents = try walk(sealed, &manifest)
+        var contents: Contents
+        do {
+            contents = try walk(sealed, &manifest)
+        } catch {
+            noteUnreadable(segment, error)
+            throw error
+        }
         var written: UInt64 = 0
         for partition in contents.batches.keys.sorted() {
             let number = manifest.ensure(partition)
@@ -57,6 +63,25 @@ extension EmbeddedLog {
         try volume.remove(Segment.indexPath(segment.firstSequence))
     }
 
+    /// How long a segment that the disk gives no bytes of is tried again before the place counts as lost, in milliseconds: a
+    /// disk that is away for a moment must not cost what is on it.
+    static let unreadablePatience: Int64 = 60_000
+
+    func isGivenUp(_ segment: Segment) -> Bool {
+        guard let since = maintenance.withLock({ $0.unreadable }), since.segment == segment.firstSequence else {
+            return false
+        }
+        return options.wallClock().milliseconds >= since.time + EmbeddedLog.unreadablePatience
+    }
+
+    func noteUnreadable(_ segment: Segment, _ error: EventLogError) {
+        guard error.code == "read-failed" else { return }
+        let now = options.wallClock().milliseconds
+        maintenance.withLock { state in
+            if state.unreadable?.segment != segment.firstSequence { state.unreadable = (segment.firstSequence, now) }
+        }
+    }
+
     /// Damaged WAL segments after everything readable in them has been moved.
     static let quarantine = "quarantine"
 
@@ -65,6 +90,7 @@ extension EmbeddedLog {
         var contents = Contents(
             chain: ChainFile.begin(firstSequence: segment.firstSequence), lastSequence: segment.firstSequence)
         var walker = FrameWalker(file: segment.file, offset: 0, end: segment.end)
+        walker.refusesUnreadable = !isGivenUp(segment)
         while let step = try walker.next() {
             switch step {
             case .frame(let frame, let at, let bytes):

@@ -17,13 +17,14 @@ package struct LogVerification: Sendable {
     package var bytes: Int64 = 0
     package var damaged: [DamagedRange] = []
     package var rewritten: [Rewritten] = []
+    package var lostIdentifiers: [LostIdentifiers] = []
     /// Events whose content retention or compaction gave up; their place in the chain is proven all the same.
     package var released: UInt64 = 0
     package var head = Digest.zero
     /// One past the frame in which the subject stands.
     package var subjectEnd: UInt64?
 
-    package var isIntact: Bool { damaged.isEmpty && rewritten.isEmpty }
+    package var isIntact: Bool { damaged.isEmpty && rewritten.isEmpty && lostIdentifiers.isEmpty }
 }
 
 extension Position {
@@ -45,6 +46,7 @@ extension EmbeddedLog {
             var run = Verification(
                 subject: subject, manifest: manifest, reader: PartitionReader(cache: cache, manifest: manifest))
             for chain in manifest.chains { try run.check(chain, volume) }
+            try run.checkIdentifiers(cache)
             try run.checkFiles(cache)
             for (index, segment) in segments.enumerated() {
                 let end = index + 1 < segments.count ? segments[index + 1].firstSequence : durable
@@ -156,6 +158,19 @@ private struct Verification {
             LogVerification.Rewritten(
                 file: file?.path ?? "", at: 0, sequences: frame.firstSequence..<frame.endSequence,
                 ranges: [(batch.partition, range)]))
+    }
+
+    /// Whether every id is known that the log promises to know.
+    mutating func checkIdentifiers(_ cache: FileCache) throws(EventLogError) {
+        let rebuild = IdentifierRebuild(cache: cache, manifest: manifest)
+        for chain in manifest.chains where chain.endSequence > manifest.identifiersFrom {
+            let path = EmbeddedLog.Segment.identifierPath(chain.firstSequence)
+            let file = (try? cache.volume.open(path, .read)).flatMap { IdentifierFile($0) }
+            // A damaged chain is reported already.
+            guard let lost = try? rebuild.lost(chain, known: file?.count ?? 0) else { continue }
+            result.lostIdentifiers.append(lost)
+        }
+        result.lostIdentifiers += rebuild.gaps(try cache.volume.list())
     }
 
     /// What the chain does not reach: compacted files, known by a digest of the whole file, and trimmed batches.

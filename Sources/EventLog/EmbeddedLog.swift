@@ -237,6 +237,7 @@ package struct LogStatistics: Sendable {
     package let headHash: Digest
     /// Sealed WAL segments that wait to be moved.
     package let waitingSegments: Int
+    package let lostIdentifiers: [LostIdentifiers]
     /// Why the last maintenance failed; nil when it did not.
     package let maintenanceFailure: EventLogError?
 
@@ -249,13 +250,14 @@ package struct LogStatistics: Sendable {
 extension EmbeddedLog {
     package var statistics: LogStatistics {
         let pending = sequencer.withLock { $0.pendingBytes }
-        let (manifest, failure) = maintenance.withLock { ($0.manifest, $0.failure) }
+        let (manifest, failure, lost) = maintenance.withLock { ($0.manifest, $0.failure, $0.lostIdentifiers) }
         return shared.withLock {
             LogStatistics(
                 events: $0.durableSequence, syncs: $0.syncs, bytesWritten: $0.bytesWritten,
                 rewrittenBytes: manifest.rewrittenBytes, maintenanceBytes: manifest.maintenanceBytes,
                 pendingBytes: pending, stopped: $0.stopped, damaged: $0.damaged, headHash: $0.lastHash,
-                waitingSegments: max(0, $0.segments.count - 1), maintenanceFailure: failure)
+                waitingSegments: max(0, $0.segments.count - 1),
+                lostIdentifiers: recovery.lostIdentifiers + lost, maintenanceFailure: failure)
         }
     }
 }

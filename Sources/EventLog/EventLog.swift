@@ -19,6 +19,15 @@ package struct TopicPartition: Hashable, Sendable, Comparable, CustomStringConve
 
     package var description: String { "\(topic)/\(partition)" }
 
+    /// Reads what `description` writes.
+    package init?(parsing text: String) {
+        guard let slash = text.lastIndex(of: "/"), let partition = Int(text[text.index(after: slash)...]),
+            partition >= 0,
+            slash > text.startIndex
+        else { return nil }
+        self.init(String(text[..<slash]), partition)
+    }
+
     package static func < (left: TopicPartition, right: TopicPartition) -> Bool {
         (left.topic, left.partition) < (right.topic, right.partition)
     }

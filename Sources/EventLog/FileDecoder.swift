@@ -10,6 +10,9 @@ package enum FileDecoder: UInt8, CaseIterable, Sendable {
     case identifiers
     case manifest
     case mark
+    /// A WAL file as it is walked: frames, and what is found behind damage.
+    case scanner
+    case chain
 
     /// Whether the bytes are what they should be. Whatever they are, it neither crashes nor takes more memory than a fixed
     /// multiple of them.
@@ -31,7 +34,27 @@ package enum FileDecoder: UInt8, CaseIterable, Sendable {
             return file.entries() != nil
         case .manifest: return Manifest(bytes) != nil
         case .mark: return DurableMark(bytes) != nil
+        case .scanner: return FileDecoder.scans(bytes)
+        case .chain: return (try? ChainFile.decode(bytes)) != nil
         }
+    }
+
+    /// True for whole frames from the first byte to the last.
+    private static func scans(_ bytes: [UInt8]) -> Bool {
+        let file = FileInMemory(bytes)
+        var walker = FrameWalker(file: file, offset: 0, end: file.size)
+        var isWhole = true
+        do {
+            while let step = try walker.next() {
+                guard case .damage(let from, let resume) = step else { continue }
+                isWhole = false
+                _ = try walker.salvage(at: from)
+                walker.offset = resume?.at ?? walker.end
+            }
+        } catch {
+            return false
+        }
+        return isWhole
     }
 
     /// The bytes with their checksums made good, so that damage reaches what lies behind them.
@@ -41,11 +64,31 @@ package enum FileDecoder: UInt8, CaseIterable, Sendable {
         switch self {
         case .batch:
             if bytes.count >= RecordBatchLayout.headerSize { RecordBatchLayout.seal(&out.bytes) }
-        case .frame: LogFrame.reseal(&out.bytes)
-        case .segmentIndex, .partitionIndex, .manifest, .mark:
+        case .frame, .scanner: LogFrame.reseal(&out.bytes)
+        case .segmentIndex, .partitionIndex, .manifest, .mark, .chain:
             if bytes.count >= 8 { out.sealFromEight() }
         case .identifiers: break
         }
         return out.bytes
     }
+}
+
+/// Bytes that are read as a file is.
+private final class FileInMemory: LogFile {
+    let path = "memory"
+    private let bytes: [UInt8]
+    var size: Int64 { Int64(bytes.count) }
+
+    init(_ bytes: [UInt8]) { self.bytes = bytes }
+
+    func read(at offset: Int64, count: Int) throws(EventLogError) -> [UInt8] {
+        let start = min(max(0, Int(offset)), bytes.count)
+        return Array(bytes[start..<min(start + max(0, count), bytes.count)])
+    }
+
+    private func refused() -> EventLogError { EventLogError("read-only", "bytes in memory are only read") }
+    func write(_ bytes: [UInt8], at offset: Int64) throws(EventLogError) { throw refused() }
+    func sync() throws(EventLogError) { throw refused() }
+    func truncate(to size: Int64) throws(EventLogError) { throw refused() }
+    func reserve(_ range: Range<Int64>) -> Bool { false }
 }

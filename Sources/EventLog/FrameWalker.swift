@@ -14,6 +14,8 @@ struct FrameWalker {
     let end: Int64
     /// No frame behind damage may begin before it: what looks like one is an event's data.
     var nextSequence: UInt64 = 0
+    /// What the disk gives no bytes of is an error, and not yet damage: the next time it may give them.
+    var refusesUnreadable = false
 
     mutating func next() throws(EventLogError) -> Step? {
         guard offset < end else { return nil }
@@ -58,12 +60,12 @@ struct FrameWalker {
         return bytes.withUnsafeBytes { try? LogFrame.decodeEnvelope($0) }
     }
 
-    /// nil where the disk gives an error instead of bytes: damage like any other.
+    /// nil where the disk gives an error instead of bytes, if that is to be damage like any other.
     private func readable(at offset: Int64, count: Int) throws(EventLogError) -> [UInt8]? {
         do {
             return try file.read(at: offset, count: count)
         } catch {
-            guard error.code == "read-failed" else { throw error }
+            guard error.code == "read-failed", !refusesUnreadable else { throw error }
             return nil
         }
     }

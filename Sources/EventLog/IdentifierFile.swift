@@ -68,6 +68,26 @@ package final class IdentifierFile: Sendable {
     /// Buckets read at once.
     private static let pageBuckets = 4096
 
+    /// What a file on the disk is worth.
+    enum Condition {
+        case whole
+        /// It is gone, or its bytes are not what they were.
+        case damaged
+        /// The disk gives no bytes of it now, and may another time.
+        case unreadable
+    }
+
+    /// Reads all of a file: before one is replaced by another that knows less.
+    static func condition(_ volume: any LogVolume, _ path: String) -> Condition {
+        do {
+            let file = try volume.open(path, .read)
+            let bytes = try file.read(at: 0, count: Int(file.size))
+            return IdentifierFile(.bytes(bytes))?.entries() == nil ? .damaged : .whole
+        } catch {
+            return error.code == "read-failed" ? .unreadable : .damaged
+        }
+    }
+
     /// A lookup met damage; the file is to be built again.
     var isSuspect: Bool { suspect.withLock { $0 } }
 

@@ -40,7 +40,9 @@ package struct LogInspection: Sendable {
 
 extension EmbeddedLog {
     package func inspect() -> LogInspection {
-        let manifest = maintenance.withLock { $0.manifest }
+        let (manifest, rebuilt) = maintenance.withLock { ($0.manifest, $0.rebuiltIndexes) }
+        var recovery = recovery
+        recovery.rebuiltIndexes += rebuilt
         let (segments, partitions) = shared.withLock { state in
             (
                 state.segments.map {

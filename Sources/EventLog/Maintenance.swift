@@ -13,6 +13,12 @@ struct Maintenance: Sendable {
     /// A file full of zeros that becomes the next WAL segment.
     var spare: (any LogFile)?
     var wantsSpare = false
+    /// The sealed segment that the disk gives no bytes of, and since when.
+    var unreadable: (segment: UInt64, time: Int64)?
+    /// Indexes of partition files that were built again since the start; an index is looked at when it is first needed.
+    var rebuiltIndexes: [String] = []
+    /// Found while running; what opening found stands in its report.
+    var lostIdentifiers: [LostIdentifiers] = []
     /// Set when nobody knows which manifest a crash would leave: then nothing is moved or removed until the next start.
     var stopped: EventLogError?
 }
@@ -109,8 +115,10 @@ extension EmbeddedLog {
         let files = shared.withLock { state in state.partitions.list.flatMap(\.files) }
         for file in files {
             guard let index = file.rebuiltIndex else { continue }
-            try volume.replace(PartitionFile.indexPath(file.path), with: index, durable: false)
+            let path = PartitionFile.indexPath(file.path)
+            try volume.replace(path, with: index, durable: false)
             file.indexWasWritten()
+            maintenance.withLock { $0.rebuiltIndexes.append(path) }
         }
     }
 
@@ -168,9 +176,7 @@ extension EmbeddedLog {
     private func indexSealed() throws(EventLogError) {
         for sealed in maintenance.withLock({ $0.sealed }) where !sealed.isIndexed {
             let file = try writeIndex(sealed)
-            if let file {
-                sequencer.withLock { $0.identifiers.adopt(file, written: sealed.writtenTicket, next: $0.nextTicket) }
-            }
+            sequencer.withLock { $0.identifiers.adopt(file, written: sealed.writtenTicket, next: $0.nextTicket) }
             maintenance.withLock { state in
                 guard
                     let place = state.sealed.firstIndex(where: {
@@ -184,7 +190,7 @@ extension EmbeddedLog {
     }
 
     /// Writes the index and the ids of a segment beside it; the ids as they can be looked up from then on.
-    func writeIndex(_ sealed: SealedSegment) throws(EventLogError) -> IdentifierFile? {
+    func writeIndex(_ sealed: SealedSegment) throws(EventLogError) -> IdentifierFile {
         let first = sealed.segment.firstSequence
         if sealed.keepsIndex {
             try volume.replace(Segment.indexPath(first), with: sealed.index.encoded(), durable: true)
@@ -207,27 +213,46 @@ extension EmbeddedLog {
     /// Synced like content: once events are trimmed, their ids cannot be had from anywhere else.
     func writeIdentifiers(
         _ sequences: Range<UInt64>, _ newest: Int64, partitions: [TopicPartition], _ entries: [IdentifierFile.Entry]
-    ) throws(EventLogError) -> IdentifierFile? {
+    ) throws(EventLogError) -> IdentifierFile {
         let path = Segment.identifierPath(sequences.lowerBound)
         let bytes = IdentifierFile.encode(
             firstSequence: sequences.lowerBound, endSequence: sequences.upperBound, newestRecorded: newest,
             partitions: partitions, entries: entries)
         try volume.replace(path, with: bytes, durable: true)
-        return IdentifierFile(try volume.open(path, .read))
+        guard let file = IdentifierFile(try volume.open(path, .read)) else {
+            // The ids stay in memory, and the next pass writes them again.
+            throw EventLogError(
+                "read-failed", "the ids in \(volume.path)/\(path) were written and cannot be read", fault: .world)
+        }
+        return file
     }
 
-    private func rebuildIdentifiers(_ sealed: SealedSegment) throws(EventLogError) -> IdentifierFile? {
-        var walker = FrameWalker(file: sealed.segment.file, offset: 0, end: sealed.segment.end)
+    /// The ids of a segment's events before a sequence, from the events themselves.
+    private func identifiers(_ segment: Segment, before end: UInt64) throws(EventLogError) -> SegmentIndexFile {
+        var walker = FrameWalker(file: segment.file, offset: 0, end: segment.end)
+        // An id that is left out is an event that may come twice.
+        walker.refusesUnreadable = !isGivenUp(segment)
         var index = SegmentIndexFile()
-        while let step = try walker.next() {
-            switch step {
-            case .frame(let frame, _, let bytes):
-                for batch in frame.batches where batch.isDeduplicated {
-                    try index.identify(batch, try EmbeddedLog.records(batch, bytes), frame.recordedTime)
+        do {
+            while let step = try walker.next() {
+                switch step {
+                case .frame(let frame, _, let bytes):
+                    guard frame.firstSequence < end else { return index }
+                    for batch in frame.batches where batch.isDeduplicated {
+                        try index.identify(batch, try EmbeddedLog.records(batch, bytes), frame.recordedTime)
+                    }
+                case .damage(_, let resume): walker.offset = resume?.at ?? segment.end
                 }
-            case .damage(_, let resume): walker.offset = resume?.at ?? sealed.segment.end
             }
+        } catch {
+            noteUnreadable(segment, error)
+            throw error
         }
+        return index
+    }
+
+    private func rebuildIdentifiers(_ sealed: SealedSegment) throws(EventLogError) -> IdentifierFile {
+        let index = try identifiers(sealed.segment, before: .max)
         return try writeIdentifiers(
             sealed.segment.firstSequence..<sealed.index.nextSequence, index.newestRecorded,
             partitions: index.partitions, index.identifiers)
@@ -247,10 +272,26 @@ extension EmbeddedLog {
     private func rebuildDamagedIdentifiers() throws(EventLogError) {
         let files = sequencer.withLock { $0.identifiers.files }
         for file in files where file.isSuspect {
+            let path = Segment.identifierPath(file.firstSequence)
+            switch IdentifierFile.condition(volume, path) {
+            case .unreadable:
+                throw EventLogError(
+                    "read-failed", "the ids in \(volume.path)/\(path) cannot be read; they are tried again",
+                    fault: .world)
+            case .whole:
+                // What failed was a read, and it was for a moment.
+                if let again = IdentifierFile(try volume.open(path, .read)) {
+                    sequencer.withLock { $0.identifiers.place(again) }
+                }
+                continue
+            case .damaged: break
+            }
             let manifest = maintenance.withLock { $0.manifest }
             let built: IdentifierFile?
             if let chain = manifest.chains.first(where: { $0.firstSequence == file.firstSequence }) {
-                built = try IdentifierRebuild(cache: cache, manifest: manifest).build(chain)
+                let (rebuilt, lost) = try IdentifierRebuild(cache: cache, manifest: manifest).build(chain)
+                built = rebuilt
+                if let lost { maintenance.withLock { $0.lostIdentifiers.append(lost) } }
             } else if let sealed = maintenance.withLock({ state in
                 state.sealed.first { $0.segment.firstSequence == file.firstSequence }
             }) {
@@ -263,7 +304,7 @@ extension EmbeddedLog {
             } else {
                 // Everything it was built from is trimmed: what it held cannot be known any more.
                 sequencer.withLock { $0.identifiers.remove(file) }
-                try volume.remove(Segment.identifierPath(file.firstSequence))
+                try volume.remove(path)
             }
         }
     }
@@ -272,18 +313,7 @@ extension EmbeddedLog {
     private func rebuildActiveIdentifiers(_ file: IdentifierFile) throws(EventLogError) -> IdentifierFile? {
         let segment = shared.withLock { state in state.segments.first { $0.firstSequence == file.firstSequence } }
         guard let segment else { return nil }
-        var walker = FrameWalker(file: segment.file, offset: 0, end: segment.end)
-        var index = SegmentIndexFile()
-        walk: while let step = try walker.next() {
-            switch step {
-            case .frame(let frame, _, let bytes):
-                guard frame.firstSequence < file.endSequence else { break walk }
-                for batch in frame.batches where batch.isDeduplicated {
-                    try index.identify(batch, try EmbeddedLog.records(batch, bytes), frame.recordedTime)
-                }
-            case .damage(_, let resume): walker.offset = resume?.at ?? segment.end
-            }
-        }
+        let index = try identifiers(segment, before: file.endSequence)
         let built = try writeIdentifiers(
             file.firstSequence..<file.endSequence, index.newestRecorded, partitions: index.partitions,
             index.identifiers)
@@ -360,7 +390,11 @@ struct IdentifierRebuild {
     let cache: FileCache
     let manifest: Manifest
 
-    func build(_ chain: Manifest.Chain) throws(EventLogError) -> IdentifierFile? {
+    /// What was lost is nil where every event of the segment still stands. A file that only cannot be read now is left alone
+    /// where what is built would know less.
+    func build(
+        _ chain: Manifest.Chain
+    ) throws(EventLogError) -> (file: IdentifierFile?, lost: LostIdentifiers?) {
         var index = SegmentIndexFile()
         var reader = PartitionReader(cache: cache, manifest: manifest)
         for envelope in try ChainFile.load(cache.volume, chain) {
@@ -376,7 +410,46 @@ struct IdentifierRebuild {
         let bytes = IdentifierFile.encode(
             firstSequence: chain.firstSequence, endSequence: chain.endSequence, newestRecorded: index.newestRecorded,
             partitions: index.partitions, entries: index.identifiers)
+        let lost = try lost(chain, known: index.identifiers.count)
+        if lost != nil, IdentifierFile.condition(cache.volume, path) != .damaged {
+            return (IdentifierFile(.bytes(bytes)), lost)
+        }
         try cache.volume.replace(path, with: bytes, durable: false)
-        return IdentifierFile(try cache.volume.open(path, .read))
+        return (IdentifierFile(try cache.volume.open(path, .read)), lost)
+    }
+
+    /// Segments of which everything was trimmed: their ids stand in their files alone, one behind the other.
+    func gaps(_ names: [String]) -> [LostIdentifiers] {
+        let end = manifest.chains.first?.firstSequence ?? manifest.rewrittenThrough
+        var known = manifest.identifiersFrom
+        var lost: [LostIdentifiers] = []
+        func miss(_ through: UInt64) {
+            guard through > known else { return }
+            lost.append(
+                LostIdentifiers(
+                    file: EmbeddedLog.Segment.identifierPath(known), sequences: known..<through,
+                    count: Int(through - known)))
+        }
+        for name in names.sorted() where name.hasSuffix(".ids") {
+            guard let first = UInt64(name.dropLast(4)), first < end, first >= known,
+                let file = (try? cache.volume.open(name, .read)).flatMap({ IdentifierFile($0) })
+            else { continue }
+            miss(first)
+            known = max(known, file.endSequence)
+        }
+        miss(end)
+        return lost
+    }
+
+    /// What a file with so many ids lacks: the chain says how many events its segment brought.
+    func lost(_ chain: Manifest.Chain, known: Int) throws(EventLogError) -> LostIdentifiers? {
+        var count = 0
+        for envelope in try ChainFile.load(cache.volume, chain) {
+            for batch in envelope.description.batches where batch.isDeduplicated { count += Int(batch.count) }
+        }
+        guard known < count else { return nil }
+        return LostIdentifiers(
+            file: EmbeddedLog.Segment.identifierPath(chain.firstSequence),
+            sequences: chain.firstSequence..<chain.endSequence, count: count - known)
     }
 }

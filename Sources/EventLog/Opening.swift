@@ -183,10 +183,12 @@ struct Opening {
             let path = EmbeddedLog.Segment.identifierPath(chain.firstSequence)
             report.rebuiltIndexes.append(path)
             guard !options.readOnly,
-                let file = try? IdentifierRebuild(cache: cache, manifest: manifest).build(chain)
+                let (file, lost) = try? IdentifierRebuild(cache: cache, manifest: manifest).build(chain)
             else { continue }
-            sequencer.identifiers.place(file)
+            if let lost { report.lostIdentifiers.append(lost) }
+            if let file { sequencer.identifiers.place(file) }
         }
+        report.lostIdentifiers += IdentifierRebuild(cache: cache, manifest: manifest).gaps(Array(names))
         // Segments of which everything was trimmed have no chain any more, but their ids count.
         for name in names.sorted() where name.hasSuffix(".ids") {
             guard let first = UInt64(name.dropLast(4)), first < manifest.chainStart, let file = identifiers(first),
@@ -239,7 +241,8 @@ struct Opening {
             index = stored
             segment.end = stored.coveredBytes
             adopt(stored, first)
-        } else if !isLast {
+        } else if !isLast || volume.contents(EmbeddedLog.Segment.indexPath(first)) != nil {
+            // The segment being written has one only after a clean stop.
             report.rebuiltIndexes.append(EmbeddedLog.Segment.indexPath(first))
         }
         if first > nextSequence {
@@ -290,7 +293,7 @@ struct Opening {
         priorEnd: UInt64
     ) throws(EventLogError) {
         var walker = FrameWalker(file: segment.file, offset: segment.end, end: size)
-        while let step = try walker.next() {
+        while let step = try step(&walker, segment.firstSequence, isLast: isLast) {
             switch step {
             case .frame(let description, let at, let bytes):
                 try add(description, at, bytes, segment.firstSequence, &index, priorEnd: priorEnd)
@@ -307,17 +310,43 @@ struct Opening {
         }
     }
 
+    /// What the disk gives no bytes of is damage where it was durable once. In the tail it would be cut off, so there the log
+    /// rather does not open.
+    private func step(
+        _ walker: inout FrameWalker, _ first: UInt64, isLast: Bool
+    ) throws(EventLogError) -> FrameWalker.Step? {
+        walker.refusesUnreadable = true
+        do {
+            return try walker.next()
+        } catch {
+            guard error.code == "read-failed", !isLast || walker.offset < durableEnd(first) else { throw error }
+            walker.refusesUnreadable = false
+            return try walker.next()
+        }
+    }
+
+    /// Bytes of a segment that were once on the disk, as the mark says.
+    private func durableEnd(_ first: UInt64) -> Int64 { mark.map { $0.segment == first ? $0.end : 0 } ?? 0 }
+
     /// Decides what a damaged place is, and gives where to go on; nil ends the segment.
     private mutating func damage(
         _ segment: inout EmbeddedLog.Segment, _ walker: FrameWalker, _ from: Int64,
         _ resume: (description: LogFrame.Description, at: Int64)?, isLast: Bool
     ) throws(EventLogError) -> Int64? {
         let size = walker.end
-        let isEmpty = try isZero(segment.file, from, size)
-        let durableEnd = mark.map { $0.segment == segment.firstSequence ? $0.end : 0 } ?? 0
+        let durableEnd = durableEnd(segment.firstSequence)
+        let lastWritten: Int64?
+        do {
+            lastWritten = try lastNonZero(segment.file, from, size)
+        } catch {
+            guard error.code == "read-failed", !isLast || from < durableEnd else { throw error }
+            lastWritten = size - 1
+        }
+        let isEmpty = lastWritten == nil
         func cut(_ report: inout RecoveryReport) {
-            guard !isEmpty else { return }
-            report.truncatedBytes = size - from
+            guard let last = lastWritten else { return }
+            // Behind it stand only the zeros that were there before anything was written.
+            report.truncatedBytes = last + 1 - from
             report.truncatedFile = segment.path
         }
         if let resume {
@@ -377,15 +406,16 @@ struct Opening {
         }
     }
 
-    private func isZero(_ file: any LogFile, _ from: Int64, _ to: Int64) throws(EventLogError) -> Bool {
-        var offset = from
-        while offset < to {
-            let bytes = try file.read(at: offset, count: Int(min(1 << 20, to - offset)))
-            if bytes.isEmpty { return true }
-            if bytes.contains(where: { $0 != 0 }) { return false }
-            offset += Int64(bytes.count)
+    /// Where the last byte of a range stands that is not zero; nil where all are.
+    private func lastNonZero(_ file: any LogFile, _ from: Int64, _ to: Int64) throws(EventLogError) -> Int64? {
+        var end = to
+        while end > from {
+            let start = max(from, end - (1 << 20))
+            let bytes = try file.read(at: start, count: Int(end - start))
+            if let last = bytes.lastIndex(where: { $0 != 0 }) { return start + Int64(last) }
+            end = start
         }
-        return true
+        return nil
     }
 
     private mutating func add(
@@ -413,7 +443,7 @@ struct Opening {
     /// Writes what stands above the mark once more. If a sync failed in an earlier run, the system may have marked these
     /// pages clean although the disk never saw them; reading them proves nothing, and only writing makes them dirty again.
     private func rewriteTail(of segment: EmbeddedLog.Segment) throws(EventLogError) {
-        var offset = mark.map { $0.segment == segment.firstSequence ? $0.end : 0 } ?? 0
+        var offset = durableEnd(segment.firstSequence)
         while offset < segment.end {
             let bytes = try segment.file.read(at: offset, count: Int(min(1 << 20, segment.end - offset)))
             guard !bytes.isEmpty else { return }

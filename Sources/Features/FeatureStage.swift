@@ -132,7 +132,7 @@ package final class FeatureStage: Stage {
             texts[place] = text
         }
         viewStores[index].modify(key, default: WindowState(columnCount: view.columns.count)) {
-            $0.add(time: event.time.milliseconds, row: row, texts: texts, view: view)
+            $0.add(time: event.time.milliseconds, row: row, texts: texts, plan: view.plan)
         }
     }
 
@@ -248,8 +248,10 @@ package final class FeatureStage: Stage {
     }
 
     private func text(_ feature: Int, of key: String?, in view: Int) -> String? {
-        guard let key, views[view].aggregates[feature].function == .last else { return nil }
-        return viewStores[view].inspect(key) { $0.text(views[view].aggregates[feature]) } ?? nil
+        guard let key, views[view].aggregates[feature].function == .last,
+            let column = views[view].aggregates[feature].column
+        else { return nil }
+        return viewStores[view].inspect(key) { $0.text(column) } ?? nil
     }
 
     /// Names the inputs of a vector: windows by view, key and longest span, as of how far each input was folded.
@@ -276,7 +278,7 @@ package final class FeatureStage: Stage {
     }
 
     private func values(_ view: Int, _ key: String?, at time: Instant) -> [Double] {
-        if let key, let found = viewStores[view].inspect(key, { $0.read(views[view], at: time.milliseconds) }) {
+        if let key, let found = viewStores[view].inspect(key, { $0.read(views[view].plan, at: time.milliseconds) }) {
             return found
         }
         // Nothing was ever seen: counts are 0, everything else is missing.
@@ -296,9 +298,11 @@ package final class FeatureStage: Stage {
         guard var state = viewStores[index][key] else {
             throw FeaturesError("unknown-entity", "the feature view '\(name)' has seen no event of '\(key)'")
         }
-        let values = state.read(views[index], at: time.milliseconds)
+        let values = state.read(views[index].plan, at: time.milliseconds)
         return zip(views[index].aggregates, values).map { aggregate, value in
-            if let text = state.text(aggregate) { return (aggregate.name, .string(text)) }
+            if aggregate.function == .last, let text = aggregate.column.flatMap({ state.text($0) }) {
+                return (aggregate.name, .string(text))
+            }
             return (aggregate.name, value.isNaN ? .null : .double(value))
         }
     }

@@ -1,5 +1,6 @@
 import Base
 import Catalog
+import Streams
 
 package enum FeaturesModule {}
 /// Errors of feature views and questions.
@@ -20,6 +21,24 @@ package enum AggregateFunction: String, Sendable, CaseIterable {
     case last
     /// Since the newest event.
     case secondsSince, hoursSince
+
+    var measure: WindowMeasure {
+        switch self {
+        case .count: .count
+        case .sum: .sum
+        case .mean: .mean
+        case .min: .min
+        case .max: .max
+        case .variance: .variance
+        case .stddev: .stddev
+        case .distinct: .distinct
+        case .quantile: .quantile
+        case .first: .first
+        case .last: .last
+        case .secondsSince: .secondsSince
+        case .hoursSince: .hoursSince
+        }
+    }
 
     var needsWindow: Bool { ![.last, .secondsSince, .hoursSince].contains(self) }
     var needsValue: Bool { ![.count, .secondsSince, .hoursSince].contains(self) }
@@ -79,30 +98,13 @@ package struct Aggregate: Sendable {
     package let column: Int?
     /// Length of the window (t - span, t], in milliseconds; nil for functions of the newest event.
     package let span: Int64?
-    let window: Int
     /// Which quantile, from 0 to 1.
-    let share: Double
-
-    /// The same without its name, as it is gone through for every answer.
-    var measure: AggregateMeasure {
-        AggregateMeasure(function: function, column: column ?? -1, window: window, share: share)
-    }
-}
-
-/// What one feature is read from.
-struct AggregateMeasure: Sendable {
-    let function: AggregateFunction
-    /// -1 for functions that only look at times.
-    let column: Int
-    /// -1 for functions of the newest event.
-    let window: Int
     let share: Double
 }
 
 /// The aggregates of a view as they are read, with the distinct columns and windows that they share.
 private struct AggregateList {
     var columns: [ValueColumn] = []
-    var spans: [Int64] = []
     var aggregates: [Aggregate] = []
 
     private mutating func column(_ program: CELProgram, _ kind: ValueColumn.Kind) -> Int {
@@ -120,7 +122,7 @@ private struct AggregateList {
 
     mutating func addLatest(_ name: String, _ program: CELProgram) {
         aggregates.append(
-            Aggregate(name: name, function: .last, column: column(program, .latest), span: nil, window: -1, share: 0))
+            Aggregate(name: name, function: .last, column: column(program, .latest), span: nil, share: 0))
     }
 
     mutating func read(_ item: inout DefinitionReader) throws(CatalogError) {
@@ -145,7 +147,6 @@ private struct AggregateList {
         guard (span != nil) == function.needsWindow else {
             throw item.failure(function.needsWindow ? "'\(text)' needs 'window'" : "'\(text)' takes no 'window'")
         }
-        if let span, !spans.contains(span) { spans.append(span) }
         let kind: ValueColumn.Kind =
             switch function {
             case .distinct: .identity
@@ -155,18 +156,16 @@ private struct AggregateList {
         let place = program.map { self.column($0, kind) }
         aggregates.append(
             Aggregate(
-                name: name, function: function, column: place, span: span,
-                window: span.flatMap { spans.firstIndex(of: $0) } ?? -1, share: share ?? 0))
+                name: name, function: function, column: place, span: span, share: share ?? 0))
     }
 
-    /// What each column of each window is to give.
-    var measures: [[WindowColumn.Measures]] {
-        var measures: [[WindowColumn.Measures]] = spans.map { _ in columns.map { _ in [] } }
-        for aggregate in aggregates where aggregate.window >= 0 {
-            guard let column = aggregate.column else { continue }
-            measures[aggregate.window][column].formUnion(WindowColumn.Measures(aggregate.function))
+    var plan: WindowPlan {
+        var plan = WindowPlan(columnCount: columns.count)
+        for aggregate in aggregates {
+            plan.read(
+                aggregate.function.measure, column: aggregate.column, span: aggregate.span, share: aggregate.share)
         }
-        return measures
+        return plan
     }
 }
 
@@ -181,12 +180,8 @@ package final class FeatureView: Sendable {
     let filter: CELProgram?
     /// Distinct value expressions.
     let columns: [ValueColumn]
-    /// Distinct window lengths.
-    let spans: [Int64]
     package let aggregates: [Aggregate]
-    let readings: [AggregateMeasure]
-    /// What each column of each window is to give.
-    let measures: [[WindowColumn.Measures]]
+    package let plan: WindowPlan
     private let indices: [String: Int]
 
     package init(_ definition: Definition) throws(CatalogError) {
@@ -220,10 +215,8 @@ package final class FeatureView: Sendable {
             }
         }
         aggregates = list.aggregates
-        readings = list.aggregates.map(\.measure)
         columns = list.columns
-        spans = list.spans
-        measures = list.measures
+        plan = list.plan
         self.indices = indices
     }
 
@@ -233,5 +226,5 @@ package final class FeatureView: Sendable {
     package func index(of feature: String) -> Int? { indices[feature] }
 
     /// The longest window, in milliseconds: what a reader of a value must know to find its inputs again.
-    package var longestSpan: Int64 { spans.max() ?? 0 }
+    package var longestSpan: Int64 { plan.longestSpan }
 }

@@ -48,6 +48,7 @@ package enum LogReport {
             "truncatedFile": report.truncatedFile.map { .string($0) } ?? .null,
             "damaged": .array(report.damaged.map { .string($0.description) }),
             "rebuilt": .array(report.rebuiltIndexes.map { .string($0) }),
+            "lostIds": .array(report.lostIdentifiers.map { .string($0.description) }),
             "removed": .array(report.removed.map { .string($0) }), "scannedBytes": .int(report.scannedBytes),
         ])
     }
@@ -58,6 +59,7 @@ package enum LogReport {
         .object([
             "verdict": .string(check.isIntact ? "INTACT" : "DAMAGED"), "frames": .int(Int64(check.frames)),
             "events": .int(Int64(check.events)), "bytes": .int(check.bytes), "released": .int(Int64(check.released)),
+            "lostIds": .array(check.lostIdentifiers.map { .string($0.description) }),
             "head": .string(check.head.hex), "damaged": .array(check.damaged.map { .string($0.description) }),
             "rewritten": .array(
                 check.rewritten.map { found in
@@ -66,6 +68,15 @@ package enum LogReport {
                     }
                     return .string("\(found.file): \(ranges.joined(separator: ", "))")
                 }),
+        ])
+    }
+
+    package static func order(_ log: EmbeddedLog, from: UInt64, limit: Int) throws -> JSON {
+        .object([
+            "order": .array(
+                try log.order(from: from, limit: limit).map { sequence, partition, offset in
+                    .object(["sequence": .int(Int64(sequence)), "position": .string("\(partition)@\(offset)")])
+                })
         ])
     }
 
@@ -129,6 +140,9 @@ extension Node {
         let found = (answer["damaged"]?.array ?? []) + (answer["rewritten"]?.array ?? [])
         damageFound.withLock { $0 = found.compactMap(\.string) }
         return answer
+    }
+    package func logOrder(from: Int64, limit: Int) throws -> JSON {
+        try LogReport.order(try files(), from: UInt64(max(0, from)), limit: limit)
     }
     package func logBackup(_ directory: String) throws -> JSON { try LogReport.backup(try files(), to: directory) }
 }

@@ -62,6 +62,13 @@ extension Node {
             "headrace_log_upkeep_bytes_total", "counter", "Bytes ever written by moving and compacting.",
             [("", Double(log.maintenanceBytes))])
         metric(
+            "headrace_log_write_amplification", "gauge",
+            "Bytes written for each byte that arrived, over what was moved; without indexes, ids and chain.",
+            [("", log.writeAmplification)])
+        metric(
+            "headrace_log_lost_ids", "gauge", "Event ids that cannot be had any more.",
+            [("", Double(log.lostIdentifiers.reduce(0) { $0 + $1.count }))])
+        metric(
             "headrace_log_waiting_segments", "gauge", "Sealed WAL segments that wait to be moved.",
             [("", Double(log.waitingSegments))])
         metric(

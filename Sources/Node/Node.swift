@@ -41,6 +41,8 @@ package final class Node: Sendable {
         var stopping = false
         /// The log's version up to which the views are known to be complete.
         var viewsVersion: UInt64?
+        /// The log's version up to which models hold their inputs.
+        var pinsVersion: UInt64?
         var effectorBusy = false
         var failures: [String] = []
         var notices: [String] = []
@@ -220,6 +222,9 @@ package final class Node: Sendable {
             state.threads.append(BlockingThread(name: "views") { [self] in viewLoop() })
             state.threads.append(BlockingThread(name: "gateway") { [self] in gatewayLoop() })
             state.threads.append(BlockingThread(name: "training") { [self] in effectorLoop() })
+            if log.capabilities.contains(.pins) {
+                state.threads.append(BlockingThread(name: "pins") { [self] in pinLoop() })
+            }
             for connector in connectors {
                 state.threads.append(
                     BlockingThread(name: "connector-\(connector.configuration.name)") { [gateway] in
@@ -315,6 +320,18 @@ package final class Node: Sendable {
         }
     }
 
+    private func pinLoop() {
+        work("the pins of models") {
+            var pins = ModelPins(log: log)
+            while !stopping {
+                let seen = log.waitForChange(after: 0, seconds: 0)
+                try pins.runSlice()
+                running.update { $0.pinsVersion = seen }
+                _ = log.waitForChange(after: seen, seconds: 0.5)
+            }
+        }
+    }
+
     package func stop() {
         let (connectors, threads) = running.update { state in
             state.stopping = true
@@ -339,9 +356,10 @@ package final class Node: Sendable {
         }
         // Read after the fold came to rest: what it emitted last is in this version.
         let version = log.waitForChange(after: 0, seconds: 0)
-        let (views, busy) = running.withLock { ($0.viewsVersion, $0.effectorBusy) }
+        let (views, busy, pins) = running.withLock { ($0.viewsVersion, $0.effectorBusy, $0.pinsVersion) }
         // Both of this very version: what came a moment ago may not have been looked at yet.
-        return views == version && !busy && fold.status.drainedVersion == version
+        let isPinned = pins == version || !log.capabilities.contains(.pins)
+        return views == version && !busy && isPinned && fold.status.drainedVersion == version
     }
 
     /// False for a directory that was only opened, to answer a command.
@@ -357,6 +375,7 @@ package final class Node: Sendable {
         for (name, status) in connectors {
             if let trouble = status.trouble { list.append("the connector \(name) went on after: \(trouble)") }
         }
+        list += embedded?.statistics.lostIdentifiers.map(\.description) ?? []
         if let outage = kafka?.outage { list.append(outage.message) }
         let damaged = keys.counts.damaged
         if damaged > 0 {

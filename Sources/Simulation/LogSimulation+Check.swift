@@ -57,7 +57,14 @@ extension LogSimulation {
         let partition = TopicPartition("events", Int.random(in: 0..<2, using: &random))
         let time = Int64.random(in: 0..<10_000, using: &random)
         let range = try log.offsets(partition)
-        let found = try log.offset(partition, atOrAfter: Instant(milliseconds: time))
+        let found: Int64
+        do {
+            found = try log.offset(partition, atOrAfter: Instant(milliseconds: time))
+        } catch {
+            // A disk that fails is said so, and nothing is made up.
+            guard error.code == "read-failed" else { throw error }
+            return
+        }
         // Relaxed events are seen once they are on disk.
         let visible = (model.events[partition] ?? [:]).filter { range.contains($0.key) }
         let expected = visible.filter { $0.value.time >= time }.keys.min() ?? range.upperBound
@@ -123,6 +130,38 @@ extension LogSimulation {
         }
         let isContent = (name.hasSuffix(".log") && !upkeepFailed) || name.hasSuffix(".wal") || name.hasSuffix(".chain")
         guard !isContent || isNoticed else { throw failure("a bit flipped in \(name) and nothing noticed") }
+        try offerAgain(log, after: name, isNoticed: isNoticed)
         log.close()
+    }
+
+    /// What comes again is known, or it was told that it no longer can be.
+    private func offerAgain(
+        _ log: EmbeddedLog, after name: String, isNoticed: Bool, isMended: Bool = false
+    ) throws {
+        for (token, place) in model.places.sorted(by: { $0.key < $1.key }) where place.partition.topic != "plain" {
+            let box = Monitor<Result<[EventReceipt], EventLogError>?>(nil)
+            let event = NewEvent(
+                id: "t\(token)", source: "s", type: "t", time: Instant(milliseconds: 1), key: [UInt8]("k".utf8),
+                data: [UInt8]("\(token) again".utf8))
+            let append = LogAppend(
+                principal: "p", events: [(place.partition.topic, place.partition.partition, event)])
+            log.append(append) { result in box.withLock { $0 = result.map(\.events) } }
+            log.commitReady()
+            switch box.withLock({ $0 }) {
+            case .success(let receipts)?:
+                guard receipts.first?.duplicate == true || isNoticed else {
+                    throw failure("a bit flipped in \(name): the id of token \(token) is forgotten in silence")
+                }
+            case .failure(let error)?:
+                guard error.code == "ids-damaged", !isMended else {
+                    throw failure("token \(token) was refused: \(error)")
+                }
+                // Met while looking it up: it is built again, and then it is known or told.
+                try log.maintain()
+                let isTold = !log.statistics.lostIdentifiers.isEmpty
+                return isTold ? () : try offerAgain(log, after: name, isNoticed: isNoticed, isMended: true)
+            case nil: throw failure("token \(token) has no answer")
+            }
+        }
     }
 }

@@ -18,12 +18,12 @@ package final class SimulatedVolume: LogVolume {
     }
 
     /// How often something fails, in operations of a thousand.
-    struct Faults {
-        var write = 0
-        var read = 0
-        var sync = 0
-        var full = 0
-        static let none = Faults()
+    package struct Faults: Sendable {
+        package var write = 0
+        package var read = 0
+        package var sync = 0
+        package var full = 0
+        package static let none = Faults()
     }
 
     struct Inode {
@@ -266,7 +266,7 @@ package final class SimulatedVolume: LogVolume {
         }
     }
 
-    func set(_ faults: Faults) { state.withLock { $0.faults = faults } }
+    package func set(_ faults: Faults) { state.withLock { $0.faults = faults } }
 
     /// The power goes within so many operations; nil for not at all.
     package func crash(within operations: Int?) {

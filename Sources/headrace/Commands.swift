@@ -62,8 +62,9 @@ struct Tail: AsyncParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Print the events of a topic and follow it.")
     @OptionGroup var common: Common
     @Argument(help: "The topic.") var topic: String
-    @Option(name: .long, help: "An offset, partition:offset pairs, or end; the beginning when absent.") var from:
-        String?
+    @Option(
+        name: .long, help: "An offset, partition:offset pairs, an RFC 3339 time, or end; the beginning when absent.")
+    var from: String?
     @Option(name: .long, help: "Stop after so many events.") var limit: Int?
     @Flag(name: .long, inversion: .prefixedNo, help: "Wait for more at the end.") var follow = true
 

@@ -8,7 +8,7 @@ import Node
 struct Log: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Look at the log's files, check them, copy them, bring them back.",
-        subcommands: [Inspect.self, Verify.self, Backup.self, Restore.self, Repair.self])
+        subcommands: [Inspect.self, Verify.self, Backup.self, Restore.self, Repair.self, Order.self, Unpin.self])
 
     /// Asks a running node, or opens the log of the directory.
     static func ask(
@@ -60,7 +60,10 @@ struct Inspect: AsyncParsableCommand {
             let answer = try await Log.ask(common, "GET", "/v1/log") { LogReport.inspection($0) }
             if common.json { return Terminal.print(answer) }
             if let brokers = answer["kafka"]?.string { return Inspect.show(answer, brokers) }
-            print("\(Terminal.cell(answer["events"] ?? .null)) events, head \(answer["head"]?.string ?? "")\n")
+            print("\(Terminal.cell(answer["events"] ?? .null)) events, head \(answer["head"]?.string ?? "")")
+            print(
+                "\(Terminal.cell(answer["writeAmplification"] ?? .null)) bytes written for each that arrived, of what was moved (without indexes, ids and chain)\n"
+            )
             Terminal.table(
                 ["partition", "offsets", "files", "bytes", "in WAL", "compacted to"],
                 (answer["partitions"]?.array ?? []).map { row in
@@ -74,7 +77,14 @@ struct Inspect: AsyncParsableCommand {
                 (answer["segments"]?.array ?? []).map { row in
                     ["file", "firstSequence", "bytes"].map { Terminal.cell(row[$0] ?? .null) }
                 })
+            for pin in answer["pins"]?.array ?? [] {
+                let ranges = JSON.sorted(pin["ranges"]?.object ?? [:]).map { name, range in
+                    "\(name) \((range.array ?? []).compactMap(\.int).map { "\($0)" }.joined(separator: "..<"))"
+                }
+                print("pinned by \(pin["name"]?.string ?? ""): \(ranges.joined(separator: ", "))")
+            }
             for damage in answer["recovery"]?["damaged"]?.array ?? [] { print("damaged: \(damage.string ?? "")") }
+            for lost in answer["recovery"]?["lostIds"]?.array ?? [] { print("lost: \(lost.string ?? "")") }
             if let failure = answer["upkeep"]?.string { print("the upkeep failed: \(failure)") }
         }
     }
@@ -102,6 +112,7 @@ struct Verify: AsyncParsableCommand {
         if (answer["released"]?.int ?? 0) > 0 { print("\(cell("released")) events were trimmed or compacted") }
         for line in answer["damaged"]?.array ?? [] { print("damaged: \(line.string ?? "")") }
         for line in answer["rewritten"]?.array ?? [] { print("rewritten: \(line.string ?? "")") }
+        for line in answer["lostIds"]?.array ?? [] { print("lost: \(line.string ?? "")") }
     }
 }
 
@@ -168,6 +179,49 @@ extension Inspect {
     }
 }
 
+struct Order: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "The order in which events of all topics came: where each of them stands.")
+    @OptionGroup var common: Common
+    @Option(name: .long, help: "The first sequence.") var from: UInt64 = 0
+    @Option(name: .long, help: "Events at most.") var limit = 50
+
+    func run() async throws {
+        try await reporting {
+            guard (1...Limits.pageEvents).contains(limit) else {
+                throw NodeError("bad-use", "--limit is a number from 1 to \(Limits.pageEvents), not \(limit)")
+            }
+            let answer = try await Log.ask(common, "GET", "/v1/log/order?from=\(from)&limit=\(limit)") {
+                try LogReport.order($0, from: from, limit: limit)
+            }
+            if common.json { return Terminal.print(answer) }
+            Terminal.table(
+                ["sequence", "position"],
+                (answer["order"]?.array ?? []).map { row in
+                    ["sequence", "position"].map { Terminal.cell(row[$0] ?? .null) }
+                })
+        }
+    }
+}
+
+struct Unpin: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Release what a pin holds, such as model:NAME@VERSION. Retention may then take what an audit needs.")
+    @OptionGroup var common: Common
+    @Argument(help: "The pin's name, as inspect shows it.") var name: String
+
+    func run() async throws {
+        try await reporting {
+            let connection = try common.connection()
+            defer { connection.close() }
+            let body = JSON.object(["pin": .string(name)]).canonical
+            let answer = try await connection.ask("POST", "/v1/log/unpin", body: body) { node in try node.unpin(name) }
+            if common.json { return Terminal.print(answer) }
+            print("released \(name)")
+        }
+    }
+}
+
 struct Repair: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Cut a torn tail, clear leftovers, build missing indexes. Readable events are never removed.")
@@ -177,7 +231,7 @@ struct Repair: AsyncParsableCommand {
     func run() async throws {
         try await reporting {
             let directory = NodeConfiguration(dataDirectory: common.data, platformTopics: "").logDirectory
-            guard !EmbeddedLog.isOwned(directory) else {
+            guard dryRun || !EmbeddedLog.isOwned(directory) else {
                 throw NodeError(
                     "locked",
                     "a node owns the log in '\(common.data)'; it repairs what can be repaired when it starts. Stop it first"
@@ -189,6 +243,7 @@ struct Repair: AsyncParsableCommand {
                 // What opening does not look at may be damaged as well.
                 let check = try LogReport.verification(log)
                 report["damaged"] = .array((check["damaged"]?.array ?? []) + (check["rewritten"]?.array ?? []))
+                report["lostIds"] = check["lostIds"] ?? .array([])
                 return .object(report)
             }
             defer { fflush(nil) }
@@ -202,13 +257,15 @@ struct Repair: AsyncParsableCommand {
                 print("\(name.string ?? "") \(would)removed: left by an interrupted step")
             }
             for name in answer["rebuilt"]?.array ?? [] { print("\(name.string ?? "") \(would)built again") }
-            for damage in answer["damaged"]?.array ?? [] { print("cannot be repaired: \(damage.string ?? "")") }
+            for damage in (answer["damaged"]?.array ?? []) + (answer["lostIds"]?.array ?? []) {
+                print("cannot be repaired: \(damage.string ?? "")")
+            }
             if answer["truncatedFile"]?.string == nil,
-                ["removed", "rebuilt", "damaged"].allSatisfy({ answer[$0]?.array?.isEmpty ?? true })
+                ["removed", "rebuilt", "damaged", "lostIds"].allSatisfy({ answer[$0]?.array?.isEmpty ?? true })
             {
                 print("nothing to repair")
             }
-            guard answer["damaged"]?.array?.isEmpty ?? true else {
+            guard ["damaged", "lostIds"].allSatisfy({ answer[$0]?.array?.isEmpty ?? true }) else {
                 print("what is named is lost here; the rest is readable. A backup may have it: headrace log restore")
                 throw ExitCode(11)
             }

@@ -27,6 +27,8 @@ import Testing
             (.batch, try last(".log", true)), (.frame, try last(".wal", false)), (.frame, LogFormatTests.example()),
             (.segmentIndex, try last(".index", false)), (.partitionIndex, try last(".index", true)),
             (.identifiers, try last(".ids", false)), (.manifest, bytes("manifest")), (.mark, bytes("durable.mark")),
+            (.scanner, LogFormatTests.example()), (.scanner, LogFormatTests.example() + LogFormatTests.example()),
+            (.chain, try last(".chain", false)),
         ]
     }
 

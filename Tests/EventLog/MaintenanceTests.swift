@@ -111,6 +111,50 @@ import Testing
     }
 
     /// Somebody edits a partition file and makes every checksum good again; the chain tells.
+    /// The order over all topics is that of the receipts, while it stands in the WAL, when a part has moved, and when all has.
+    @Test func theOrderOverAllTopicsStays() throws {
+        let fixture = try Fixture()
+        let layouts = [TopicLayout(name: "a", partitions: 2), TopicLayout(name: "b", partitions: 1)]
+        for layout in layouts { try fixture.log.declare(layout) }
+        var random = SeededRandom(seed: 4)
+        let receipts = Monitor<[(sequence: UInt64, place: String)]>([])
+        for round in 0..<60 {
+            let events = (0..<Int.random(in: 1...7, using: &random)).map { number in
+                (
+                    topic: Bool.random(using: &random) ? "a" : "b", partition: Int?.none,
+                    event: NewEvent(
+                        id: "\(round)-\(number)", source: "s", type: "t", time: Instant(milliseconds: 0),
+                        data: [UInt8](repeating: 0x20, count: 60))
+                )
+            }
+            fixture.log.append(LogAppend(principal: "p", events: events)) { result in
+                guard let events = try? result.get().events else { return }
+                receipts.withLock { list in
+                    for position in events.map(\.position) {
+                        list.append(
+                            (position.sequence ?? .max, "\(position.topic)/\(position.partition)@\(position.offset)"))
+                    }
+                }
+            }
+            fixture.log.commitReady()
+            if round == 40 { try fixture.log.maintain() }
+        }
+        let expected = receipts.withLock { $0 }
+        func compare() throws {
+            let found = try fixture.log.order(from: 0, limit: expected.count)
+            #expect(found.map(\.sequence) == expected.map(\.sequence) && expected.count > 150)
+            #expect(found.map { "\($0.partition)@\($0.offset)" } == expected.map(\.place))
+            let some = try fixture.log.order(from: 33, limit: 20)
+            #expect(some.map { "\($0.partition)@\($0.offset)" } == expected[33..<53].map(\.place))
+        }
+        try compare()
+        try fixture.seal()
+        try compare()
+        try fixture.reopen(layouts)
+        try compare()
+        fixture.log.close()
+    }
+
     @Test func rewritingAMovedRecordIsFound() throws {
         let fixture = try Fixture()
         try fixture.log.declare(TopicLayout(name: "t", partitions: 1))
@@ -225,15 +269,18 @@ import Testing
     }
 
     /// What producers wrote survives restart, segment roll, rewriting and compaction.
-    @Test func producersAreKnownAfterEverything() throws {
+    @Test(arguments: [false, true]) func producersAreKnownAfterEverything(compacts: Bool) throws {
         let fixture = try Fixture()
-        let layout = TopicLayout(name: "t", partitions: 1)
+        let layout = TopicLayout(name: "t", partitions: 1, isCompacted: compacts)
         let partition = TopicPartition("t", 0)
         try fixture.log.declare(layout)
         let me = try fixture.log.registerProducer(named: "me")
         func send(_ sequence: Int32) throws -> Result<BatchReceipt, EventLogError>? {
             var builder = RecordBatchBuilder()
-            [UInt8]("v\(sequence)".utf8).withUnsafeBytes { builder.append(key: $0, value: $0, time: 0) }
+            let key = [UInt8]("k\(sequence % 2)".utf8)
+            [UInt8]("v\(sequence)".utf8).withUnsafeBytes { value in
+                key.withUnsafeBytes { builder.append(key: $0, value: value, time: 0) }
+            }
             let stamp = ProducerStamp(id: me.id, epoch: me.epoch, sequence: sequence)
             let box = Monitor<Result<BatchReceipt, EventLogError>?>(nil)
             fixture.log.append(
@@ -258,6 +305,11 @@ import Testing
         try fixture.seal()
         #expect(try fixture.files(".log").contains { $0.hasPrefix("t-0") })
         try known()
+        if compacts {
+            try fixture.log.maintain(compactsAll: true)
+            #expect(try fixture.contents("t").map(\.offset) == [3, 4], "of each key the newest")
+            try known()
+        }
         try fixture.reopen([layout])
         try known()
         #expect(try send(5)?.get().position.offset == 5)

@@ -109,8 +109,13 @@ extension HeavyTests {
             let log = try open(broker, topics: [("in", 3)])
             defer { log.close() }
             #expect(log.drift.isEmpty)
+            // Made as it is declared: another client that reads the brokers' settings finds them so.
+            let brief = TopicLayout(name: "brief", partitions: 2, retention: Retention(milliseconds: 7_200_000))
+            try log.declare(brief)
             let other = try KafkaLog.open(broker.configuration, named: "other")
             defer { other.close() }
+            try other.declare(brief)
+            #expect(log.drift.isEmpty && other.drift.isEmpty && other.partitions(of: "brief") == 2)
             try other.declare(
                 TopicLayout(name: "in", partitions: 2, retention: Retention(milliseconds: 5_000), isCompacted: true))
             #expect(other.partitions(of: "in") == 3)

@@ -109,6 +109,54 @@ private let faults: [BrokerFault] = [
         _ = try log.append(append(10..<20))
         #expect(try values(log) == Array(0..<20))
     },
+    BrokerFault("brokers that throttle cost time and no event") { mock, log in
+        mock.fail(
+            MockCluster.produce,
+            [RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED, RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED])
+        let code = errorCode { _ = try log.append(append(0..<10)) }
+        if code != nil {
+            // Dropped as a whole, and told so; what is given again stands once.
+            #expect(code == "transaction-aborted" && log.stopped == nil, "\(code ?? "")")
+            _ = try log.append(append(0..<10))
+        }
+        #expect(try values(log) == Array(0..<10))
+    },
+    BrokerFault("a transaction that the brokers drop is done again, or told to who must do so himself") { mock, log in
+        _ = try log.append(append(0..<3))
+        mock.fail(MockCluster.produce, [RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER])
+        _ = try log.append(append(3..<5))
+        #expect(try values(log) == Array(0..<5) && log.stopped == nil)
+        // A fold has to go back to its checkpoint, so nothing is repeated behind its back.
+        let writer = try log.transactionalWriter(named: "fold")
+        defer { writer.close() }
+        mock.fail(MockCluster.produce, [RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER])
+        let event = NewEvent(
+            id: "5", source: "test", type: "t", time: Instant(milliseconds: 1), data: [UInt8]("5".utf8))
+        do {
+            try writer.add(event, to: a)
+            try writer.commit(group: "g", consumed: [:], check: { _ in })
+            Issue.record("taken")
+        } catch let error as EventLogError {
+            #expect(error.code == "transaction-aborted" && error.retriable && error.fault == .world, "\(error)")
+        }
+        #expect(try values(log) == Array(0..<5))
+    },
+    BrokerFault("who may be refused is told to come back when too much is under way") { mock, log in
+        for broker in 1...3 as ClosedRange<Int32> { rd_kafka_mock_broker_set_down(mock.cluster, broker) }
+        let codes = Monitor<[String: Int]>([:])
+        let large = [UInt8](repeating: 0x20, count: 900_000)
+        var given = 0
+        while given < 500, codes.withLock({ $0["log-saturated"] }) == nil {
+            let event = NewEvent(
+                id: "l\(given)", source: "test", type: "t", time: Instant(milliseconds: 1), data: large)
+            log.append(LogAppend(principal: "p", events: [("a", 0, event)], refusable: true)) { result in
+                if case .failure(let error) = result { codes.withLock { $0[error.code, default: 0] += 1 } }
+            }
+            given += 1
+        }
+        #expect(codes.withLock { $0["log-saturated"] } == 1 && given > 10, "\(given)")
+        for broker in 1...3 as ClosedRange<Int32> { rd_kafka_mock_broker_set_up(mock.cluster, broker) }
+    },
     BrokerFault("slow brokers and failing fetches slow readers down") { mock, log in
         for broker in 1...3 as ClosedRange<Int32> { rd_kafka_mock_broker_set_rtt(mock.cluster, broker, 150) }
         _ = try log.append(append(0..<10))

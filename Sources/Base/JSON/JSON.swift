@@ -24,7 +24,7 @@ package enum JSON: Sendable, Equatable {
 
     package var text: String { String(decoding: canonical, as: UTF8.self) }
 
-    private func append(to out: inout [UInt8]) {
+    func append(to out: inout [UInt8]) {
         switch self {
         case .null: out.append(contentsOf: "null".utf8)
         case .bool(let value): out.append(contentsOf: (value ? "true" : "false").utf8)

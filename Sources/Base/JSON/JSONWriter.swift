@@ -54,6 +54,21 @@ package struct JSONWriter {
         needsComma = false
     }
 
+    /// A key as `escaped` gives it.
+    package mutating func key(escaped key: [UInt8]) {
+        separate()
+        bytes.append(contentsOf: key)
+        needsComma = false
+    }
+
+    /// A key with its quotes and colon, for those that are written again and again.
+    package static func escaped(key: String) -> [UInt8] {
+        var bytes: [UInt8] = []
+        JSONString.append(key, to: &bytes)
+        bytes.append(0x3A)
+        return bytes
+    }
+
     package mutating func value(_ value: String) {
         separate()
         JSONString.append(value, to: &bytes)
@@ -95,7 +110,7 @@ package struct JSONWriter {
 
     package mutating func value(_ value: JSON) {
         separate()
-        bytes.append(contentsOf: value.canonical)
+        value.append(to: &bytes)
     }
 
     /// Takes bytes that are already a JSON value.

@@ -10,6 +10,11 @@ package struct ExactSum: Sendable {
     /// Additions before carries must be propagated: each adds less than 2^32 to a word.
     private static let carryInterval = 1 << 29
 
+    /// As long as every value is a multiple of 2^-76 and below 2^34, which measurements mostly are, the sum is one whole
+    /// number of 2^-76 and needs no digits: half a kilobyte of them would be paid for each key of each window.
+    private var fixed: Int128 = 0
+    private static let fixedBits = 76
+    private static let fixedLimit = 34
     private var words: [Int64] = []
     private var additions = 0
     private var low = ExactSum.digits
@@ -41,8 +46,17 @@ package struct ExactSum: Sendable {
         specials.positive += other.specials.positive
         specials.negative += other.specials.negative
         specials.nan += other.specials.nan
+        if words.isEmpty, other.words.isEmpty {
+            let (sum, overflows) = fixed.addingReportingOverflow(other.fixed)
+            if !overflows {
+                fixed = sum
+                return
+            }
+        }
+        if !other.words.isEmpty || other.fixed != 0 { spill() }
+        var other = other
+        other.spill()
         guard other.low <= other.high else { return }
-        if words.isEmpty { words = Array(repeating: 0, count: ExactSum.digits) }
         // Words of both are below 2^61 (fewer than 2^29 additions of less than 2^32 since carries were propagated).
         for index in other.low...other.high { words[index] += other.words[index] }
         low = min(low, other.low)
@@ -63,15 +77,16 @@ package struct ExactSum: Sendable {
             }
             return
         }
-        if words.isEmpty { words = Array(repeating: 0, count: ExactSum.digits) }
         let bits = value.bitPattern
         let exponent = Int(bits >> 52 & 0x7FF)
         var mantissa = bits & 0xF_FFFF_FFFF_FFFF
         if exponent > 0 { mantissa |= 1 << 52 }
+        let negative = (value < 0) != negate
+        if words.isEmpty, addFixed(mantissa, exponent, negative) { return }
+        spill()
         let shift = max(exponent, 1) - 1
         let word = shift / 32
         let wide = UInt128(mantissa) << UInt128(shift % 32)
-        let negative = (value < 0) != negate
         for index in 0..<3 {
             let digit = Int64(truncatingIfNeeded: UInt64(truncatingIfNeeded: wide >> UInt128(32 * index)) & 0xFFFF_FFFF)
             words[word + index] += negative ? -digit : digit
@@ -80,6 +95,44 @@ package struct ExactSum: Sendable {
         high = max(high, word + 2)
         additions += 1
         if additions >= ExactSum.carryInterval { propagate() }
+    }
+
+    /// False, and nothing done, where the value or the sum is beyond what one number can hold.
+    private mutating func addFixed(_ mantissa: UInt64, _ exponent: Int, _ negative: Bool) -> Bool {
+        // The mantissa's lowest bit is 2^(exponent - 1075).
+        let shift = exponent - 1075 + ExactSum.fixedBits
+        guard exponent > 0, exponent < 1023 + ExactSum.fixedLimit, shift >= -mantissa.trailingZeroBitCount else {
+            return false
+        }
+        let wide = shift >= 0 ? Int128(mantissa) << Int128(shift) : Int128(mantissa >> UInt64(-shift))
+        let (sum, overflows) = fixed.addingReportingOverflow(negative ? -wide : wide)
+        guard !overflows else { return false }
+        fixed = sum
+        return true
+    }
+
+    /// From one number to digits, for good.
+    private mutating func spill() {
+        guard words.isEmpty else { return }
+        words = Array(repeating: 0, count: ExactSum.digits)
+        guard fixed != 0 else { return }
+        // 2^-76 is bit 998 above 2^-1074: digit 31, six bits up.
+        let place = 1074 - ExactSum.fixedBits
+        var rest = fixed.magnitude
+        let isNegative = fixed < 0
+        fixed = 0
+        low = place / 32
+        // The lowest digit takes what lies below the next one's first bit.
+        let first = rest & ((UInt128(1) << UInt128(32 - place % 32)) - 1)
+        words[low] = Int64(first) << Int64(place % 32)
+        rest >>= UInt128(32 - place % 32)
+        high = low
+        while rest != 0 {
+            high += 1
+            words[high] = Int64(rest & 0xFFFF_FFFF)
+            rest >>= 32
+        }
+        if isNegative { for index in low...high { words[index] = -words[index] } }
     }
 
     /// Leaves every word but the highest in 0..<2^32.
@@ -103,6 +156,11 @@ package struct ExactSum: Sendable {
         if specials.nan != 0 || (specials.positive != 0 && specials.negative != 0) { return .nan }
         if specials.positive != 0 { return .infinity }
         if specials.negative != 0 { return -.infinity }
+        if words.isEmpty {
+            guard fixed != 0 else { return 0 }
+            let magnitude = ExactSum.round(fixed.magnitude, exponent: -ExactSum.fixedBits, sticky: false)
+            return fixed < 0 ? -magnitude : magnitude
+        }
         guard low <= high else { return 0 }
         // Read as often as it is written, so on the stack: two digits of zeros below, one more for the carry above.
         let count = high - low + 4
@@ -148,6 +206,7 @@ package struct ExactSum: Sendable {
     package func encode(into writer: inout ByteWriter) {
         for count in [specials.positive, specials.negative, specials.nan] { writer.append(little: Int64(count)) }
         var copy = self
+        copy.spill()
         copy.propagate()
         var isNegative = false
         if copy.low <= copy.high, copy.words[copy.high] < 0 {

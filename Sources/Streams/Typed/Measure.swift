@@ -18,6 +18,8 @@ package struct Measure<Value>: Sendable {
     package let kind: Kind
     let number: @Sendable (Value) throws -> Double?
     let text: @Sendable (Value) throws -> String?
+    /// Of a sliding window, where it is another than the stream's, in milliseconds.
+    private(set) var span: Int64?
 
     private init(
         _ name: String, _ kind: Kind, number: @escaping @Sendable (Value) throws -> Double? = { _ in nil },
@@ -44,6 +46,14 @@ package struct Measure<Value>: Sendable {
     package static func top(
         _ count: Int, _ name: String, _ text: @escaping @Sendable (Value) throws -> String?
     ) -> Measure { Measure(name, .top(count), text: text) }
+
+    /// The same over a window of its own length: only of sliding windows.
+    package func over(milliseconds: Int64) -> Measure {
+        precondition(milliseconds > 0, "a window has a size")
+        var measure = self
+        measure.span = milliseconds
+        return measure
+    }
 
     var isOfTexts: Bool {
         switch kind {
@@ -175,7 +185,11 @@ enum MeasureState: StateValue, Sendable {
         }
     }
 
-    static func json(_ value: Double?) -> JSON { value.map { $0.isFinite ? .double($0) : .string("\($0)") } ?? .null }
+    /// null of what is no number; infinities are texts, as JSON has none.
+    static func json(_ value: Double?) -> JSON {
+        guard let value, !value.isNaN else { return .null }
+        return value.isFinite ? .double(value) : .string("\(value)")
+    }
 
     /// The most frequent first; of equals the one that comes first by its bytes.
     static func ranking(_ counts: [StateKey: Int64], _ limit: Int) -> JSON {

@@ -33,6 +33,7 @@ struct PaneState: StateValue {
 struct PaneWindows<Value: StreamValue> {
     let made: EventStream<WindowResult>
     private let measures: [Measure<Value>]
+    private let names: WindowNames
     private let size: Int64
     private let step: Int64
 
@@ -42,6 +43,7 @@ struct PaneWindows<Value: StreamValue> {
     ) {
         precondition(size > 0 && step > 0 && step <= size, "a window's step lies between 1 and its size")
         self.measures = measures
+        names = WindowNames(measures.map(\.name))
         self.size = size
         self.step = step
         let store: StateStore<PaneState> = stream.builder.store(node)
@@ -85,7 +87,7 @@ struct PaneWindows<Value: StreamValue> {
     private func result(_ state: PaneState, _ end: Int64) -> WindowResult {
         var whole = MeasureStates(measures)
         for pane in state.panes where pane.end > end - size && pane.end <= end { whole.merge(pane.states, measures) }
-        return WindowResult(from: end - size, to: end, whole.results(measures))
+        return WindowResult(from: end - size, to: end, names, whole.results(measures))
     }
 
     /// Drops what only closed windows hold. The end of the next window that holds something, if there is one.

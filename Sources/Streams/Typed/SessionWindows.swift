@@ -36,8 +36,9 @@ struct SessionWindows<Value: StreamValue> {
         let store: StateStore<SessionState> = stream.builder.store(node)
         let made = EventStream<WindowResult>(stream.builder, node)
         self.made = made
+        let names = WindowNames(measures.map(\.name))
         func result(_ state: SessionState) -> WindowResult {
-            WindowResult(from: state.first, to: state.last, state.states.results(measures))
+            WindowResult(from: state.first, to: state.last, names, state.states.results(measures))
         }
         stream.outlet.receive { record, flow in
             let inputs = try contributions(measures, record.value)

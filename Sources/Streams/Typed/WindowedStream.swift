@@ -29,31 +29,50 @@ package enum Emission: Sendable {
     case onEveryEvent
 }
 
+/// The names of a window's measures, as texts and as they are written.
+final class WindowNames: Sendable {
+    let texts: [String]
+    let keys: [[UInt8]]
+
+    init(_ texts: [String]) {
+        self.texts = texts
+        keys = texts.map { JSONWriter.escaped(key: $0) }
+    }
+}
+
 /// What a window says, in the order of its measures.
 package struct WindowResult: StreamValue, Sendable {
-    /// The window is (from, to]; of a session, from its first event to its last.
+    /// The window is (from, to]; of a session, from its first event to its last. Where measures look over lengths of their
+    /// own, it is the longest one's.
     package let from: Instant
     package let to: Instant
-    package let measures: [(name: String, value: JSON)]
+    private let names: WindowNames
+    private let values: [JSON]
 
-    init(from: Int64, to: Int64, _ measures: [(name: String, value: JSON)]) {
+    init(from: Int64, to: Int64, _ names: WindowNames, _ values: [JSON]) {
         self.from = Instant(milliseconds: from)
         self.to = Instant(milliseconds: to)
-        self.measures = measures
+        self.names = names
+        self.values = values
     }
 
-    package subscript(name: String) -> JSON? { measures.first { $0.name == name }?.value }
+    package var measures: [(name: String, value: JSON)] { zip(names.texts, values).map { ($0, $1) } }
+
+    package subscript(name: String) -> JSON? { names.texts.firstIndex(of: name).map { values[$0] } }
 
     package init(_ fields: FieldReader) throws {
         from = try fields.time("from")
         to = try fields.time("to")
-        var measures: [(name: String, value: JSON)] = []
+        var names: [String] = []
+        var values: [JSON] = []
         let document = fields.document
         try document.forEachMember(fields.node) { key, value in
             guard let name = document.string(key), name != "from", name != "to" else { return }
-            measures.append((name, try document.value(value)))
+            names.append(name)
+            values.append(try document.value(value))
         }
-        self.measures = measures
+        self.names = WindowNames(names)
+        self.values = values
     }
 
     package func write(to writer: inout JSONWriter) {
@@ -62,8 +81,8 @@ package struct WindowResult: StreamValue, Sendable {
         writer.value(from)
         writer.key("to")
         writer.value(to)
-        for (name, value) in measures {
-            writer.key(name)
+        for (key, value) in zip(names.keys, values) {
+            writer.key(escaped: key)
             writer.value(value)
         }
         writer.endObject()
@@ -79,6 +98,10 @@ package struct WindowedStream<Value: StreamValue> {
     package func measure(
         _ measures: Measure<Value>..., emits emission: Emission = .whenClosed
     ) -> EventStream<WindowResult> {
+        if case .sliding = window {
+        } else {
+            precondition(measures.allSatisfy { $0.span == nil }, "only sliding windows have measures of other lengths")
+        }
         let builder = stream.builder
         let node = builder.node(.window, window.name, parents: [stream.node])
         switch window {
@@ -87,7 +110,7 @@ package struct WindowedStream<Value: StreamValue> {
         case .hopping(let size, let step):
             return PaneWindows(stream, node, measures, size: size, step: step, emission).made
         case .session(let gap): return SessionWindows(stream, node, measures, gap: gap, emission).made
-        case .sliding(let size): return SlidingWindows(stream, node, measures, size: size).made
+        case .sliding(let size): return SlidingWindows(stream, node, SlidingPlan(measures, size: size)).made
         }
     }
 }
@@ -116,8 +139,8 @@ struct MeasureStates: StateValue {
         for index in list.indices { list[index].merge(later.list[index], measures[index]) }
     }
 
-    func results<Value>(_ measures: [Measure<Value>]) -> [(name: String, value: JSON)] {
-        zip(list, measures).map { ($1.name, $0.result($1)) }
+    func results<Value>(_ measures: [Measure<Value>]) -> [JSON] {
+        zip(list, measures).map { $0.result($1) }
     }
 
     func encode(into writer: inout ByteWriter) {

@@ -2,6 +2,7 @@ import Base
 import Catalog
 import Features
 import Foundation
+import Streams
 import Testing
 
 @Suite struct WindowStateTests {
@@ -40,7 +41,7 @@ import Testing
                     Int.random(in: 0..<6, using: &random) == 0
                     ? Double.nan : Double(Int.random(in: -50...50, using: &random)) / 8
                 // The second column is the value's identity; here the value itself does.
-                state.add(time: now, row: [x, x], view: view)
+                state.add(time: now, row: [x, x], plan: view.plan)
                 events.append((now, x))
             }
             if Int.random(in: 0..<10, using: &random) == 0 {
@@ -54,7 +55,7 @@ import Testing
                 state.encode(into: &again)
                 #expect(again.bytes == writer.bytes)
             }
-            let got = state.read(view, at: now)
+            let got = state.read(view.plan, at: now)
             func window(_ span: Int64) -> [Double] { events.filter { $0.time > now - span && $0.time <= now }.map(\.x) }
             let ten = window(10_000).filter { !$0.isNaN }
             let three = window(3000).filter { !$0.isNaN }

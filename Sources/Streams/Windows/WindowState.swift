@@ -1,6 +1,5 @@
 import Base
 import Learning
-import Streams
 
 /// The events of one key that a view's windows can still reach, and the newest one. Sums are exact, so sliding by
 /// subtraction, summing afresh and summing in another order agree to the bit. What is encoded depends only on the key's
@@ -30,14 +29,14 @@ package struct WindowState: StateValue {
         var columns: [WindowColumn]
     }
 
-    /// The state of a key that has seen nothing, for a view with so many value columns.
+    /// The state of a key that has seen nothing, for a plan with so many value columns.
     package init(columnCount: Int) { self.columnCount = columnCount }
 
     /// - Parameter texts: by column; NaN stands in the row beside a text. Empty when there are none.
-    package mutating func add(time: Int64, row: [Double], texts: [String?] = [], view: FeatureView) {
-        if !view.spans.isEmpty {
-            prepare(view)
-            let limit = time - view.longestSpan
+    package mutating func add(time: Int64, row: [Double], texts: [String?] = [], plan: WindowPlan) {
+        if !plan.spans.isEmpty {
+            prepare(plan)
+            let limit = time - plan.longestSpan
             while start < times.count, times[start] <= limit { start += 1 }
             times.append(time)
             values.append(contentsOf: row)
@@ -45,27 +44,28 @@ package struct WindowState: StateValue {
                 for column in 0..<columnCount where !row[column].isNaN {
                     windows[index].columns[column].add(row[column], dropped + times.count - 1)
                 }
-                advance(index, to: time - view.spans[index])
+                advance(index, to: time - plan.spans[index])
             }
             compact()
         }
         if time >= lastTime {
             lastTime = time
-            lastValues = row
-            // Not the caller's buffer, which it goes on using.
+            // Into what is there, and never the caller's buffer, which it goes on using.
+            if lastValues.count == row.count {
+                for column in row.indices { lastValues[column] = row[column] }
+            } else {
+                lastValues = row.map { $0 }
+            }
             lastTexts = texts.isEmpty ? [] : texts
         }
     }
 
-    /// The text that `last` gives in place of a number.
-    package func text(_ aggregate: Aggregate) -> String? {
-        guard aggregate.function == .last, let column = aggregate.column, column < lastTexts.count else { return nil }
-        return lastTexts[column]
-    }
+    /// The text that stands in place of the newest event's number.
+    package func text(_ column: Int) -> String? { column < lastTexts.count ? lastTexts[column] : nil }
 
-    private mutating func prepare(_ view: FeatureView) {
+    private mutating func prepare(_ plan: WindowPlan) {
         guard windows.isEmpty else { return }
-        windows = view.measures.map { measures in
+        windows = plan.measures.map { measures in
             var window = Window(head: start, columns: measures.map { WindowColumn($0) })
             for entry in start..<times.count {
                 for column in 0..<columnCount where !values[entry * columnCount + column].isNaN {
@@ -96,36 +96,51 @@ package struct WindowState: StateValue {
         start = 0
     }
 
-    /// The features as of `now`: every event up to and including it, none later. NaN is missing.
-    package mutating func read(_ view: FeatureView, at now: Int64) -> [Double] {
-        prepare(view)
-        for index in windows.indices {
-            // A head never lies before what is kept.
-            if windows[index].head < start { advance(index, to: times.isEmpty ? .max : times[start] - 1) }
-            advance(index, to: now - view.spans[index])
-        }
+    /// What the plan reads as of `now`: every event up to and including it, none later. NaN is missing.
+    package mutating func read(_ plan: WindowPlan, at now: Int64) -> [Double] {
         var values: [Double] = []
-        values.reserveCapacity(view.readings.count)
-        for reading in view.readings { values.append(value(reading, now)) }
+        values.reserveCapacity(plan.readings.count)
+        read(plan, at: now, into: &values)
         return values
     }
 
-    private mutating func value(_ aggregate: AggregateMeasure, _ now: Int64) -> Double {
-        switch aggregate.function {
-        case .last: return lastTime == .min ? .nan : lastValues[aggregate.column]
+    /// The same, behind what is in the list already.
+    package mutating func read(_ plan: WindowPlan, at now: Int64, into list: inout [Double]) {
+        prepare(plan)
+        for index in windows.indices {
+            // A head never lies before what is kept.
+            if windows[index].head < start { advance(index, to: times.isEmpty ? .max : times[start] - 1) }
+            advance(index, to: now - plan.spans[index])
+        }
+        for reading in plan.readings { list.append(value(reading, now)) }
+    }
+
+    private mutating func value(_ reading: WindowReading, _ now: Int64) -> Double {
+        switch reading.measure {
+        case .last: return lastTime == .min ? .nan : lastValues[reading.column]
         case .secondsSince: return lastTime == .min ? .nan : Double(now - lastTime) / 1000
         case .hoursSince: return lastTime == .min ? .nan : Double(now - lastTime) / 3_600_000
-        case .count: return windows.isEmpty ? 0 : Double(times.count - windows[aggregate.window].head)
+        case .count: return windows.isEmpty ? 0 : Double(times.count - windows[reading.window].head)
         default: break
         }
         // Nothing was ever seen: as many different values as events.
-        guard !windows.isEmpty else { return aggregate.function == .distinct ? 0 : .nan }
-        let column = aggregate.column
-        if aggregate.function == .first {
-            let head = windows[aggregate.window].head
-            return head < times.count ? values[head * columnCount + column] : .nan
+        guard !windows.isEmpty else { return reading.measure == .distinct ? 0 : .nan }
+        let column = reading.column
+        let inside = windows[reading.window].head..<times.count
+        switch reading.measure {
+        case .first: return inside.isEmpty ? .nan : values[inside.lowerBound * columnCount + column]
+        case .oldest: return known(inside, column)
+        case .newest: return known(inside.reversed(), column)
+        default: return windows[reading.window].columns[column].value(reading)
         }
-        return windows[aggregate.window].columns[column].value(aggregate)
+    }
+
+    /// The first value that is not missing.
+    private func known(_ entries: some Sequence<Int>, _ column: Int) -> Double {
+        for entry in entries where !values[entry * columnCount + column].isNaN {
+            return values[entry * columnCount + column]
+        }
+        return .nan
     }
 
     package func encode(into writer: inout ByteWriter) {

@@ -1,0 +1,57 @@
+import Base
+import RecordFormat
+
+extension EmbeddedLog {
+    /// The order in which events of all topics came, by their global sequence: where each of them stands, from one on. What
+    /// was trimmed or compacted still has its place; frames that are damaged are passed over, as `damaged` tells.
+    /// - Parameter limit: events at most.
+    package func order(
+        from sequence: UInt64, limit: Int
+    ) throws(EventLogError) -> [(sequence: UInt64, partition: TopicPartition, offset: Int64)] {
+        // Nothing moves meanwhile.
+        try upkeep.withLock { _ throws(EventLogError) in
+            var list: [(sequence: UInt64, partition: TopicPartition, offset: Int64)] = []
+            let chains = maintenance.withLock { $0.manifest }.chains.filter { $0.endSequence > sequence }
+            for chain in chains where list.count < limit {
+                for envelope in try ChainFile.load(volume, chain) {
+                    envelope.description.place(from: sequence, limit: limit, in: &list)
+                }
+            }
+            let (segments, durable) = shared.withLock { ($0.segments, $0.durableSequence) }
+            for (number, segment) in segments.enumerated() where list.count < limit {
+                if number + 1 < segments.count, segments[number + 1].firstSequence <= sequence { continue }
+                var walker = FrameWalker(file: segment.file, offset: 0, end: segment.end)
+                while list.count < limit, let step = try walker.next() {
+                    switch step {
+                    case .frame(let frame, _, _):
+                        guard frame.firstSequence < durable else { return list }
+                        frame.place(from: sequence, limit: limit, in: &list)
+                    case .damage(_, let resume): walker.offset = resume?.at ?? segment.end
+                    }
+                }
+            }
+            return list
+        }
+    }
+}
+
+extension LogFrame.Description {
+    /// Adds where its events stand, in the order in which they came.
+    fileprivate func place(
+        from sequence: UInt64, limit: Int,
+        in list: inout [(sequence: UInt64, partition: TopicPartition, offset: Int64)]
+    ) {
+        guard endSequence > sequence else { return }
+        var next = batches.map(\.baseOffset)
+        var number = firstSequence
+        for run in interleave {
+            for _ in 0..<run.count {
+                if number >= sequence, list.count < limit {
+                    list.append((number, batches[run.batch].partition, next[run.batch]))
+                }
+                next[run.batch] += 1
+                number += 1
+            }
+        }
+    }
+}
