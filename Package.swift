@@ -5,7 +5,10 @@ let settings: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
     .enableUpcomingFeature("ExistentialAny"),
     .treatAllWarnings(as: .error),
-    .unsafeFlags(["-cross-module-optimization"], .when(configuration: .release)),
+    .unsafeFlags(
+        ["-cross-module-optimization"]
+            + (Context.environment["HEADRACE_EXCLUSIVITY"] == "checked" ? [] : ["-enforce-exclusivity=unchecked"]),
+        .when(configuration: .release)),
 ]
 
 func target(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -27,7 +30,9 @@ let fuzzing: [Target] =
 let package = Package(
     name: "headrace",
     platforms: [.macOS(.v15)],
-    products: [.executable(name: "headrace", targets: ["headrace"])],
+    products: [
+        .executable(name: "headrace", targets: ["headrace"]), .library(name: "Headrace", targets: ["Headrace"]),
+    ],
     dependencies: [
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
@@ -45,9 +50,6 @@ let package = Package(
         target("EventLog", ["Base", "CPlatform", "RecordFormat"]),
         target("KafkaLog", ["Base", "RecordFormat", "EventLog", "CRdKafka"]),
         .target(
-            name: "StreamExamples", dependencies: ["Base", "Streams"], path: "Examples/streams",
-            swiftSettings: settings),
-        .target(
             name: "BenchmarkBodies",
             dependencies: ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "StreamExamples", "Features"],
             path: "Benchmarks/Bodies",
@@ -55,7 +57,8 @@ let package = Package(
         .executableTarget(
             name: "headrace-bench",
             dependencies: [
-                "Base", "EventLog", "KafkaLog", "BenchmarkBodies", product("ArgumentParser", "swift-argument-parser"),
+                "Base", "EventLog", "KafkaLog", "StreamExamples", "BenchmarkBodies",
+                product("ArgumentParser", "swift-argument-parser"),
             ],
             path: "Benchmarks/headrace-bench", swiftSettings: settings),
         target("Simulation", ["Base", "RecordFormat", "EventLog"]),
@@ -96,13 +99,21 @@ let package = Package(
                 "Models", "Supervision", "Lineage", "Training", "Connectors", "HTTP", "API", "KafkaLog", "Privacy",
                 grdb,
             ]),
-        .executableTarget(
-            name: "headrace",
+        .target(
+            name: "Headrace",
             dependencies: [
-                "Base", "RecordFormat", "EventLog", "Catalog", "Gateway", "HTTP", "API", "Node",
+                "Base", "RecordFormat", "EventLog", "Catalog", "Gateway", "HTTP", "API", "Node", "Streams",
                 product("ArgumentParser", "swift-argument-parser"),
             ],
-            swiftSettings: settings),
+            path: "Sources/Application", swiftSettings: settings),
+        .executableTarget(name: "headrace", dependencies: ["Headrace"], swiftSettings: settings),
+        // What users write, with what they see: nothing of the package's own.
+        .target(
+            name: "StreamExamples", dependencies: ["Headrace"], path: "Examples/streams/Sources/StreamExamples",
+            packageAccess: false, swiftSettings: settings),
+        .executableTarget(
+            name: "flight-streams", dependencies: ["Headrace", "StreamExamples"],
+            path: "Examples/streams/Sources/flight-streams", packageAccess: false, swiftSettings: settings),
         .testTarget(
             name: "HeadraceTests",
             dependencies: [

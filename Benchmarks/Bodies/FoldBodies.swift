@@ -51,21 +51,28 @@ package enum FoldBodies {
     }
 
     private final class Sink: DerivedSink {
-        private(set) var taken = 0
-        func take(_ event: DerivedEvent) { if event.topic != TopologyRunner.digestTopic { taken += 1 } }
+        func take(_ event: DerivedEvent) {}
         func sliceEnded(_ consumed: () -> [TopicPartition: Int64]) {}
         func flush(_ consumed: () -> [TopicPartition: Int64]) {}
     }
 
-    /// Events with their own times, a year further each time the payloads begin anew, and progress behind them.
-    package static func fill(_ log: any EventLog, payloads: [[UInt8]], events: Int) throws {
-        try log.declare(TopicLayout(name: topic, partitions: 1))
+    /// Events with their own times, a year further each time the payloads begin anew, partitioned by what `key` gives, and
+    /// progress behind them.
+    package static func fill(
+        _ log: any EventLog, payloads: [[UInt8]], events: Int, partitions: Int,
+        key: (Int, JSONDocument) -> String = { _, document in
+            document.member(0, "carrier").flatMap { document.string($0) } ?? ""
+        }
+    ) throws {
+        try log.declare(TopicLayout(name: topic, partitions: partitions, deduplication: .never))
         var times: [Int64] = []
+        var keys: [[UInt8]] = []
         let document = JSONDocument()
-        for payload in payloads {
+        for (number, payload) in payloads.enumerated() {
             try document.parse(payload)
             let text = document.member(0, "time").flatMap { document.string($0) } ?? ""
             times.append(Instant(text)?.milliseconds ?? 0)
+            keys.append([UInt8](key(number, document).utf8))
         }
         let year = (times.max() ?? 0) - (times.min() ?? 0) + 1
         let pipeline = AppendPipeline(log: log)
@@ -74,55 +81,65 @@ package enum FoldBodies {
             let batch = (start..<min(start + 2000, events)).map { number in
                 newest = times[number % payloads.count] + Int64(number / payloads.count) * year
                 return (
-                    topic: topic, partition: Int?(0),
+                    topic: topic, partition: Int?.none,
                     event: NewEvent(
                         id: "d\(number)", source: "bench", type: "flight.departed", time: Instant(milliseconds: newest),
-                        data: payloads[number % payloads.count])
+                        key: keys[number % payloads.count], data: payloads[number % payloads.count])
                 )
             }
             try pipeline.send(LogAppend(principal: "bench", events: batch)) { _ in nil }
         }
         try pipeline.drain()
         let end = Instant(milliseconds: newest)
-        let progress = NewEvent(
-            id: "progress", source: "bench", type: EventType.progress, time: end,
-            data: [UInt8]("{\"through\":\"\(end)\",\"state\":\"finished\"}".utf8))
-        _ = try log.append(LogAppend(principal: "bench", events: [(topic, 0, progress)]))
+        for partition in 0..<partitions {
+            let progress = NewEvent(
+                id: "progress\(partition)", source: "bench", type: EventType.progress, time: end,
+                data: [UInt8]("{\"through\":\"\(end)\",\"state\":\"finished\"}".utf8))
+            _ = try log.append(LogAppend(principal: "bench", events: [(topic, partition, progress)]))
+        }
     }
 
-    /// Folds all of them, checkpoints included.
+    /// Folds all of them by hand-written stages, one task a partition, checkpoints included.
     package static func fold(
-        _ log: any EventLog, stateFile: String
+        _ log: any EventLog, stateDirectory: String
     ) throws -> (perSecond: Double, answers: Int, worst: Double) {
-        let stage = Hour(try FeatureView(try Workspace.parse(view, file: "bench")[0]))
-        let elapsed = try seconds(of: stage, log, stateFile)
-        return (Double(stage.answers) / elapsed, stage.answers, stage.worst)
+        // A view of its own for each: what tasks share they would count references of against each other.
+        let stages = try (0..<log.partitions(of: topic)).map { _ in
+            Hour(try FeatureView(try Workspace.parse(view, file: "bench")[0]))
+        }
+        let elapsed = try seconds(of: stages, log, stateDirectory) { _ in Sink() }
+        let answers = stages.reduce(0) { $0 + $1.answers }
+        return (Double(answers) / elapsed, answers, stages.map(\.worst).max() ?? 0)
     }
 
-    /// The same windows by typed operators, which emit every answer as an event.
+    /// Folds by typed operators, which emit every answer as an event into the log.
     package static func foldTyped(
-        _ log: any EventLog, stateFile: String
+        _ log: any EventLog, stateDirectory: String, output: String, _ make: () -> StreamBuilder
     ) throws -> (perSecond: Double, answers: Int) {
-        let sink = Sink()
-        let elapsed = try seconds(of: FlightStreams.carrierHours().build(), log, stateFile, sink)
-        return (Double(sink.taken) / elapsed, sink.taken)
+        let tasks = log.partitions(of: topic)
+        let side = SideTopics(of: output)
+        for name in side.all + [output] {
+            try log.declare(TopicLayout(name: name, partitions: tasks, deduplication: .never))
+        }
+        let stages = (0..<tasks).map { _ in make().build() }
+        let elapsed = try seconds(of: stages, log, stateDirectory, side: side) { _ in
+            LogSink(log: log, principal: "bench")
+        }
+        let answers = try (0..<tasks).reduce(0) { try $0 + log.offsets(TopicPartition(output, $1)).count }
+        return (Double(answers) / elapsed, answers)
     }
 
     private static func seconds(
-        of stage: any Stage, _ log: any EventLog, _ stateFile: String, _ sink: Sink = Sink()
+        of stages: [any Stage], _ log: any EventLog, _ directory: String, side: SideTopics = .platform,
+        _ sink: (Int) -> any DerivedSink
     ) throws -> Double {
-        let topology = Topology(name: "bench", stages: [stage], answers: [], attachments: [])
-        let runner = try TopologyRunner(
-            topology: topology, derived: [], log: log, database: try StateDatabase(path: stateFile), sink: sink)
-        return try LogBodies.seconds {
-            var saved = DispatchTime.now().uptimeNanoseconds
-            while try runner.runSlice() {
-                let now = DispatchTime.now().uptimeNanoseconds
-                guard now - saved > 2_000_000_000 else { continue }
-                try runner.checkpoint()
-                saved = now
-            }
-            try runner.checkpoint()
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        let runners = try stages.enumerated().map { task, stage in
+            try TopologyRunner(
+                topology: Topology(name: "bench", stages: [stage], answers: [], attachments: [], side: side),
+                task: stages.count > 1 ? task : nil, derived: [], log: log,
+                database: try StateDatabase(path: "\(directory)/\(task).sqlite"), sink: sink(task))
         }
+        return try LogBodies.seconds { try TopologyTasks.run(runners, checkpointSeconds: 2) }
     }
 }

@@ -2,6 +2,7 @@ import ArgumentParser
 import BenchmarkBodies
 import EventLog
 import Foundation
+import StreamExamples
 
 struct StreamBench: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -16,6 +17,12 @@ struct StreamBench: ParsableCommand {
     @Option(help: "Events to fold.")
     var count = 2_000_000
 
+    @Option(help: "Partitions of the topic, each folded by a task of its own.")
+    var tasks = 4
+
+    @Option(help: "Measure the figure of this name alone, for a profiler.")
+    var only: String?
+
     @Option(help: "How often the file is gone through.")
     var rounds = 5
 
@@ -29,15 +36,21 @@ struct StreamBench: ParsableCommand {
         try? FileManager.default.removeItem(atPath: directory)
         let log = try EmbeddedLog.open(directory + "/log")
         defer { log.close() }
-        try FoldBodies.fill(log, payloads: lines, events: count)
+        try FoldBodies.fill(log, payloads: lines, events: count, partitions: tasks)
         try log.maintain()
-        for round in 1...3 {
-            let fold = try FoldBodies.fold(log, stateFile: directory + "/state\(round).sqlite")
+        for round in 1...3 where only == nil || only == "fold.sliding-hour" {
+            let place = "\(directory)/round\(round)"
+            let fold = try FoldBodies.fold(log, stateDirectory: place + "/hour")
             guard fold.answers == count else { throw ValidationError("\(fold.answers) of \(count) were folded") }
             Figure(name: "fold.sliding-hour", value: fold.perSecond, unit: "events/s").print()
-            let typed = try FoldBodies.foldTyped(log, stateFile: directory + "/typed\(round).sqlite")
+        }
+        for (name, make) in [
+            ("fold.typed-hour", FlightStreams.carrierHours), ("fold.typed-hour-and-day", FlightStreams.carrierDays),
+        ] where only == nil || only == name {
+            let output = make().build().outputs[0]
+            let typed = try FoldBodies.foldTyped(log, stateDirectory: directory + "/" + name, output: output, make)
             guard typed.answers == count else { throw ValidationError("\(typed.answers) of \(count) were folded") }
-            Figure(name: "fold.typed-hour", value: typed.perSecond, unit: "events/s").print()
+            Figure(name: name, value: typed.perSecond, unit: "events/s").print()
         }
     }
 }

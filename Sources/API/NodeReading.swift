@@ -16,7 +16,8 @@ package protocol NodeReading: AnyObject, Sendable {
     func lineage(_ node: String, depth: Int?) throws -> JSON
     func sql(_ statement: String) throws -> JSON
     func audit(_ kind: String, _ subject: String) throws -> JSON
-    func replay(to: String?) throws -> JSON
+    /// - Parameter processor: a stream's name; nil is the workspace's own topology.
+    func replay(to: String?, processor: String?) throws -> JSON
     func definitions() throws -> JSON
     /// What is folded: stages with their topics and stores, also as text and as a Mermaid chart.
     func topology() throws -> JSON

@@ -98,7 +98,9 @@ package struct Routes: Sendable {
             }
             return .json(try await node.retryLetters(body))
         }
-        work("/v1/replay") { node, request in try node.replay(to: request.query["to"]) }
+        work("/v1/replay") { node, request in
+            try node.replay(to: request.query["to"], processor: request.query["processor"])
+        }
         server.route("GET", "/v1/features/:view/:key") { [node, long] request in
             let (view, key) = (request.parameters["view"] ?? "", request.parameters["key"] ?? "")
             if let asOf = request.query["asOf"] {

@@ -1,5 +1,5 @@
 /// Who has to act on an error before the same call can succeed.
-package enum Fault: String, Sendable {
+public enum Fault: String, Sendable {
     /// The caller sent something that cannot be accepted.
     case caller
     /// The outside world (disk, network, another program) failed.
@@ -10,14 +10,14 @@ package enum Fault: String, Sendable {
 
 /// The one error shape of every module: an open code, a message that says what, where and what to do, whose fault it
 /// is and whether the same call may succeed later. `Module` only keeps the errors of two modules apart.
-package struct Failure<Module>: Error, CustomStringConvertible, Sendable {
-    package let code: String
-    package let message: String
-    package let cause: (any Error)?
-    package let fault: Fault
-    package let retriable: Bool
+public struct Failure<Module>: Error, CustomStringConvertible, Sendable {
+    public let code: String
+    public let message: String
+    public let cause: (any Error)?
+    public let fault: Fault
+    public let retriable: Bool
 
-    package init(
+    public init(
         _ code: String, _ message: String, cause: (any Error)? = nil, fault: Fault = .caller, retriable: Bool = false
     ) {
         self.code = code
@@ -27,14 +27,14 @@ package struct Failure<Module>: Error, CustomStringConvertible, Sendable {
         self.retriable = retriable
     }
 
-    package var description: String {
+    public var description: String {
         guard let cause else { return "\(message) [\(code)]" }
         return "\(message) [\(code)]: \(cause)"
     }
 }
 
 /// What an API or a command needs to know of any module's error.
-package protocol DescribedError: Error {
+public protocol DescribedError: Error {
     var code: String { get }
     var message: String { get }
     var fault: Fault { get }
@@ -43,6 +43,6 @@ package protocol DescribedError: Error {
 
 extension Failure: DescribedError {}
 
-package enum BaseModule {}
+public enum BaseModule {}
 /// Errors of parsing and encoding in Base.
-package typealias BaseError = Failure<BaseModule>
+public typealias BaseError = Failure<BaseModule>

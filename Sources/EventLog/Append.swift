@@ -41,9 +41,8 @@ extension LogAppend {
     /// Bytes of everything but the data.
     private static func attributeBytes(_ event: NewEvent) -> Int {
         var bytes = event.id.utf8.count + event.source.utf8.count + event.type.utf8.count + (event.key?.count ?? 0)
-        for text in [event.subject, event.contentType, event.causation, event.correlation] {
-            bytes += text?.utf8.count ?? 0
-        }
+        bytes += (event.subject?.utf8.count ?? 0) + (event.contentType?.utf8.count ?? 0)
+        bytes += (event.causation?.utf8.count ?? 0) + (event.correlation?.utf8.count ?? 0)
         for (name, value) in event.extensions { bytes += name.utf8.count + value.utf8.count }
         return bytes
     }
@@ -52,20 +51,22 @@ extension LogAppend {
     /// - Parameter maximumSize: bytes of all events together.
     package func check(maximumSize: Int) throws(EventLogError) {
         var total = 0
-        for (topic, _, event) in events {
-            let size = event.data?.count ?? 0
+        // By index: an event that is taken out of its array is copied, with everything it holds on to.
+        for index in events.indices {
+            let size = events[index].event.data?.count ?? 0
             guard size <= Limits.eventData else {
                 throw EventLogError(
                     "event-too-large",
-                    "an event of '\(topic)' has \(size) bytes of data; at most \(Limits.eventData) are taken")
-            }
-            guard !event.id.isEmpty, event.id.utf8.count <= Limits.nameLength else {
-                throw EventLogError(
-                    "bad-id",
-                    "an event of '\(topic)' needs an id of 1 to \(Limits.nameLength) bytes, not '\(event.id.prefix(40))'"
+                    "an event of '\(events[index].topic)' has \(size) bytes of data; at most \(Limits.eventData) are taken"
                 )
             }
-            total += size + LogAppend.attributeBytes(event) + 256
+            guard !events[index].event.id.isEmpty, events[index].event.id.utf8.count <= Limits.nameLength else {
+                throw EventLogError(
+                    "bad-id",
+                    "an event of '\(events[index].topic)' needs an id of 1 to \(Limits.nameLength) bytes, not '\(events[index].event.id.prefix(40))'"
+                )
+            }
+            total += size + LogAppend.attributeBytes(events[index].event) + 256
         }
         guard !events.isEmpty, events.count <= Limits.appendEvents, principal.utf8.count <= Limits.nameLength,
             total <= maximumSize

@@ -60,6 +60,9 @@ package final class Gateway: Sendable {
         if isReserved { reserved.withLock { _ = $0.insert(topic.name) } }
     }
 
+    /// From now on only the platform writes there.
+    package func reserve(_ topic: String) { reserved.withLock { _ = $0.insert(topic) } }
+
     package func topic(_ name: String) -> TopicDefinition? { topics.withLock { $0[name] } }
     package var allTopics: [TopicDefinition] { topics.withLock { $0.values.sorted { $0.name < $1.name } } }
     package var hasPersonalTopics: Bool { topics.withLock { $0.values.contains { $0.personal != nil } } }

@@ -331,7 +331,7 @@ package struct Audit {
             let begun = Date()
             // What the log holds now; a fold that is still behind its inputs will add to it, which is no difference.
             var ends: [String: Int64] = [:]
-            let side = [TopologyRunner.digestTopic, TopologyRunner.lateTopic, TopologyRunner.deadLetterTopic]
+            let side = [SideTopics.platform.digests, SideTopics.platform.late, SideTopics.platform.unfolded]
             for topic in WorkspaceTopology.derived.union(side).sorted() {
                 ends[topic] = try log.offsets(TopicPartition(topic, 0)).upperBound
             }

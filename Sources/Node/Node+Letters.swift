@@ -8,7 +8,14 @@ import Streams
 /// What could not be taken in or folded, and the mending of it.
 extension Node {
     static let retries = "headrace.retries"
-    private static let letterTopics = [Gateway.deadLetterTopic, TopologyRunner.deadLetterTopic]
+
+    /// Where letters stand: the gateway's, those of the workspace's topology, and those of every stream there ever was.
+    private var letterPlaces: [TopicPartition] {
+        let streams = registry.all(StreamTopology.kind).map { SideTopics(of: $0.definition.name).unfolded }
+        return ([Gateway.deadLetterTopic, SideTopics.platform.unfolded] + streams).flatMap { topic in
+            (0..<log.partitions(of: topic)).map { TopicPartition(topic, $0) }
+        }
+    }
 
     /// What became of a letter so far.
     private struct History {
@@ -39,13 +46,14 @@ extension Node {
         }
     }
 
-    private func letter(_ event: StoredEvent, _ topic: String) throws -> Letter? {
-        guard !event.isProgress, let bytes = try gateway.opened(event, topic: topic),
+    private func letter(_ event: StoredEvent, _ place: TopicPartition) throws -> Letter? {
+        guard !event.isProgress, let bytes = try gateway.opened(event, topic: place.topic),
             let data = try? JSON(parsing: bytes)
         else { return nil }
         return Letter(
-            position: Position(topic: topic, partition: 0, offset: event.offset, sequence: nil), time: event.time,
-            data: data)
+            position: Position(
+                topic: place.topic, partition: place.partition, offset: event.offset, sequence: nil),
+            time: event.time, data: data)
     }
 
     private func histories() throws -> [String: History] {
@@ -67,9 +75,9 @@ extension Node {
         let histories = try histories()
         var found: [(letter: Letter, history: History)] = []
         var more = false
-        for source in Node.letterTopics {
+        for source in letterPlaces {
             var here: [(letter: Letter, history: History)] = []
-            try log.forEachEvent(TopicPartition(source, 0)) { event in
+            try log.forEachEvent(source) { event in
                 guard let letter = try letter(event, source) else { return true }
                 let history = histories[letter.position.description] ?? History()
                 guard all || !history.isHealed, topic == nil || letter.topic == topic,
@@ -109,9 +117,10 @@ extension Node {
 
     private func find(_ text: String) throws -> Letter {
         var found: Letter?
-        if let place = Position(text), Node.letterTopics.contains(place.topic), place.partition == 0 {
-            try log.forEachEvent(TopicPartition(place.topic, 0), from: place.offset, to: place.offset + 1) { event in
-                found = try letter(event, place.topic)
+        if let place = Position(text), letterPlaces.contains(TopicPartition(place.topic, place.partition)) {
+            let partition = TopicPartition(place.topic, place.partition)
+            try log.forEachEvent(partition, from: place.offset, to: place.offset + 1) { event in
+                found = try letter(event, partition)
                 return false
             }
         }
@@ -219,7 +228,7 @@ extension Node {
     ) throws(NodeError) -> (topic: String, event: NewEvent) {
         let data = letter.data
         let now: Instant? = retry.isNow ? Instant.wallClock() : nil
-        if letter.position.topic == TopologyRunner.deadLetterTopic {
+        if letter.position.topic != Gateway.deadLetterTopic {
             return try unfolded(letter, retry, attempt, now)
         }
         guard let topic = data["topic"]?.string, let id = data["id"]?.string, let type = data["type"]?.string else {

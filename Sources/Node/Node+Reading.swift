@@ -38,7 +38,8 @@ extension Node: NodeReading {
             "failures": .array(failures.map { .string($0) }), "notices": .array(notices.map { .string($0) }),
             "events": .int(Int64(log.eventCount)),
             "subjectKeys": .object(["live": .int(Int64(keys.live)), "erased": .int(Int64(keys.erased))]),
-            "fold": folded, "connectors": .array(connectors), "peakMemoryBytes": .int(Int64(headrace_peak_memory())),
+            "fold": folded, "streams": .array(streams.map(\.status)), "connectors": .array(connectors),
+            "peakMemoryBytes": .int(Int64(headrace_peak_memory())),
             "data": .string(configuration.dataDirectory),
             "pid": isStarted ? .int(Int64(ProcessInfo.processInfo.processIdentifier)) : .null,
         ]
@@ -248,11 +249,12 @@ extension Node: NodeReading {
         }
     }
 
-    package func replay(to: String?) throws -> JSON {
+    package func replay(to: String?, processor: String?) throws -> JSON {
         let limit = try to.map { text in
             guard let moment = Instant(text) else { throw NodeError("bad-time", "'\(text)' is no RFC 3339 time") }
             return moment
         }
+        if let processor, processor != WorkspaceTopology.name { return try replay(stream: processor, to: limit) }
         let workspace = try compile()
         return try Audit(log: log, workspace: workspace).everything(to: limit) { try heldState(workspace) }.json
     }
@@ -272,8 +274,11 @@ extension Node: NodeReading {
     package func topology() throws -> JSON {
         let topology = try WorkspaceTopology(try compile()).topology
         var members = topology.json.object ?? [:]
-        members["text"] = .string(topology.text)
+        let others = streams.map(\.topology.description)
+        members["streams"] = .array(others.map(\.json))
+        members["text"] = .string(([topology.text] + others.map(\.text)).joined(separator: "\n\n"))
         members["mermaid"] = .string(topology.mermaid)
+        members["pictures"] = .object(Dictionary(uniqueKeysWithValues: others.map { ($0.name, .string($0.mermaid)) }))
         return .object(members)
     }
 

@@ -25,6 +25,9 @@ package final class Node: Sendable {
     let keys: KeyStore
     package let views: DatabasePool
     package let fold: FoldHost
+    private let streamBox = Monitor<[StreamService]>([])
+    /// The topologies of typed streams that the program brings, each with its folds.
+    package var streams: [StreamService] { streamBox.withLock { $0 } }
     private let registryBox: Monitor<DefinitionRegistry>
     private let running = Monitor(Running())
     private let principal = "node"
@@ -70,16 +73,30 @@ package final class Node: Sendable {
             try database.execute(sql: "PRAGMA cache_size = -64000")
         }
         views = try DatabasePool(path: configuration.viewsFile, configuration: settings)
+        registryBox = Monitor(DefinitionRegistry())
+        do {
+            try open(choice.notice)
+        } catch {
+            // Who is refused leaves nothing behind that the next one would find locked.
+            log.close()
+            keys.close()
+            throw error
+        }
+    }
+
+    private func open(_ notice: String?) throws {
         try log.declare(TopicLayout(name: DefinitionRegistry.topic, partitions: 1))
         try LogChoice.check(log, configuration)
-        registryBox = Monitor(try DefinitionRegistry(log: log))
+        let known = try DefinitionRegistry(log: log)
+        registryBox.withLock { $0 = known }
         let platform = try Workspace.read(directory: configuration.platformTopics)
         try append(platform, platform: true)
         try LogChoice.remember(log, configuration)
         if let workspace = configuration.workspace { try apply(directory: workspace) }
         try declareTopics()
+        try bringStreams()
         try repeatErasures()
-        if let notice = choice.notice { running.withLock { $0.notices.append(notice) } }
+        if let notice { running.withLock { $0.notices.append(notice) } }
     }
 
     /// Finds what can be found before anything is made: a refused start leaves no data directory behind.
@@ -122,12 +139,27 @@ package final class Node: Sendable {
         try noteKeys()
     }
 
+    private func bringStreams() throws {
+        guard !configuration.streams.isEmpty else { return }
+        let (definitions, outputs, tasks) = try Node.declareStreams(
+            configuration.streams, log: log, registry: registry)
+        try append(definitions, platform: true)
+        try declareTopics()
+        for topic in outputs { gateway.reserve(topic) }
+        streamBox.withLock { list in
+            list = zip(configuration.streams, tasks).map {
+                StreamService($0, tasks: $1, checkpointSeconds: configuration.checkpointSeconds)
+            }
+        }
+    }
+
     /// Compiles what the log says is in force.
     package func compile() throws -> CompiledWorkspace {
         let entries = registry.entries.values.sorted { $0.definition.key < $1.definition.key }
         let platform = Set(
             entries.filter { $0.platform && $0.definition.kind == TopicDefinition.kind }.map(\.definition.name))
-        return try CompiledWorkspace(entries.map(\.definition), platformTopics: platform)
+        return try CompiledWorkspace(
+            entries.map(\.definition).filter { $0.kind != StreamTopology.kind }, platformTopics: platform)
     }
 
     /// Applies a workspace: checked as a whole first, then logged; what is unchanged logs nothing.
@@ -155,7 +187,9 @@ package final class Node: Sendable {
         }
         let platform = Set(current.entries.values.filter(\.platform).map(\.definition.name))
         _ = try WorkspaceTopology(
-            try CompiledWorkspace(merged.values.sorted { $0.key < $1.key }, platformTopics: platform))
+            try CompiledWorkspace(
+                merged.values.filter { $0.kind != StreamTopology.kind || $0.place != "" }.sorted { $0.key < $1.key },
+                platformTopics: platform))
         let changes = definitions.map { ($0.key, current.change($0)) }
         // A replay folds from the beginning, so whatever a stage reads must have been in force there. New topics fold nothing.
         let begun = try hasBegun(current)
@@ -215,6 +249,7 @@ package final class Node: Sendable {
                 topology: topology.topology, derived: WorkspaceTopology.derived, log: log,
                 database: try StateDatabase(path: stateFile), sink: try Node.sink(log))
         }
+        for stream in streams { try stream.start(log: log, directory: configuration.streamsDirectory) }
         running.update { state in
             state.started = true
             state.connectors = connectors
@@ -254,7 +289,8 @@ package final class Node: Sendable {
             topic in
             (0..<log.partitions(of: topic)).map { TopicPartition(topic, $0) }
         }
-        gateway.feed(inputs: inputs, claimed: Set(connectors.flatMap(\.topics)))
+        gateway.feed(
+            inputs: inputs + streamInputs.filter { !inputs.contains($0) }, claimed: Set(connectors.flatMap(\.topics)))
         try gateway.resumeFeeds()
     }
 
@@ -339,6 +375,7 @@ package final class Node: Sendable {
         }
         for connector in connectors { connector.stop() }
         fold.stop()
+        for stream in streams { for fold in stream.folds { fold.stop() } }
         for thread in threads { thread.join() }
         // What is not noted now is noted at the next start, or was on the disk of this one alone.
         try? noteKeys()
@@ -350,7 +387,7 @@ package final class Node: Sendable {
     /// True when the connectors are through, the fold has nothing left, no training is open and the views have caught up.
     package var isSettled: Bool {
         guard connectors.allSatisfy({ ["FINISHED", "FAILED", "STOPPED"].contains($0.status.state) }),
-            fold.status.drained
+            fold.status.drained, streams.allSatisfy({ $0.folds.allSatisfy(\.status.drained) })
         else {
             return false
         }
@@ -359,7 +396,8 @@ package final class Node: Sendable {
         let (views, busy, pins) = running.withLock { ($0.viewsVersion, $0.effectorBusy, $0.pinsVersion) }
         // Both of this very version: what came a moment ago may not have been looked at yet.
         let isPinned = pins == version || !log.capabilities.contains(.pins)
-        return views == version && !busy && isPinned && fold.status.drainedVersion == version
+        let folds = [fold] + streams.flatMap(\.folds)
+        return views == version && !busy && isPinned && folds.allSatisfy { $0.status.drainedVersion == version }
     }
 
     /// False for a directory that was only opened, to answer a command.
@@ -393,6 +431,7 @@ package final class Node: Sendable {
                 list.append("the connector \(connector.configuration.name) stopped: \(trace)")
             }
         }
+        list += streams.flatMap(\.failures)
         if let stopped = log.stopped { list.append("\(stopped)") }
         if let failure = keys.failure { list.append("\(failure)") }
         return list

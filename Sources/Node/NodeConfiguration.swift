@@ -25,6 +25,9 @@ package struct NodeConfiguration: Sendable {
     package var kafka: String?
     package var kafkaSettings: String?
 
+    /// Topologies of typed streams that this program brings along.
+    package var streams: [StreamTopology] = []
+
     /// Told what people should know while the node opens.
     package var announce: @Sendable (String) -> Void = { _ in }
     /// Folder of the keys under which personal fields are sealed; nil takes the one that the data directory remembers, or
@@ -42,6 +45,8 @@ package struct NodeConfiguration: Sendable {
     /// Says where the keys are, when they are not in `keys`.
     package var keysFile: String { dataDirectory + "/keys.json" }
     package var stateFile: String { dataDirectory + "/state.sqlite" }
+    /// State of the streams' tasks.
+    package var streamsDirectory: String { dataDirectory + "/streams" }
     package var viewsFile: String { dataDirectory + "/views.sqlite" }
     package var addressFile: String { dataDirectory + "/node.json" }
 }

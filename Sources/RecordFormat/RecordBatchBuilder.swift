@@ -77,14 +77,14 @@ package struct RecordBatchBuilder: Sendable {
     private let baseOffset: Int64
     private let deleteHorizon: Int64?
 
-    private static let typeName = [UInt8](EventHeader.type.utf8)
-    private static let idName = [UInt8](EventHeader.id.utf8)
-    private static let sourceName = [UInt8](EventHeader.source.utf8)
-    private static let versionName = [UInt8](EventHeader.specVersion.utf8)
-    private static let subjectName = [UInt8](EventHeader.subject.utf8)
-    private static let contentName = [UInt8](EventHeader.contentType.utf8)
-    private static let causationName = [UInt8](EventHeader.causation.utf8)
-    private static let correlationName = [UInt8](EventHeader.correlation.utf8)
+    private static let typeName = HeaderName(EventHeader.type)
+    private static let idName = HeaderName(EventHeader.id)
+    private static let sourceName = HeaderName(EventHeader.source)
+    private static let versionName = HeaderName(EventHeader.specVersion)
+    private static let subjectName = HeaderName(EventHeader.subject)
+    private static let contentName = HeaderName(EventHeader.contentType)
+    private static let causationName = HeaderName(EventHeader.causation)
+    private static let correlationName = HeaderName(EventHeader.correlation)
 
     /// - Parameters:
     ///   - baseOffset: offset of the batch; known when stored records are written again, stamped later for new ones.
@@ -157,7 +157,7 @@ package struct RecordBatchBuilder: Sendable {
         var headers = 4
         var headerBytes = Self.size(Self.typeName, event.type) + Self.size(Self.idName, event.id)
         headerBytes += Self.size(Self.sourceName, event.source) + Self.size(Self.versionName, "1.0")
-        func optional(_ name: [UInt8], _ value: String?) {
+        func optional(_ name: HeaderName, _ value: String?) {
             guard let value else { return }
             headers += 1
             headerBytes += Self.size(name, value)
@@ -166,7 +166,10 @@ package struct RecordBatchBuilder: Sendable {
         optional(Self.contentName, event.contentType)
         optional(Self.causationName, event.causation)
         optional(Self.correlationName, event.correlation)
-        for (name, value) in event.extensions { optional([UInt8](name.utf8), value) }
+        for (name, value) in event.extensions {
+            headers += 1
+            headerBytes += Self.size(name.utf8.count, value)
+        }
 
         let keyLength = event.key?.count ?? -1
         let valueLength = event.data?.count ?? -1
@@ -192,18 +195,31 @@ package struct RecordBatchBuilder: Sendable {
         if let contentType = event.contentType { write(Self.contentName, contentType) }
         if let causation = event.causation { write(Self.causationName, causation) }
         if let correlation = event.correlation { write(Self.correlationName, correlation) }
-        for (name, value) in event.extensions { write([UInt8](name.utf8), value) }
+        for (name, value) in event.extensions {
+            records.append(varint: Int64(name.utf8.count))
+            records.bytes.append(contentsOf: name.utf8)
+            write(value)
+        }
         count += 1
     }
 
-    private static func size(_ name: [UInt8], _ value: String) -> Int {
+    @inline(__always)
+    private static func size(_ name: HeaderName, _ value: String) -> Int { size(name.count, value) }
+
+    @inline(__always)
+    private static func size(_ name: Int, _ value: String) -> Int {
         let length = value.utf8.count
-        return ByteWriter.varintLength(Int64(name.count)) + name.count + ByteWriter.varintLength(Int64(length)) + length
+        return ByteWriter.varintLength(Int64(name)) + name + ByteWriter.varintLength(Int64(length)) + length
     }
 
-    private mutating func write(_ name: [UInt8], _ value: String) {
+    private mutating func write(_ name: HeaderName, _ value: String) {
         records.append(varint: Int64(name.count))
-        records.append(name)
+        records.append(UnsafeRawBufferPointer(start: name.start, count: name.count))
+        write(value)
+    }
+
+    @inline(__always)
+    private mutating func write(_ value: String) {
         records.append(varint: Int64(value.utf8.count))
         records.bytes.append(contentsOf: value.utf8)
     }
@@ -303,5 +319,19 @@ extension RecordBatchLayout {
         withUnsafeBytes(of: baseOffset.bigEndian) { raw in
             for (index, byte) in raw.enumerated() { batch[Self.baseOffset + index] = byte }
         }
+    }
+}
+
+/// The name of a header, in memory that is never given back: no thread waits for another over a count of references.
+/// Unchecked: the bytes are written before anybody sees them and never change, so there is no lock.
+private struct HeaderName: @unchecked Sendable {
+    let start: UnsafeRawPointer
+    let count: Int
+
+    init(_ name: String) {
+        count = name.utf8.count
+        let room = UnsafeMutableRawPointer.allocate(byteCount: max(1, count), alignment: 1)
+        for (index, byte) in name.utf8.enumerated() { room.storeBytes(of: byte, toByteOffset: index, as: UInt8.self) }
+        start = UnsafeRawPointer(room)
     }
 }

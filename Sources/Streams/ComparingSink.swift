@@ -16,15 +16,22 @@ package final class ComparingSink: DerivedSink, DerivedPlaces {
     private let visit: (DerivedEvent) throws -> Void
     private let ends: [String: Int64]?
     private let reader: DerivedReader
+    private let side: SideTopics
     package private(set) var compared: Int64 = 0
     package private(set) var first: Divergence?
 
     /// - Parameters:
     ///   - ends: where the comparison of each topic ends; nil compares everything.
+    ///   - side: the topology's own.
+    ///   - partition: of the task that is replayed.
     ///   - visit: sees every event the replay emits.
-    package init(log: any EventLog, ends: [String: Int64]? = nil, visit: @escaping (DerivedEvent) throws -> Void) {
+    package init(
+        log: any EventLog, ends: [String: Int64]? = nil, side: SideTopics = .platform, partition: Int = 0,
+        visit: @escaping (DerivedEvent) throws -> Void
+    ) {
         self.log = log
-        reader = DerivedReader(log: log)
+        self.side = side
+        reader = DerivedReader(log: log, partition: partition)
         self.ends = ends
         self.visit = visit
     }
@@ -50,7 +57,7 @@ package final class ComparingSink: DerivedSink, DerivedPlaces {
             diverge(event, "the log holds '\(logged.id)' there")
         } else if logged.time != event.event.time {
             diverge(event, "the log dates it \(logged.time)")
-        } else if event.topic == TopologyRunner.deadLetterTopic {
+        } else if event.topic == side.unfolded {
             // That it failed must be so again; the text of the reason is for people and may change between versions.
         } else if logged.withData({ raw in event.event.data.map { raw.elementsEqual($0) } ?? false }) != true {
             diverge(event, "its data is another")
@@ -60,7 +67,8 @@ package final class ComparingSink: DerivedSink, DerivedPlaces {
     private func diverge(_ event: DerivedEvent, _ reason: String) {
         guard first == nil else { return }
         first = Divergence(
-            position: "\(event.topic)/0@\(event.offset)", time: event.event.time, id: event.event.id, reason: reason)
+            position: "\(event.topic)/\(event.partition)@\(event.offset)", time: event.event.time, id: event.event.id,
+            reason: reason)
     }
 
     /// Markers have no place in a fold: the events go where the log has events.

@@ -12,6 +12,8 @@ package protocol DerivedPlaces: AnyObject {
 /// Reads derived topics forward, for those who need what the log holds where a fold emits it again.
 final class DerivedReader {
     private let log: any EventLog
+    /// The same of every topic.
+    private let partition: Int
     private var places: [String: Place] = [:]
 
     private struct Place {
@@ -25,7 +27,10 @@ final class DerivedReader {
     /// Found when their places were asked for, by topic: taken when the events themselves come, in the same order.
     private var found: [String: [StoredEvent]] = [:]
 
-    init(log: any EventLog) { self.log = log }
+    init(log: any EventLog, partition: Int) {
+        self.log = log
+        self.partition = partition
+    }
 
     /// As `event`, keeping what is found until `taken` asks for it.
     func place(_ topic: String, atOrAfter offset: Int64) throws -> StoredEvent? {
@@ -48,7 +53,7 @@ final class DerivedReader {
     func event(_ topic: String, atOrAfter offset: Int64) throws -> StoredEvent? {
         var place = places[topic] ?? Place()
         defer { places[topic] = place }
-        let partition = TopicPartition(topic, 0)
+        let partition = TopicPartition(topic, partition)
         while true {
             while place.batch < place.batches.count {
                 let batch = place.batches[place.batch]

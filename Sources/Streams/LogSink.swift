@@ -11,6 +11,9 @@ package final class LogSink: DerivedSink {
     private let principal: String
     private var pending: [(topic: String, partition: Int?, event: NewEvent)] = []
     private var offsets: [Int64] = []
+    /// Where the fold says each topic goes on: if something else wrote there, nothing is appended at all.
+    private var firsts: [TopicPartition: Int64] = [:]
+    private var lastTopic = ""
 
     package init(log: any EventLog, principal: String) {
         pipeline = AppendPipeline(log: log)
@@ -18,8 +21,14 @@ package final class LogSink: DerivedSink {
     }
 
     package func take(_ event: DerivedEvent) throws {
-        pending.append((event.topic, 0, event.event))
+        pending.append((event.topic, event.partition, event.event))
         offsets.append(event.offset)
+        if lastTopic != event.topic {
+            // Few topics follow one another, and each is looked up once in a row.
+            lastTopic = event.topic
+            let place = TopicPartition(event.topic, event.partition)
+            if firsts[place] == nil { firsts[place] = event.offset }
+        }
         if pending.count >= LogSink.batchEvents { try send() }
     }
 
@@ -27,19 +36,18 @@ package final class LogSink: DerivedSink {
 
     private func send() throws {
         guard !pending.isEmpty else { return }
-        // Where the fold says each topic goes on: if something else wrote there, nothing is appended at all.
-        var firsts: [TopicPartition: Int64] = [:]
-        for (event, offset) in zip(pending, offsets) where firsts[TopicPartition(event.topic, 0)] == nil {
-            firsts[TopicPartition(event.topic, 0)] = offset
-        }
         let append = LogAppend(principal: principal, events: pending, expected: firsts)
         let expected = offsets
-        pending.removeAll(keepingCapacity: true)
-        offsets.removeAll(keepingCapacity: true)
+        pending = []
+        pending.reserveCapacity(LogSink.batchEvents)
+        offsets = []
+        firsts.removeAll(keepingCapacity: true)
+        lastTopic = ""
         try named {
             try pipeline.send(append) { receipt in
-                for (event, offset) in zip(receipt.events, expected) where event.position.offset != offset {
-                    return LogSink.foreignWriter("\(event.position) and not at offset \(offset)")
+                for index in receipt.events.indices where receipt.events[index].position.offset != expected[index] {
+                    return LogSink.foreignWriter(
+                        "\(receipt.events[index].position) and not at offset \(expected[index])")
                 }
                 return nil
             }

@@ -3,10 +3,11 @@ import EventLog
 import RecordFormat
 
 /// An event as a stage sees it: where it stands, when it happened, and its data already parsed.
+@usableFromInline
 package struct StreamEvent {
     package let topic: String
-    package let time: Instant
-    package let document: JSONDocument
+    @usableFromInline package let time: Instant
+    @usableFromInline package let document: JSONDocument
     /// Set for an event read from the log.
     let stored: StoredEvent?
     let partition: Int
@@ -22,7 +23,7 @@ package struct StreamEvent {
     package var type: String { derived?.type ?? stored?.type ?? "" }
     package var causation: String? { derived?.causation ?? stored?.header(EventHeader.causation) }
     /// What it is partitioned and kept under; empty where it has none.
-    package var key: String {
+    @usableFromInline package var key: String {
         (derived.map(\.key) ?? stored?.key).map { String(decoding: $0, as: UTF8.self) } ?? ""
     }
     package var data: [UInt8] { derived?.data ?? stored?.data ?? [] }
@@ -56,7 +57,8 @@ extension Stage {
 /// An event that a stage emitted.
 package struct DerivedEvent {
     package let topic: String
-    /// The offset it will have in its topic.
+    package let partition: Int
+    /// The offset it will have there.
     package let offset: Int64
     package let event: NewEvent
 }
@@ -73,8 +75,12 @@ package final class StageContext {
     /// Offsets consumed so far, by input partition in input order: the as-of position of whatever is computed now.
     package internal(set) var positions: [(partition: TopicPartition, next: Int64)] = []
 
-    /// Events emitted so far by topic: a derived topic has one partition and the topology is its only writer, so an
-    /// event's position is known before the log has it (and checked when it does).
+    /// The partition that derived events go to.
+    var partition = 0
+    /// What tells the ids of a task's events from those of the others; empty where there is one.
+    var taskMark: [UInt8] = []
+    /// Events emitted so far by topic: in its partition the topology is the only writer, so an event's position is known
+    /// before the log has it (and checked when it does).
     var emittedOffsets: [String: Int64] = [:]
     var places: (any DerivedPlaces)?
     /// Why a position could not be told; the runner stops at it before anything goes on.
@@ -87,6 +93,18 @@ package final class StageContext {
         topic: String, type: String, id: String, key: String? = nil, data: [UInt8], causation: String? = nil,
         source: String
     ) -> Position {
+        emit(
+            topic: topic, type: type, id: id, key: key.map { [UInt8]($0.utf8) }, data: data, causation: causation,
+            from: StageContext.source(source))
+    }
+
+    /// What a stage's events name as their source.
+    static func source(_ stage: String) -> String { "headrace:/" + stage }
+
+    @discardableResult
+    func emit(
+        topic: String, type: String, id: String, key: [UInt8]?, data: [UInt8], causation: String?, from source: String
+    ) -> Position {
         var offset = emittedOffsets[topic, default: 0]
         if let places {
             do { offset = try places.place(topic, from: offset) } catch { placeFailure = placeFailure ?? error }
@@ -94,17 +112,18 @@ package final class StageContext {
         emittedOffsets[topic] = offset + 1
         emitted.append(
             DerivedEvent(
-                topic: topic, offset: offset,
+                topic: topic, partition: partition, offset: offset,
                 event: NewEvent(
-                    id: id, source: "headrace:/" + source, type: type, time: now, key: key.map { [UInt8]($0.utf8) },
-                    data: data, causation: causation)))
-        return Position(topic: topic, partition: 0, offset: offset, sequence: nil)
+                    id: id, source: source, type: type, time: now, key: key, data: data, causation: causation)))
+        return Position(topic: topic, partition: partition, offset: offset, sequence: nil)
     }
 
     /// How far derived topics had been written when something was computed from all of their events so far.
     package func asOf(_ topics: [String]) -> JSON {
         var members: [String: JSON] = [:]
-        for topic in topics { if let next = emittedOffsets[topic], next > 0 { members["\(topic)/0"] = .int(next) } }
+        for topic in topics {
+            if let next = emittedOffsets[topic], next > 0 { members["\(topic)/\(partition)"] = .int(next) }
+        }
         return .object(members)
     }
 

@@ -1,5 +1,5 @@
 import Base
 
-package enum StreamsModule {}
+public enum StreamsModule {}
 /// Errors of topologies, state and replay.
-package typealias StreamsError = Failure<StreamsModule>
+public typealias StreamsError = Failure<StreamsModule>

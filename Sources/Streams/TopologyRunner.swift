@@ -11,8 +11,13 @@ package struct Topology {
     /// Topics on which effectors answer; what they bring along in the same append is in `attachments`.
     package let answers: Set<String>
     package let attachments: Set<String>
+    package let side: SideTopics
 
-    package init(name: String, stages: [any Stage], answers: Set<String>, attachments: Set<String>) {
+    package init(
+        name: String, stages: [any Stage], answers: Set<String>, attachments: Set<String>,
+        side: SideTopics = .platform
+    ) {
+        self.side = side
         self.name = name
         self.stages = stages
         self.answers = answers
@@ -58,23 +63,28 @@ package final class TopologyRunner {
     /// Whether state digests are recorded; who only wants the state spares itself the work.
     package var recordsDigests = true
 
-    package static let digestTopic = "headrace.digests"
-    /// Events that a stage could not fold. The fold is the only writer; what the gateway refuses is elsewhere.
-    package static let deadLetterTopic = "headrace.unfolded"
-    package static let lateTopic = "headrace.late"
+    /// The partition of every input that is read, and of every output that is written; nil reads all of them and writes 0.
+    package let task: Int?
+    /// The topology, or the task of it, in ids.
+    private let label: String
 
     /// - Parameters:
+    ///   - task: a topology of which partitions are independent runs as one task a partition, each with state of its own.
     ///   - derived: topics that the stages themselves write; they are not read back.
     ///   - ends: where the inputs end in a bounded replay.
     package init(
-        topology: Topology, derived: Set<String>, log: any EventLog, database: StateDatabase, sink: any DerivedSink,
-        ends: [TopicPartition: Int64]? = nil
+        topology: Topology, task: Int? = nil, derived: Set<String>, log: any EventLog, database: StateDatabase,
+        sink: any DerivedSink, ends: [TopicPartition: Int64]? = nil
     ) throws {
         self.topology = topology
+        self.task = task
+        label = task.map { "\(topology.name)/\($0)" } ?? topology.name
         self.log = log
         self.database = database
         self.sink = sink
         context.places = sink.places
+        context.partition = task ?? 0
+        context.taskMark = task.map { [UInt8]("/\($0)".utf8) } ?? []
         for (index, stage) in topology.stages.enumerated() {
             for topic in stage.inputs { subscribers[topic, default: []].append(index) }
         }
@@ -88,7 +98,13 @@ package final class TopologyRunner {
             let role: InputCursor.Role =
                 topology.answers.contains(topic)
                 ? .answer : (topology.attachments.contains(topic) ? .attachment : .source)
-            for partition in 0..<partitions {
+            guard task ?? 0 < partitions else {
+                throw StreamsError(
+                    "not-copartitioned",
+                    "'\(topology.name)' runs by partition, and '\(topic)' has \(partitions) where another input has more: give all of its inputs as many",
+                    fault: .caller)
+            }
+            for partition in task.map({ $0..<$0 + 1 }) ?? 0..<partitions {
                 let place = TopicPartition(topic, partition)
                 var cursor = InputCursor(partition: place, rank: rank, role: role)
                 cursor.end = ends.map { $0[place] ?? 0 }
@@ -235,8 +251,8 @@ package final class TopologyRunner {
         } catch let error as any DescribedError where error.fault == .caller {
             failures += 1
             context.emit(
-                topic: TopologyRunner.deadLetterTopic, type: "stream.failed",
-                id: "failed:\(topology.name):\(stage.name):\(entry.time.milliseconds):\(entry.key)",
+                topic: topology.side.unfolded, type: "stream.failed",
+                id: "failed:\(label):\(stage.name):\(entry.time.milliseconds):\(entry.key)",
                 data: JSON.object([
                     "timer": .string(entry.key), "at": .string(entry.time.description), "stage": .string(stage.name),
                     "reason": .string("\(error)"),
@@ -259,7 +275,7 @@ package final class TopologyRunner {
         if late {
             lateEvents += 1
             emitSide(
-                TopologyRunner.lateTopic, "stream.late", event, partition,
+                topology.side.late, "stream.late", event, partition,
                 Instant.written.contains(event.time)
                     ? "the partition was complete through \(through)"
                     : "its time, \(event.time.milliseconds) ms since 1970, is in none of the years 1 to 9999")
@@ -270,7 +286,7 @@ package final class TopologyRunner {
         let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
         guard parsed != false else {
             failures += 1
-            emitSide(TopologyRunner.deadLetterTopic, "stream.failed", event, partition, "the data is not JSON")
+            emitSide(topology.side.unfolded, "stream.failed", event, partition, "the data is not JSON")
             try deliver()
             return
         }
@@ -284,7 +300,7 @@ package final class TopologyRunner {
             inputStages[index], seen, erases: parsed == nil,
             {
                 self.emitSide(
-                    TopologyRunner.deadLetterTopic, "stream.failed", event, partition, "\($0): \($1)", stage: $0)
+                    self.topology.side.unfolded, "stream.failed", event, partition, "\($0): \($1)", stage: $0)
             })
         try deliver()
     }
@@ -319,12 +335,12 @@ package final class TopologyRunner {
                 try derivedDocument.parse(data)
                 let seen = StreamEvent(
                     topic: derived.topic, time: derived.event.time, document: derivedDocument, stored: nil,
-                    partition: 0,
+                    partition: context.partition,
                     derived: derived.event, derivedOffset: derived.offset)
                 try visit(stages, seen) { stage, reason in
                     self.context.emit(
-                        topic: TopologyRunner.deadLetterTopic, type: "stream.failed",
-                        id: "failed:\(stage):\(derived.topic)@\(derived.offset)",
+                        topic: self.topology.side.unfolded, type: "stream.failed",
+                        id: "failed:\(stage):\(derived.topic)\(self.task.map { "/\($0)" } ?? "")@\(derived.offset)",
                         data: JSON.object([
                             "topic": .string(derived.topic), "id": .string(derived.event.id), "stage": .string(stage),
                             "reason": .string(reason),
@@ -372,7 +388,7 @@ package final class TopologyRunner {
         let saved = context.now
         context.now = max(context.now, cut)
         context.emit(
-            topic: TopologyRunner.digestTopic, type: "processor.digest", id: "digest:\(topology.name):\(cut.date)",
+            topic: topology.side.digests, type: "processor.digest", id: "digest:\(label):\(cut.date)",
             data: JSON.object([
                 "topology": .string(topology.name), "cut": .string(cut.description), "stores": .object(members),
             ]).canonical, source: topology.name)

@@ -24,12 +24,16 @@ package final class TransactionSink: DerivedSink, DerivedPlaces {
     /// What the group had committed before: while the fold catches up with it, its offsets do not go back.
     private let before: [TopicPartition: Int64]
 
-    package init(log: any EventLog, name: String) throws {
+    private let partition: Int
+
+    /// - Parameter partition: of every topic that is written.
+    package init(log: any EventLog, name: String, partition: Int = 0) throws {
+        self.partition = partition
         self.log = log
         writer = try log.transactionalWriter(named: name)
         group = "headrace.\(name)"
         before = try writer.committed(group: group)
-        reader = DerivedReader(log: log)
+        reader = DerivedReader(log: log, partition: partition)
     }
 
     deinit { writer.close() }
@@ -38,7 +42,7 @@ package final class TransactionSink: DerivedSink, DerivedPlaces {
 
     private func settledEnd(_ topic: String) throws -> Int64 {
         if let known = settled[topic] { return known }
-        let end = try log.offsets(TopicPartition(topic, 0)).upperBound
+        let end = try log.offsets(TopicPartition(topic, partition)).upperBound
         settled[topic] = end
         return end
     }
@@ -55,11 +59,11 @@ package final class TransactionSink: DerivedSink, DerivedPlaces {
         guard event.offset >= (try settledEnd(event.topic)) else {
             guard reader.taken(event.topic, event.offset)?.id == event.event.id else {
                 throw LogSink.foreignWriter(
-                    "\(event.topic)/0@\(event.offset), where the fold emits '\(event.event.id)'")
+                    "\(event.topic)/\(partition)@\(event.offset), where the fold emits '\(event.event.id)'")
             }
             return
         }
-        try writer.add(event.event, to: TopicPartition(event.topic, 0))
+        try writer.add(event.event, to: TopicPartition(event.topic, partition))
         written.insert(event.topic)
         expected.append((event.topic, event.offset))
     }
@@ -74,7 +78,7 @@ package final class TransactionSink: DerivedSink, DerivedPlaces {
         let wanted = expected
         try writer.commit(group: group, consumed: positions) { offsets throws(EventLogError) in
             for (offset, place) in zip(offsets, wanted) where offset != place.offset {
-                throw LogSink.foreignWriter("\(place.topic)/0@\(offset) and not at offset \(place.offset)")
+                throw LogSink.foreignWriter("\(place.topic)/\(partition)@\(offset) and not at offset \(place.offset)")
             }
         }
         // The commit's marker takes an offset in every partition that was written.

@@ -136,7 +136,9 @@ import Testing
         let outputs = (described["stages"]?.array ?? []).flatMap { $0["outputs"]?.array ?? [] }.compactMap(\.string)
         #expect(
             Set(outputs) == WorkspaceTopology.derived && described["mermaid"]?.text.contains("questions.asked") == true)
-        let live = try await BlockingPool(name: "replay", threads: 1, limit: 1).run { try node.replay(to: nil) }
+        let live = try await BlockingPool(name: "replay", threads: 1, limit: 1).run {
+            try node.replay(to: nil, processor: nil)
+        }
         #expect(live["verdict"] == "EXACT" && live["storesCompared"]?.int ?? 0 > 3, "\(live)")
         node.stop()
 
@@ -145,7 +147,7 @@ import Testing
         func replay() throws -> JSON {
             let node = try Node(stopped)
             defer { node.stop() }
-            return try node.replay(to: nil)
+            return try node.replay(to: nil, processor: nil)
         }
         let stored = try replay()
         #expect(stored["verdict"] == "EXACT" && stored["storesCompared"] == live["storesCompared"], "\(stored)")

@@ -16,7 +16,7 @@ import Testing
         var made: [(key: String, time: Instant, data: JSON)] = []
         var others: [String] = []
         func take(_ event: DerivedEvent) throws {
-            guard event.topic != TopologyRunner.digestTopic else { return }
+            guard event.topic != SideTopics.platform.digests else { return }
             let data = try JSON(parsing: event.event.data ?? [])
             if event.topic.hasPrefix("headrace.") { others.append(data.text) }
             made.append((String(decoding: event.event.key ?? [], as: UTF8.self), event.event.time, data))

@@ -119,7 +119,7 @@ private final class TraceStage: Stage {
             let scratch = try ScratchDirectory()
             let log = try EmbeddedLog.open(scratch.path + "/log")
             for topic in ["left", "right"] { try log.declare(TopicLayout(name: topic, partitions: 2)) }
-            for topic in ["out", TopologyRunner.digestTopic, TopologyRunner.deadLetterTopic, TopologyRunner.lateTopic] {
+            for topic in ["out", SideTopics.platform.digests, SideTopics.platform.unfolded, SideTopics.platform.late] {
                 try log.declare(TopicLayout(name: topic, partitions: 1))
             }
             let collector = Collector()
@@ -193,7 +193,7 @@ private final class TraceStage: Stage {
         let scratch = try ScratchDirectory()
         let log = try EmbeddedLog.open(scratch.path + "/log")
         for topic in ["left", "right"] { try log.declare(TopicLayout(name: topic, partitions: 1)) }
-        for topic in ["out", TopologyRunner.lateTopic, TopologyRunner.deadLetterTopic, TopologyRunner.digestTopic] {
+        for topic in ["out", SideTopics.platform.late, SideTopics.platform.unfolded, SideTopics.platform.digests] {
             try log.declare(TopicLayout(name: topic, partitions: 1))
         }
         func event(_ id: String, _ time: Int64, _ data: String = "{}", _ type: String = "t") -> NewEvent {
@@ -223,7 +223,7 @@ private final class TraceStage: Stage {
         try runner.flush()
         #expect(runner.late == 4 && runner.failures == 1 && runner.now == Instant(milliseconds: 1500))
         var sides: [String] = []
-        for topic in [TopologyRunner.lateTopic, TopologyRunner.deadLetterTopic] {
+        for topic in [SideTopics.platform.late, SideTopics.platform.unfolded] {
             try log.forEachEvent(TopicPartition(topic, 0)) { event in
                 sides.append(try JSON(parsing: event.data ?? [])["position"]?.string ?? "")
                 return true
@@ -246,7 +246,7 @@ private final class TraceStage: Stage {
         for definition in try Workspace.parse(
             "kind: Topic\nname: left\npartitions: 2\n---\nkind: Topic\nname: right\npartitions: 2", file: "t")
         { try gateway.declare(try TopicDefinition(definition), reserved: false) }
-        for topic in ["out", TopologyRunner.digestTopic, TopologyRunner.deadLetterTopic, TopologyRunner.lateTopic] {
+        for topic in ["out", SideTopics.platform.digests, SideTopics.platform.unfolded, SideTopics.platform.late] {
             try log.declare(TopicLayout(name: topic, partitions: 1))
         }
         func feed() {

@@ -11,7 +11,7 @@ import Testing
     private final class Collector: DerivedSink {
         var lines: [String] = []
         func take(_ event: DerivedEvent) {
-            guard event.topic != TopologyRunner.digestTopic else { return }
+            guard event.topic != SideTopics.platform.digests else { return }
             let key = String(decoding: event.event.key ?? [], as: UTF8.self)
             lines.append("\(event.topic) \(key) \(String(decoding: event.event.data ?? [], as: UTF8.self))")
         }

@@ -164,7 +164,7 @@ private struct Plan {
         var lines: [String] = []
         var ids: [String] = []
         func take(_ event: DerivedEvent) {
-            guard event.topic != TopologyRunner.digestTopic else { return }
+            guard event.topic != SideTopics.platform.digests else { return }
             let key = String(decoding: event.event.key ?? [], as: UTF8.self)
             let data = String(decoding: event.event.data ?? [], as: UTF8.self)
             let place = event.topic == "out" ? "" : "\(event.topic) "

@@ -21,10 +21,11 @@ import Testing
             "Connectors": ["Base", "RecordFormat", "EventLog", "Catalog", "Gateway"],
             "HTTP": ["Base", "Hummingbird", "HTTPTypes", "Logging", "NIOCore"],
             "API": ["Base", "RecordFormat", "HTTP", "EventLog", "Catalog", "Gateway"],
-            "headrace": [
-                "Base", "RecordFormat", "EventLog", "Catalog", "Gateway", "HTTP", "API", "Node", "ArgumentParser",
-                "FoundationNetworking",
+            "Application": [
+                "Base", "RecordFormat", "EventLog", "Catalog", "Gateway", "HTTP", "API", "Node", "Streams",
+                "ArgumentParser", "FoundationNetworking",
             ],
+            "headrace": ["Headrace"],
         ]
         for name in capabilities { table[name] = stream }
         table["Node"] = stream.union(capabilities).union([

@@ -1,6 +1,6 @@
 /// A JSON value as a tree: the control plane's currency (definitions, reports, answers). The event path uses
 /// `JSONDocument` and `JSONWriter` instead.
-package enum JSON: Sendable, Equatable {
+public enum JSON: Sendable, Equatable {
     case null
     case bool(Bool)
     case int(Int64)
@@ -9,20 +9,20 @@ package enum JSON: Sendable, Equatable {
     case array([JSON])
     case object([String: JSON])
 
-    package init(parsing text: [UInt8]) throws(BaseError) {
+    public init(parsing text: [UInt8]) throws(BaseError) {
         let document = JSONDocument()
         try document.parse(text)
         self = try document.value()
     }
 
     /// Canonical encoding: keys sorted by their UTF-8 bytes, no spaces, shortest numbers. Equal values give equal bytes.
-    package var canonical: [UInt8] {
+    public var canonical: [UInt8] {
         var out: [UInt8] = []
         append(to: &out)
         return out
     }
 
-    package var text: String { String(decoding: canonical, as: UTF8.self) }
+    public var text: String { String(decoding: canonical, as: UTF8.self) }
 
     func append(to out: inout [UInt8]) {
         switch self {
@@ -53,21 +53,21 @@ package enum JSON: Sendable, Equatable {
     }
 
     /// Members in the order of the canonical encoding.
-    package static func sorted(_ members: [String: JSON]) -> [(key: String, value: JSON)] {
+    public static func sorted(_ members: [String: JSON]) -> [(key: String, value: JSON)] {
         members.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
     }
 
-    package subscript(key: String) -> JSON? {
+    public subscript(key: String) -> JSON? {
         guard case .object(let members) = self else { return nil }
         return members[key]
     }
 
-    package var string: String? {
+    public var string: String? {
         guard case .string(let value) = self else { return nil }
         return value
     }
 
-    package var double: Double? {
+    public var double: Double? {
         switch self {
         case .int(let value): Double(value)
         case .double(let value): value
@@ -76,7 +76,7 @@ package enum JSON: Sendable, Equatable {
     }
 
     /// The integer, also when it is written as 3.0.
-    package var int: Int64? {
+    public var int: Int64? {
         switch self {
         case .int(let value): value
         case .double(let value): Int64(exactly: value)
@@ -84,17 +84,17 @@ package enum JSON: Sendable, Equatable {
         }
     }
 
-    package var bool: Bool? {
+    public var bool: Bool? {
         guard case .bool(let value) = self else { return nil }
         return value
     }
 
-    package var array: [JSON]? {
+    public var array: [JSON]? {
         guard case .array(let items) = self else { return nil }
         return items
     }
 
-    package var object: [String: JSON]? {
+    public var object: [String: JSON]? {
         guard case .object(let members) = self else { return nil }
         return members
     }
@@ -103,13 +103,13 @@ package enum JSON: Sendable, Equatable {
 extension JSON: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, ExpressibleByFloatLiteral,
     ExpressibleByBooleanLiteral, ExpressibleByArrayLiteral, ExpressibleByDictionaryLiteral, ExpressibleByNilLiteral
 {
-    package init(stringLiteral value: String) { self = .string(value) }
-    package init(integerLiteral value: Int64) { self = .int(value) }
-    package init(floatLiteral value: Double) { self = .double(value) }
-    package init(booleanLiteral value: Bool) { self = .bool(value) }
-    package init(arrayLiteral elements: JSON...) { self = .array(elements) }
-    package init(nilLiteral: ()) { self = .null }
-    package init(dictionaryLiteral elements: (String, JSON)...) {
+    public init(stringLiteral value: String) { self = .string(value) }
+    public init(integerLiteral value: Int64) { self = .int(value) }
+    public init(floatLiteral value: Double) { self = .double(value) }
+    public init(booleanLiteral value: Bool) { self = .bool(value) }
+    public init(arrayLiteral elements: JSON...) { self = .array(elements) }
+    public init(nilLiteral: ()) { self = .null }
+    public init(dictionaryLiteral elements: (String, JSON)...) {
         self = .object(Dictionary(elements, uniquingKeysWith: { _, last in last }))
     }
 }

@@ -1,6 +1,7 @@
 /// A parsed JSON text as a flat tape of nodes over the bytes it came from. One document object is reused for many
 /// texts, so parsing a record allocates nothing once its arrays have grown. Nodes are named by their index; 0 is the
 /// root. Grammar: RFC 8259, strictly.
+@usableFromInline
 package final class JSONDocument {
     package enum Kind: UInt8 { case null, falseValue, trueValue, number, string, object, array }
 
@@ -73,11 +74,9 @@ package final class JSONDocument {
         let count = Int(found.end - found.start)
         guard count == key.utf8.count else { return false }
         return bytes.withUnsafeBufferPointer { raw in
-            key.utf8.withUnsafeBufferPointer { wanted in
-                let base = Int(found.start)
-                for offset in 0..<count where raw[base + offset] != wanted[offset] { return false }
-                return true
-            }
+            let base = Int(found.start)
+            for offset in 0..<count where raw[base + offset] != key.utf8[offset] { return false }
+            return true
         }
     }
 
@@ -216,17 +215,4 @@ package final class JSONDocument {
             return .object(members)
         }
     }
-}
-
-/// A key prepared for look-ups.
-package struct JSONKey: Sendable, Hashable, ExpressibleByStringLiteral {
-    package let text: String
-    package let utf8: [UInt8]
-
-    package init(_ text: String) {
-        self.text = text
-        utf8 = [UInt8](text.utf8)
-    }
-
-    package init(stringLiteral text: String) { self.init(text) }
 }

@@ -167,7 +167,7 @@ package struct JSONProjection {
             if index >= edges { index = 0 }
             let isSame = branches[branch].edges.withUnsafeBufferPointer { list in
                 guard list[index].head == head, list[index].key.utf8.count == count else { return false }
-                return count <= 8 || list[index].key.utf8.withUnsafeBytes { JSONProjection.equal($0, bytes, count) }
+                return count <= 8 || JSONProjection.equal(UnsafeRawBufferPointer(list[index].key.utf8), bytes, count)
             }
             if isSame {
                 guard branches[branch].seen & (1 << UInt64(index)) == 0 else { return -1 }

@@ -1,11 +1,11 @@
 /// Writes one JSON text straight into bytes, for the event path: no tree, no allocation beyond the buffer.
-package struct JSONWriter {
-    package private(set) var bytes: [UInt8] = []
+public struct JSONWriter {
+    public private(set) var bytes: [UInt8] = []
     private var needsComma = false
 
-    package init(capacity: Int = 256) { bytes.reserveCapacity(capacity) }
+    public init(capacity: Int = 256) { bytes.reserveCapacity(capacity) }
 
-    package mutating func reset() {
+    public mutating func reset() {
         bytes.removeAll(keepingCapacity: true)
         needsComma = false
     }
@@ -16,29 +16,29 @@ package struct JSONWriter {
         needsComma = true
     }
 
-    package mutating func beginObject() {
+    public mutating func beginObject() {
         separate()
         bytes.append(0x7B)
         needsComma = false
     }
 
-    package mutating func endObject() {
+    public mutating func endObject() {
         bytes.append(0x7D)
         needsComma = true
     }
 
-    package mutating func beginArray() {
+    public mutating func beginArray() {
         separate()
         bytes.append(0x5B)
         needsComma = false
     }
 
-    package mutating func endArray() {
+    public mutating func endArray() {
         bytes.append(0x5D)
         needsComma = true
     }
 
-    package mutating func key(_ key: StaticString) {
+    public mutating func key(_ key: StaticString) {
         separate()
         bytes.append(0x22)
         bytes.append(contentsOf: UnsafeBufferPointer(start: key.utf8Start, count: key.utf8CodeUnitCount))
@@ -47,7 +47,7 @@ package struct JSONWriter {
         needsComma = false
     }
 
-    package mutating func key(_ key: String) {
+    public mutating func key(_ key: String) {
         separate()
         JSONString.append(key, to: &bytes)
         bytes.append(0x3A)
@@ -55,66 +55,66 @@ package struct JSONWriter {
     }
 
     /// A key as `escaped` gives it.
-    package mutating func key(escaped key: [UInt8]) {
+    public mutating func key(escaped key: [UInt8]) {
         separate()
         bytes.append(contentsOf: key)
         needsComma = false
     }
 
     /// A key with its quotes and colon, for those that are written again and again.
-    package static func escaped(key: String) -> [UInt8] {
+    public static func escaped(key: String) -> [UInt8] {
         var bytes: [UInt8] = []
         JSONString.append(key, to: &bytes)
         bytes.append(0x3A)
         return bytes
     }
 
-    package mutating func value(_ value: String) {
+    public mutating func value(_ value: String) {
         separate()
         JSONString.append(value, to: &bytes)
     }
 
-    package mutating func value(_ value: Int64) {
+    public mutating func value(_ value: Int64) {
         separate()
         JSONNumber.append(value, to: &bytes)
     }
 
-    package mutating func value(_ value: Int) { self.value(Int64(value)) }
+    public mutating func value(_ value: Int) { self.value(Int64(value)) }
 
-    package mutating func value(_ value: Double) {
+    public mutating func value(_ value: Double) {
         separate()
         JSONNumber.append(value, to: &bytes)
     }
 
-    package mutating func value(_ value: Float) {
+    public mutating func value(_ value: Float) {
         separate()
         JSONNumber.append(value, to: &bytes)
     }
 
-    package mutating func value(_ value: Bool) {
+    public mutating func value(_ value: Bool) {
         separate()
         bytes.append(contentsOf: (value ? "true" : "false").utf8)
     }
 
-    package mutating func value(_ value: Instant) {
+    public mutating func value(_ value: Instant) {
         separate()
         bytes.append(0x22)
         value.append(to: &bytes)
         bytes.append(0x22)
     }
 
-    package mutating func null() {
+    public mutating func null() {
         separate()
         bytes.append(contentsOf: "null".utf8)
     }
 
-    package mutating func value(_ value: JSON) {
+    public mutating func value(_ value: JSON) {
         separate()
         value.append(to: &bytes)
     }
 
     /// Takes bytes that are already a JSON value.
-    package mutating func raw(_ value: some Sequence<UInt8>) {
+    public mutating func raw(_ value: some Sequence<UInt8>) {
         separate()
         bytes.append(contentsOf: value)
     }

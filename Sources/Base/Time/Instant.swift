@@ -1,31 +1,31 @@
 import Foundation
 
 /// A moment in milliseconds since 1970-01-01T00:00:00Z (no leap seconds), the unit of every event time.
-package struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible {
-    package var milliseconds: Int64
+public struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible {
+    public var milliseconds: Int64
 
     @inlinable
-    package init(milliseconds: Int64) { self.milliseconds = milliseconds }
+    public init(milliseconds: Int64) { self.milliseconds = milliseconds }
 
-    package static let distantPast = Instant(milliseconds: .min)
-    package static let distantFuture = Instant(milliseconds: .max)
+    public static let distantPast = Instant(milliseconds: .min)
+    public static let distantFuture = Instant(milliseconds: .max)
 
     /// The years 1 to 9999: what RFC 3339 can write.
-    package static let written = Instant(milliseconds: -62_135_596_800_000)...Instant(milliseconds: 253_402_300_799_999)
+    public static let written = Instant(milliseconds: -62_135_596_800_000)...Instant(milliseconds: 253_402_300_799_999)
 
     @inlinable
-    package static func < (left: Instant, right: Instant) -> Bool { left.milliseconds < right.milliseconds }
+    public static func < (left: Instant, right: Instant) -> Bool { left.milliseconds < right.milliseconds }
 
     @inlinable
-    package static func + (left: Instant, milliseconds: Int64) -> Instant {
+    public static func + (left: Instant, milliseconds: Int64) -> Instant {
         Instant(milliseconds: left.milliseconds &+ milliseconds)
     }
 
     @inlinable
-    package static func - (left: Instant, right: Instant) -> Int64 { left.milliseconds &- right.milliseconds }
+    public static func - (left: Instant, right: Instant) -> Int64 { left.milliseconds &- right.milliseconds }
 
     /// Days since the epoch of a civil date. Source: Howard Hinnant, "chrono-compatible low-level date algorithms".
-    package static func days(year: Int, month: Int, day: Int) -> Int {
+    public static func days(year: Int, month: Int, day: Int) -> Int {
         let year = month <= 2 ? year - 1 : year
         let era = (year >= 0 ? year : year - 399) / 400
         let ofEra = year - era * 400
@@ -35,7 +35,7 @@ package struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible 
     }
 
     /// The civil date of a day number. Source: as `days(year:month:day:)`.
-    package static func civil(days: Int) -> (year: Int, month: Int, day: Int) {
+    public static func civil(days: Int) -> (year: Int, month: Int, day: Int) {
         let shifted = days + 719_468
         let era = (shifted >= 0 ? shifted : shifted - 146_096) / 146_097
         let dayOfEra = shifted - era * 146_097
@@ -47,68 +47,74 @@ package struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible 
     }
 
     /// Whole days since the epoch, rounding toward the past.
-    package var day: Int {
+    public var day: Int {
         Int(milliseconds >= 0 ? milliseconds / 86_400_000 : (milliseconds - 86_399_999) / 86_400_000)
     }
 
-    package init(day: Int) { self.init(milliseconds: Int64(day) * 86_400_000) }
+    public init(day: Int) { self.init(milliseconds: Int64(day) * 86_400_000) }
 
     /// `2013-01-31` in UTC.
-    package var date: String { String(description.prefix(10)) }
+    public var date: String { String(description.prefix(10)) }
 
     /// `2013-01` in UTC.
-    package var month: String { String(description.prefix(7)) }
+    public var month: String { String(description.prefix(7)) }
 
     /// RFC 3339 in UTC with a trailing Z; milliseconds only when there are any.
-    package var description: String {
+    public var description: String {
         var out: [UInt8] = []
         append(to: &out)
         return String(decoding: out, as: UTF8.self)
     }
 
     /// Appends what `description` gives, without building a String.
-    package func append(to out: inout [UInt8]) {
+    public func append(to out: inout [UInt8]) {
         if self == .distantPast || self == .distantFuture {
             out.append(contentsOf: (self == .distantPast ? "-infinity" : "infinity").utf8)
             return
         }
         let date = Instant.civil(days: day)
-        let ofDay = milliseconds - Int64(day) * 86_400_000
-        func digits(_ value: Int, _ width: Int) {
-            var divisor = 1
-            for _ in 1..<width { divisor *= 10 }
-            while divisor > 0 {
-                out.append(0x30 + UInt8(value / divisor % 10))
-                divisor /= 10
+        let ofDay = Int(milliseconds - Int64(day) * 86_400_000)
+        let (seconds, rest) = (ofDay / 1000, ofDay % 1000)
+        // As one piece: each byte on its own would ask the array for room.
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 24) { text in
+            func two(_ value: Int, _ place: Int) {
+                text[place] = 0x30 + UInt8(truncatingIfNeeded: value / 10)
+                text[place + 1] = 0x30 + UInt8(truncatingIfNeeded: value % 10)
             }
+            // What no calendar writes with four digits keeps its last four.
+            let year = abs(date.year) % 10_000
+            two(year / 100, 0)
+            two(year % 100, 2)
+            text[4] = 0x2D
+            two(date.month, 5)
+            text[7] = 0x2D
+            two(date.day, 8)
+            text[10] = 0x54
+            two(seconds / 3600, 11)
+            text[13] = 0x3A
+            two(seconds / 60 % 60, 14)
+            text[16] = 0x3A
+            two(seconds % 60, 17)
+            var count = 19
+            if rest != 0 {
+                text[19] = 0x2E
+                text[20] = 0x30 + UInt8(truncatingIfNeeded: rest / 100)
+                two(rest % 100, 21)
+                count = 23
+            }
+            text[count] = 0x5A
+            out.append(contentsOf: text[...count])
         }
-        digits(date.year, 4)
-        out.append(0x2D)
-        digits(date.month, 2)
-        out.append(0x2D)
-        digits(date.day, 2)
-        out.append(0x54)
-        let seconds = Int(ofDay / 1000)
-        digits(seconds / 3600, 2)
-        out.append(0x3A)
-        digits(seconds / 60 % 60, 2)
-        out.append(0x3A)
-        digits(seconds % 60, 2)
-        if ofDay % 1000 != 0 {
-            out.append(0x2E)
-            digits(Int(ofDay % 1000), 3)
-        }
-        out.append(0x5A)
     }
 
     /// Reads RFC 3339 (`2013-01-01T10:00:00.5+01:00`); nil for anything else. Digits below a millisecond are cut.
-    package init?(_ text: String) {
+    public init?(_ text: String) {
         var text = text
         guard let parsed = text.withUTF8({ Instant.parse(UnsafeRawBufferPointer($0)) }) else { return nil }
         self = parsed
     }
 
-    package static func parse(_ bytes: UnsafeRawBufferPointer) -> Instant? {
+    public static func parse(_ bytes: UnsafeRawBufferPointer) -> Instant? {
         guard bytes.count >= 20 else { return nil }
         func number(_ start: Int, _ count: Int) -> Int? {
             var value = 0
@@ -152,7 +158,7 @@ package struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible 
         return Instant(milliseconds: Int64(seconds) * 1000 + Int64(millis))
     }
 
-    package static func monthLength(_ year: Int, _ month: Int) -> Int {
+    public static func monthLength(_ year: Int, _ month: Int) -> Int {
         switch month {
         case 2: year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) ? 29 : 28
         case 4, 6, 9, 11: 30
@@ -161,13 +167,13 @@ package struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible 
     }
 
     /// The wall clock. Only shells may ask; nothing that reaches state or a digest does.
-    package static func wallClock() -> Instant {
+    public static func wallClock() -> Instant {
         Instant(milliseconds: Int64(Date().timeIntervalSince1970 * 1000))
     }
 }
 
 /// Spans such as `90s`, `15m`, `3h`, `30d`, `1h30m`, `250ms`, in milliseconds.
-package func parseSpan(_ text: String) -> Int64? {
+public func parseSpan(_ text: String) -> Int64? {
     let units: [(String, Int64)] = [("ms", 1), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)]
     var rest = Substring(text)
     var total: Int64 = 0

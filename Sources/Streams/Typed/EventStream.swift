@@ -1,36 +1,43 @@
 import Base
 
 /// Where an operator sends what it makes.
+@usableFromInline
 final class Outlet<Value> {
-    private var receivers: [(StreamRecord<Value>, StreamFlow) throws -> Void] = []
+    @usableFromInline var receivers: [(StreamRecord<Value>, StreamFlow) throws -> Void] = []
 
+    @usableFromInline init() {}
+
+    @inlinable
     func receive(_ body: @escaping (StreamRecord<Value>, StreamFlow) throws -> Void) { receivers.append(body) }
 
-    @inline(__always)
+    @inlinable @inline(__always)
     func send(_ record: StreamRecord<Value>, _ flow: StreamFlow) throws {
         for receiver in receivers { try receiver(record, flow) }
     }
 }
 
 /// A stream of typed values. Every operator gives a new stream; a stream may be used by several.
-package struct EventStream<Value: StreamValue> {
-    let builder: StreamBuilder
-    let node: Int
-    let outlet = Outlet<Value>()
+public struct EventStream<Value: StreamValue> {
+    @usableFromInline let builder: StreamBuilder
+    @usableFromInline let node: Int
+    @usableFromInline let outlet = Outlet<Value>()
 
+    @usableFromInline
     init(_ builder: StreamBuilder, _ node: Int) {
         self.builder = builder
         self.node = node
     }
 
-    private func next<New: StreamValue>(
+    @inlinable
+    func next<New: StreamValue>(
         _ kind: StreamNode.Kind, _ name: String, _ type: New.Type = New.self
     ) -> EventStream<New> {
         EventStream<New>(builder, builder.node(kind, name, parents: [node]))
     }
 
     /// Those for which the predicate holds.
-    package func filter(
+    @inlinable
+    public func filter(
         _ name: String = "filter", _ isWanted: @escaping (StreamRecord<Value>) throws -> Bool
     ) -> EventStream<Value> {
         let made = next(.filter, name, Value.self)
@@ -41,7 +48,8 @@ package struct EventStream<Value: StreamValue> {
     }
 
     /// One new value for each.
-    package func map<New: StreamValue>(
+    @inlinable
+    public func map<New: StreamValue>(
         _ name: String = "map", _ transform: @escaping (StreamRecord<Value>) throws -> New
     ) -> EventStream<New> {
         let made = next(.map, name, New.self)
@@ -50,7 +58,8 @@ package struct EventStream<Value: StreamValue> {
     }
 
     /// Any number of new values for each, in their order.
-    package func flatMap<New: StreamValue>(
+    @inlinable
+    public func flatMap<New: StreamValue>(
         _ name: String = "flatMap", _ transform: @escaping (StreamRecord<Value>) throws -> [New]
     ) -> EventStream<New> {
         let made = next(.flatMap, name, New.self)
@@ -61,7 +70,7 @@ package struct EventStream<Value: StreamValue> {
     }
 
     /// A stream for each predicate, and one for the rest; a value goes to the first whose predicate holds.
-    package func branch(
+    public func branch(
         _ name: String = "branch", _ predicates: ((StreamRecord<Value>) throws -> Bool)...
     ) -> [EventStream<Value>] {
         let made = (0...predicates.count).map { next(.branch, "\(name) \($0)", Value.self) }
@@ -73,7 +82,7 @@ package struct EventStream<Value: StreamValue> {
     }
 
     /// Both streams as one, in the order in which their values come.
-    package func merge(_ other: EventStream<Value>, _ name: String = "merge") -> EventStream<Value> {
+    public func merge(_ other: EventStream<Value>, _ name: String = "merge") -> EventStream<Value> {
         let made = EventStream<Value>(builder, builder.node(.merge, name, parents: [node, other.node]))
         for outlet in [outlet, other.outlet] {
             outlet.receive { [out = made.outlet] record, flow in try out.send(record, flow) }
@@ -82,10 +91,15 @@ package struct EventStream<Value: StreamValue> {
     }
 
     /// The same values under a key of their own; those without one are left out.
-    package func keyed(
-        _ name: String = "key", by key: @escaping (StreamRecord<Value>) throws -> String?
+    /// - Parameter keepsPartition: values that have one key here stand in one partition of their topic, so that a topology
+    ///   which runs by partition may keep state under it.
+    @inlinable
+    public func keyed(
+        _ name: String = "key", keepsPartition: Bool = false,
+        by key: @escaping (StreamRecord<Value>) throws -> String?
     ) -> KeyedStream<Value> {
         let made = next(.key, name, Value.self)
+        builder.nodes[made.node].isPartitioned = keepsPartition
         outlet.receive { [out = made.outlet] record, flow in
             guard let key = try key(record), !key.isEmpty else { return }
             try out.send(StreamRecord(key: key, value: record.value, time: record.time), flow)
@@ -94,12 +108,15 @@ package struct EventStream<Value: StreamValue> {
     }
 
     /// Under the keys that the events have in their topic.
-    package func keyedByEvent(_ name: String = "key of the event") -> KeyedStream<Value> {
-        keyed(name) { $0.key.isEmpty ? nil : $0.key }
+    public func keyedByEvent(_ name: String = "key of the event") -> KeyedStream<Value> {
+        let keyed = keyed(name) { $0.key.isEmpty ? nil : $0.key }
+        builder.nodes[keyed.stream.node].isPartitioned = nil
+        return keyed
     }
 
     /// Emits every value to a topic, under an id that a re-emission repeats.
-    package func to(_ topic: String, type: String) {
+    @inlinable
+    public func to(_ topic: String, type: String) {
         _ = builder.node(.sink, topic, parents: [node], topic: topic)
         var writer = JSONWriter(capacity: 256)
         outlet.receive { record, flow in
@@ -110,7 +127,7 @@ package struct EventStream<Value: StreamValue> {
     }
 
     /// Hands every value to a closure: for tests, and for what a stage serves beside its topics.
-    package func forEach(_ body: @escaping (StreamRecord<Value>) throws -> Void) {
+    public func forEach(_ body: @escaping (StreamRecord<Value>) throws -> Void) {
         outlet.receive { record, _ in try body(record) }
     }
 }

@@ -1,7 +1,7 @@
 import Base
 
 /// The newest value of each key, and a stream of its changes.
-package final class EventTable<Value: StreamValue> {
+public final class EventTable<Value: StreamValue> {
     /// A value and its event time.
     struct Entry: StateValue {
         let value: Value
@@ -48,10 +48,10 @@ package final class EventTable<Value: StreamValue> {
     }
 
     /// What it holds for a key now.
-    package func value(_ key: String) -> Value? { store[key]?.value }
+    public func value(_ key: String) -> Value? { store[key]?.value }
 
     /// Every new value.
-    package func changes(_ name: String = "changes") -> EventStream<Value> {
+    public func changes(_ name: String = "changes") -> EventStream<Value> {
         let made = EventStream<Value>(builder, builder.node(.map, name, parents: [node]))
         receive { key, new, _, flow in
             guard let new else { return }
@@ -61,7 +61,7 @@ package final class EventTable<Value: StreamValue> {
     }
 
     /// Another table made of each value; nil leaves the key out.
-    package func mapValues<New: StreamValue>(
+    public func mapValues<New: StreamValue>(
         _ name: String = "map", _ transform: @escaping (String, Value) throws -> New?
     ) -> EventTable<New> {
         let made = EventTable<New>(builder, name, parents: [node])
@@ -73,7 +73,7 @@ package final class EventTable<Value: StreamValue> {
     }
 
     /// Both tables' values of each key, as long as both have one, or as long as this one has one.
-    package func join<Other: StreamValue>(
+    public func join<Other: StreamValue>(
         _ other: EventTable<Other>, _ name: String = "join", keepsUnmatched: Bool = false
     ) -> EventTable<Joined<Value, Other>> {
         let made = EventTable<Joined<Value, Other>>(builder, name, parents: [node, other.node], .join)

@@ -1,21 +1,39 @@
 import Base
 
 /// A stream whose values belong to keys: what has state, windows and joins.
-package struct KeyedStream<Value: StreamValue> {
-    package let stream: EventStream<Value>
+public struct KeyedStream<Value: StreamValue> {
+    public let stream: EventStream<Value>
+
+    @usableFromInline
+    init(stream: EventStream<Value>) { self.stream = stream }
+
     var builder: StreamBuilder { stream.builder }
 
+    /// One new value for each, under the same key.
+    public func map<New: StreamValue>(
+        _ name: String = "map", _ transform: @escaping (StreamRecord<Value>) throws -> New
+    ) -> KeyedStream<New> {
+        KeyedStream<New>(stream: stream.map(name, transform))
+    }
+
+    /// Those for which the predicate holds, under the same keys.
+    public func filter(
+        _ name: String = "filter", _ isWanted: @escaping (StreamRecord<Value>) throws -> Bool
+    ) -> KeyedStream<Value> {
+        KeyedStream(stream: stream.filter(name, isWanted))
+    }
+
     /// What a processor may do besides changing its state.
-    package final class Output<Made: StreamValue> {
+    public final class Output<Made: StreamValue> {
         fileprivate var made: [Made] = []
         fileprivate var timers: [Instant] = []
         fileprivate var forgets = false
 
-        package func emit(_ value: Made) { made.append(value) }
+        public func emit(_ value: Made) { made.append(value) }
         /// Fires for this key after every event with a time up to its own.
-        package func setTimer(at time: Instant) { timers.append(time) }
+        public func setTimer(at time: Instant) { timers.append(time) }
         /// Drops this key's state; the next event begins with a new one.
-        package func forget() { forgets = true }
+        public func forget() { forgets = true }
 
         fileprivate func reset() {
             made.removeAll(keepingCapacity: true)
@@ -28,7 +46,7 @@ package struct KeyedStream<Value: StreamValue> {
     /// - Parameters:
     ///   - state: of a key that is seen first.
     ///   - timer: called when a timer that was set for a key comes up.
-    package func process<State: StreamValue, Made: StreamValue>(
+    public func process<State: StreamValue, Made: StreamValue>(
         _ name: String, state initial: @autoclosure @escaping () -> State, emits type: Made.Type = Made.self,
         timer: ((_ key: String, _ at: Instant, inout State, Output<Made>) throws -> Void)? = nil,
         _ body: @escaping (StreamRecord<Value>, inout State, Output<Made>) throws -> Void
@@ -61,7 +79,7 @@ package struct KeyedStream<Value: StreamValue> {
     }
 
     /// One running value for each key, emitted whenever it changes.
-    package func reduce(
+    public func reduce(
         _ name: String = "reduce", _ combine: @escaping (Value, StreamRecord<Value>) throws -> Value
     ) -> EventTable<Value> {
         let made = EventTable<Value>(builder, name, parents: [stream.node])
@@ -74,13 +92,13 @@ package struct KeyedStream<Value: StreamValue> {
     }
 
     /// The newest value of each key.
-    package func table(_ name: String = "table") -> EventTable<Value> {
+    public func table(_ name: String = "table") -> EventTable<Value> {
         let made = EventTable<Value>(builder, name, parents: [stream.node])
         stream.outlet.receive { record, flow in try made.put(record, made.store[record.key]?.value, flow) }
         return made
     }
 
-    package func windowed(by window: WindowShape) -> WindowedStream<Value> {
+    public func windowed(by window: WindowShape) -> WindowedStream<Value> {
         WindowedStream(stream: stream, window: window)
     }
 
@@ -89,7 +107,7 @@ package struct KeyedStream<Value: StreamValue> {
     /// Each value with the newest one of a table under its key, as of the value's time. Values without one are left out, or
     /// kept with nothing beside them.
     /// - Parameter within: how old, in milliseconds, what the table holds may be (an as-of join with a bound).
-    package func join<Other: StreamValue>(
+    public func join<Other: StreamValue>(
         _ table: EventTable<Other>, _ name: String = "join", keepsUnmatched: Bool = false, within: Int64? = nil
     ) -> EventStream<Joined<Value, Other>> {
         let made = EventStream<Joined<Value, Other>>(
@@ -107,7 +125,7 @@ package struct KeyedStream<Value: StreamValue> {
     /// Pairs of values of two streams under one key whose times are close: the other's lies from `before` milliseconds
     /// before this one's to `after` behind it. A pair comes when its later value does; a value of this stream that found
     /// none comes, if it is kept, when none can come any more.
-    package func join<Other: StreamValue>(
+    public func join<Other: StreamValue>(
         _ other: KeyedStream<Other>, before: Int64, after: Int64, _ name: String = "join", keepsUnmatched: Bool = false
     ) -> EventStream<Joined<Value, Other>> {
         StreamJoin(self, other, before: before, after: after, name, keepsUnmatched: keepsUnmatched).made

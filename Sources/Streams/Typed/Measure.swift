@@ -2,8 +2,8 @@ import Base
 import Learning
 
 /// What a window says of its values.
-package struct Measure<Value>: Sendable {
-    package enum Kind: Sendable, Equatable {
+public struct Measure<Value>: Sendable {
+    public enum Kind: Sendable, Equatable {
         case count, sum, mean, variance, stddev, min, max, first, last
         /// About how many different texts (HyperLogLog, 1.6 %; exact up to 512) in windows that are made of panes; exact in
         /// sliding ones.
@@ -14,8 +14,8 @@ package struct Measure<Value>: Sendable {
         case top(Int)
     }
 
-    package let name: String
-    package let kind: Kind
+    public let name: String
+    public let kind: Kind
     let number: @Sendable (Value) throws -> Double?
     let text: @Sendable (Value) throws -> String?
     /// Of a sliding window, where it is another than the stream's, in milliseconds.
@@ -31,24 +31,24 @@ package struct Measure<Value>: Sendable {
         self.text = text
     }
 
-    package static func count(_ name: String = "count") -> Measure { Measure(name, .count) }
+    public static func count(_ name: String = "count") -> Measure { Measure(name, .count) }
 
     /// A measure of numbers; missing ones (nil, NaN) are left out.
-    package static func of(
+    public static func of(
         _ kind: Kind, _ name: String, _ number: @escaping @Sendable (Value) throws -> Double?
     ) -> Measure { Measure(name, kind, number: number) }
 
     /// How many different texts there are.
-    package static func distinct(
+    public static func distinct(
         _ name: String, _ text: @escaping @Sendable (Value) throws -> String?
     ) -> Measure { Measure(name, .distinct, text: text) }
 
-    package static func top(
+    public static func top(
         _ count: Int, _ name: String, _ text: @escaping @Sendable (Value) throws -> String?
     ) -> Measure { Measure(name, .top(count), text: text) }
 
     /// The same over a window of its own length: only of sliding windows.
-    package func over(milliseconds: Int64) -> Measure {
+    public func over(milliseconds: Int64) -> Measure {
         precondition(milliseconds > 0, "a window has a size")
         var measure = self
         measure.span = milliseconds

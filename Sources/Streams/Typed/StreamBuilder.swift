@@ -4,19 +4,34 @@ import EventLog
 /// Where a topology of typed streams is written down: sources, what is done to them, and where it goes. Names follow Kafka
 /// Streams and Flink. What is built is one `Stage`: it is fed by event time like every other, so operators see their events
 /// in the order of (event time, topic rank, partition, offset) and never a late one.
-package final class StreamBuilder {
-    package let name: String
-    var nodes: [StreamNode] = []
+public final class StreamBuilder {
+    public let name: String
+    @usableFromInline var nodes: [StreamNode] = []
     /// Handlers of what arrives, by topic in the order of their first use, which is the rank of a topic.
-    var sources: [(topic: String, handle: (StreamEvent, StreamFlow) throws -> Void)] = []
+    @usableFromInline var sources: [(topic: String, handle: (StreamEvent, StreamFlow) throws -> Void)] = []
     var erasures: [(topic: String, handle: (String, StreamFlow) throws -> Void)] = []
     var timers: [Int: (_ key: String, _ at: Instant, StreamFlow) throws -> Void] = [:]
     var stores: [AnyStateStore] = []
 
-    package init(_ name: String) { self.name = name }
+    /// How a topology is run.
+    public enum Parallelism: Sendable {
+        /// One fold over all partitions.
+        case single
+        /// One fold a partition, each with state of its own, beside each other. All inputs have the same number of partitions,
+        /// and so have the outputs; state is kept under keys that stand in one partition.
+        case byPartition
+    }
+
+    public let parallelism: Parallelism
+
+    public init(_ name: String, runs parallelism: Parallelism = .single) {
+        self.name = name
+        self.parallelism = parallelism
+    }
 
     /// The events of a topic. Their keys are those of the events.
-    package func stream<Value: StreamValue>(_ topic: String, _ type: Value.Type = Value.self) -> EventStream<Value> {
+    @inlinable
+    public func stream<Value: StreamValue>(_ topic: String, _ type: Value.Type = Value.self) -> EventStream<Value> {
         let stream = EventStream<Value>(self, node(.source, topic, parents: [], topic: topic))
         let outlet = stream.outlet
         sources.append(
@@ -31,12 +46,13 @@ package final class StreamBuilder {
     }
 
     /// The newest value of each key of a topic; an event without data takes its key away.
-    package func table<Value: StreamValue>(_ topic: String, _ type: Value.Type = Value.self) -> EventTable<Value> {
+    public func table<Value: StreamValue>(_ topic: String, _ type: Value.Type = Value.self) -> EventTable<Value> {
         let table = stream(topic, type).keyedByEvent().table("\(topic) table")
         erasures.append((topic, { key, flow in try table.remove(key, flow) }))
         return table
     }
 
+    @usableFromInline
     func node(
         _ kind: StreamNode.Kind, _ name: String, parents: [Int], topic: String? = nil, store: String? = nil
     ) -> Int {
@@ -53,25 +69,39 @@ package final class StreamBuilder {
         return store
     }
 
+    /// Operators whose state a key may find in another partition than its values: they keep a topology from running by
+    /// partition.
+    package var unpartitioned: [String] {
+        var found: [String] = []
+        var isPartitioned: [Bool] = []
+        for node in nodes {
+            isPartitioned.append(node.isPartitioned ?? node.parents.allSatisfy { isPartitioned[$0] })
+            if node.store != nil, !isPartitioned[node.number] { found.append(node.name) }
+        }
+        return found
+    }
+
     /// What was written down, as it runs. A builder builds one stage: the state is in it.
     package func build() -> any Stage { TypedStage(self) }
 
     /// What was written down, for people and programs.
-    package var description: TopologyDescription { TopologyDescription(name: name, nodes: nodes) }
+    public var description: TopologyDescription { TopologyDescription(name: name, nodes: nodes) }
 }
 
 /// An operator as it is described.
-package struct StreamNode: Sendable {
-    package enum Kind: String, Sendable {
+public struct StreamNode: Sendable {
+    public enum Kind: String, Sendable {
         case source, filter, map, flatMap, branch, merge, key, process, window, table, join, sink
     }
 
-    package let number: Int
-    package let kind: Kind
-    package let name: String
-    package let parents: [Int]
-    package let topic: String?
-    package var store: String?
+    public let number: Int
+    public let kind: Kind
+    public let name: String
+    public let parents: [Int]
+    public let topic: String?
+    public var store: String?
+    /// Whether one key's values stand in one partition; nil where that is so if it is of its parents.
+    @usableFromInline var isPartitioned: Bool?
 }
 
 /// Runs the operators of a builder.

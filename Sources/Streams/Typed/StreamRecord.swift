@@ -2,23 +2,26 @@ import Base
 import EventLog
 
 /// One value on its way through a typed topology.
-package struct StreamRecord<Value> {
+public struct StreamRecord<Value> {
     /// What it is kept and joined under; empty where an event has no key.
-    package var key: String
-    package var value: Value
+    public var key: String
+    public var value: Value
     /// Event time. What an operator makes carries the stream time at which it was made.
-    package let time: Instant
+    public let time: Instant
 
-    package init(key: String, value: Value, time: Instant) {
+    @inlinable
+    public init(key: String, value: Value, time: Instant) {
         self.key = key
         self.value = value
         self.time = time
     }
 
+    @inlinable
     func with<New>(_ value: New) -> StreamRecord<New> { StreamRecord<New>(key: key, value: value, time: time) }
 }
 
 /// What the operators of one stage share while one event or timer goes through them.
+@usableFromInline
 package final class StreamFlow {
     private enum Origin {
         case event(StreamEvent)
@@ -27,6 +30,7 @@ package final class StreamFlow {
 
     let context: StageContext
     private let stage: String
+    private let source: String
     private var origin = Origin.timer("", .distantPast)
     /// What was emitted of this event or timer so far: the rest of an emitted event's id.
     private var emitted = 0
@@ -36,6 +40,7 @@ package final class StreamFlow {
     init(_ context: StageContext, stage: String) {
         self.context = context
         self.stage = stage
+        source = StageContext.source(stage)
     }
 
     /// Stream time: that of the event or timer being folded.
@@ -51,10 +56,12 @@ package final class StreamFlow {
         emitted = 0
     }
 
+    @usableFromInline
     func emit(topic: String, type: String, key: String, data: [UInt8]) {
         // Written byte by byte: interpolation would cost more than the window that is emitted.
         id.removeAll(keepingCapacity: true)
         id.append(contentsOf: stage.utf8)
+        id.append(contentsOf: context.taskMark)
         id.append(0x3A)
         id.append(contentsOf: topic.utf8)
         id.append(0x3A)
@@ -76,8 +83,8 @@ package final class StreamFlow {
         id.append(0x3A)
         JSONNumber.append(Int64(emitted), to: &id)
         context.emit(
-            topic: topic, type: type, id: String(decoding: id, as: UTF8.self), key: key.isEmpty ? nil : key,
-            data: data, causation: causation, source: stage)
+            topic: topic, type: type, id: String(decoding: id, as: UTF8.self),
+            key: key.isEmpty ? nil : [UInt8](key.utf8), data: data, causation: causation, from: source)
         emitted += 1
     }
 }

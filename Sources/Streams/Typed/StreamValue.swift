@@ -1,16 +1,17 @@
 import Base
 
 /// A value of a typed stream: read from an event's JSON, and written as JSON where it is emitted or kept in a state.
-package protocol StreamValue {
+public protocol StreamValue {
     init(_ fields: FieldReader) throws
     func write(to writer: inout JSONWriter)
 }
 
 /// A JSON value with typed access to its members; what is missing or of another type is an error that names it.
-package struct FieldReader {
+public struct FieldReader {
     package let document: JSONDocument
     package let node: Int
 
+    @usableFromInline
     package init(_ document: JSONDocument, node: Int = 0) {
         self.document = document
         self.node = node
@@ -39,103 +40,103 @@ package struct FieldReader {
         return try wanted(read(found), key, type)
     }
 
-    package func optionalText(_ key: JSONKey) throws(StreamsError) -> String? {
+    public func optionalText(_ key: JSONKey) throws(StreamsError) -> String? {
         try optional(key, "text") { document.string($0) }
     }
 
-    package func optionalNumber(_ key: JSONKey) throws(StreamsError) -> Double? {
+    public func optionalNumber(_ key: JSONKey) throws(StreamsError) -> Double? {
         try optional(key, "number") { document.double($0) }
     }
 
-    package func optionalInteger(_ key: JSONKey) throws(StreamsError) -> Int64? {
+    public func optionalInteger(_ key: JSONKey) throws(StreamsError) -> Int64? {
         try optional(key, "whole number") { document.int($0) }
     }
 
-    package func optionalFlag(_ key: JSONKey) throws(StreamsError) -> Bool? {
+    public func optionalFlag(_ key: JSONKey) throws(StreamsError) -> Bool? {
         try optional(key, "true or false") { document.bool($0) }
     }
 
-    package func optionalTime(_ key: JSONKey) throws(StreamsError) -> Instant? {
+    public func optionalTime(_ key: JSONKey) throws(StreamsError) -> Instant? {
         try optional(key, "RFC 3339 time") { document.string($0).flatMap { Instant($0) } }
     }
 
-    package func text(_ key: JSONKey) throws(StreamsError) -> String {
+    public func text(_ key: JSONKey) throws(StreamsError) -> String {
         try wanted(try optionalText(key), key, "text")
     }
-    package func number(_ key: JSONKey) throws(StreamsError) -> Double {
+    public func number(_ key: JSONKey) throws(StreamsError) -> Double {
         try wanted(try optionalNumber(key), key, "number")
     }
-    package func integer(_ key: JSONKey) throws(StreamsError) -> Int64 {
+    public func integer(_ key: JSONKey) throws(StreamsError) -> Int64 {
         try wanted(try optionalInteger(key), key, "whole number")
     }
-    package func flag(_ key: JSONKey) throws(StreamsError) -> Bool {
+    public func flag(_ key: JSONKey) throws(StreamsError) -> Bool {
         try wanted(try optionalFlag(key), key, "true or false")
     }
-    package func time(_ key: JSONKey) throws(StreamsError) -> Instant {
+    public func time(_ key: JSONKey) throws(StreamsError) -> Instant {
         try wanted(try optionalTime(key), key, "RFC 3339 time")
     }
 
     /// An inner value; nil when it is missing or null.
-    package func optionalValue<V: StreamValue>(_ key: JSONKey, _ type: V.Type = V.self) throws -> V? {
+    public func optionalValue<V: StreamValue>(_ key: JSONKey, _ type: V.Type = V.self) throws -> V? {
         try member(key).map { try V(FieldReader(document, node: $0)) }
     }
 
-    package func value<V: StreamValue>(_ key: JSONKey, _ type: V.Type = V.self) throws -> V {
+    public func value<V: StreamValue>(_ key: JSONKey, _ type: V.Type = V.self) throws -> V {
         try wanted(try optionalValue(key, type), key, "\(V.self)")
     }
 }
 
 extension JSON: StreamValue {
-    package init(_ fields: FieldReader) throws { self = try fields.document.value(fields.node) }
-    package func write(to writer: inout JSONWriter) { writer.value(self) }
+    public init(_ fields: FieldReader) throws { self = try fields.document.value(fields.node) }
+    public func write(to writer: inout JSONWriter) { writer.value(self) }
 }
 
 extension String: StreamValue {
-    package init(_ fields: FieldReader) throws {
+    public init(_ fields: FieldReader) throws {
         guard let text = fields.document.string(fields.node) else {
             throw StreamsError("bad-value", "the data is no text")
         }
         self = text
     }
-    package func write(to writer: inout JSONWriter) { writer.value(self) }
+    public func write(to writer: inout JSONWriter) { writer.value(self) }
 }
 
 extension Int64: StreamValue {
-    package init(_ fields: FieldReader) throws {
+    public init(_ fields: FieldReader) throws {
         guard let number = fields.document.int(fields.node) else {
             throw StreamsError("bad-value", "the data is no whole number")
         }
         self = number
     }
-    package func write(to writer: inout JSONWriter) { writer.value(self) }
+    public func write(to writer: inout JSONWriter) { writer.value(self) }
 }
 
 extension Double: StreamValue {
-    package init(_ fields: FieldReader) throws {
+    public init(_ fields: FieldReader) throws {
         guard let number = fields.document.double(fields.node) else {
             throw StreamsError("bad-value", "the data is no number")
         }
         self = number
     }
-    package func write(to writer: inout JSONWriter) { writer.value(self) }
+    public func write(to writer: inout JSONWriter) { writer.value(self) }
 }
 
 /// Two values that a join brought together; the second may be missing where the join lets it.
-package struct Joined<Left: StreamValue, Right: StreamValue>: StreamValue {
-    package let left: Left
-    package let right: Right?
+public struct Joined<Left: StreamValue, Right: StreamValue>: StreamValue {
+    public let left: Left
+    public let right: Right?
 
-    package init(_ left: Left, _ right: Right?) {
+    public init(_ left: Left, _ right: Right?) {
         self.left = left
         self.right = right
     }
 
-    package init(_ fields: FieldReader) throws {
+    public init(_ fields: FieldReader) throws {
         left = try fields.value("left")
         right = try fields.optionalValue("right")
     }
 
-    package func write(to writer: inout JSONWriter) {
+    public func write(to writer: inout JSONWriter) {
         writer.beginObject()
         writer.key("left")
         left.write(to: &writer)

@@ -1,12 +1,12 @@
 import Base
 
 /// What a typed topology consists of, as text, JSON or a picture.
-package struct TopologyDescription: Sendable {
-    package let name: String
-    package let nodes: [StreamNode]
+public struct TopologyDescription: Sendable {
+    public let name: String
+    public let nodes: [StreamNode]
 
     /// A line an operator, in the order they were written down, with where its input comes from.
-    package var text: String {
+    public var text: String {
         var lines = ["topology \(name)"]
         for node in nodes {
             var line = "  \(node.number) \(node.kind.rawValue)"
@@ -18,7 +18,7 @@ package struct TopologyDescription: Sendable {
         return lines.joined(separator: "\n")
     }
 
-    package var json: JSON {
+    public var json: JSON {
         .object([
             "topology": .string(name),
             "nodes": .array(
@@ -35,7 +35,7 @@ package struct TopologyDescription: Sendable {
     }
 
     /// A picture in Mermaid's language: topics are stadiums, stores cylinders.
-    package var mermaid: String {
+    public var mermaid: String {
         var chart = Flowchart()
         for node in nodes {
             chart.node("n\(node.number)", node.topic ?? node.name, node.topic == nil ? .box : .stadium)

@@ -3,7 +3,7 @@ import Learning
 
 /// How a key's events are put into windows. A window is (end − size, end], exact at both edges; tumbling and hopping ones end
 /// at multiples of their step since 1970.
-package enum WindowShape: Sendable {
+public enum WindowShape: Sendable {
     case tumbling(milliseconds: Int64)
     case hopping(milliseconds: Int64, every: Int64)
     /// Ends when nothing came for so long.
@@ -22,7 +22,7 @@ package enum WindowShape: Sendable {
 }
 
 /// When a window's result is given.
-package enum Emission: Sendable {
+public enum Emission: Sendable {
     /// Once, when it is over: nothing can come into it any more.
     case whenClosed
     /// After each of its events as well.
@@ -41,11 +41,11 @@ final class WindowNames: Sendable {
 }
 
 /// What a window says, in the order of its measures.
-package struct WindowResult: StreamValue, Sendable {
+public struct WindowResult: StreamValue, Sendable {
     /// The window is (from, to]; of a session, from its first event to its last. Where measures look over lengths of their
     /// own, it is the longest one's.
-    package let from: Instant
-    package let to: Instant
+    public let from: Instant
+    public let to: Instant
     private let names: WindowNames
     private let values: [JSON]
 
@@ -56,11 +56,11 @@ package struct WindowResult: StreamValue, Sendable {
         self.values = values
     }
 
-    package var measures: [(name: String, value: JSON)] { zip(names.texts, values).map { ($0, $1) } }
+    public var measures: [(name: String, value: JSON)] { zip(names.texts, values).map { ($0, $1) } }
 
-    package subscript(name: String) -> JSON? { names.texts.firstIndex(of: name).map { values[$0] } }
+    public subscript(name: String) -> JSON? { names.texts.firstIndex(of: name).map { values[$0] } }
 
-    package init(_ fields: FieldReader) throws {
+    public init(_ fields: FieldReader) throws {
         from = try fields.time("from")
         to = try fields.time("to")
         var names: [String] = []
@@ -75,7 +75,7 @@ package struct WindowResult: StreamValue, Sendable {
         self.values = values
     }
 
-    package func write(to writer: inout JSONWriter) {
+    public func write(to writer: inout JSONWriter) {
         writer.beginObject()
         writer.key("from")
         writer.value(from)
@@ -90,12 +90,12 @@ package struct WindowResult: StreamValue, Sendable {
 }
 
 /// A keyed stream in windows.
-package struct WindowedStream<Value: StreamValue> {
+public struct WindowedStream<Value: StreamValue> {
     let stream: EventStream<Value>
     let window: WindowShape
 
     /// The measures of each window of each key.
-    package func measure(
+    public func measure(
         _ measures: Measure<Value>..., emits emission: Emission = .whenClosed
     ) -> EventStream<WindowResult> {
         if case .sliding = window {

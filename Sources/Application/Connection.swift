@@ -14,7 +14,8 @@ final class Connection {
     private let way: Way
 
     init(dataDirectory: String) throws {
-        let configuration = NodeConfiguration(dataDirectory: dataDirectory, platformTopics: home() + "/Topics")
+        var configuration = NodeConfiguration(dataDirectory: dataDirectory, platformTopics: home() + "/Topics")
+        configuration.streams = Headrace.streams.withLock { $0 }
         if let data = FileManager.default.contents(atPath: configuration.addressFile),
             let json = try? JSON(parsing: [UInt8](data)),
             let address = json["address"]?.string, EmbeddedLog.isOwned(configuration.logDirectory)

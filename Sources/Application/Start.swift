@@ -40,6 +40,7 @@ struct Start: AsyncParsableCommand {
             settings.kafkaSettings = kafkaConfig
             settings.keys = keys
             settings.newKeys = newKeys
+            settings.streams = Headrace.streams.withLock { $0 }
             settings.announce = { FileHandle.standardError.write(Data(($0 + "\n").utf8)) }
             let begun = Date()
             let node = try Node(settings)

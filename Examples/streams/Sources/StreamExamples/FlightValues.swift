@@ -1,21 +1,20 @@
-import Base
-import Streams
+import Headrace
 
 /// A departure, as `flights.departed` tells of it.
-package struct Departure: StreamValue {
-    package let id: String
-    package let carrier: String
-    package let origin: String
-    package let tail: String?
+public struct Departure: StreamValue {
+    public let id: String
+    public let carrier: String
+    public let origin: String
+    public let tail: String?
     /// Minutes behind schedule.
-    package let delay: Double?
+    public let delay: Double?
 
     private static let keys = (
         id: JSONKey("id"), carrier: JSONKey("carrier"), origin: JSONKey("origin"), tail: JSONKey("tailnum"),
         delay: JSONKey("dep_delay")
     )
 
-    package init(_ fields: FieldReader) throws {
+    public init(_ fields: FieldReader) throws {
         id = try fields.text(Self.keys.id)
         carrier = try fields.text(Self.keys.carrier)
         origin = try fields.text(Self.keys.origin)
@@ -23,7 +22,7 @@ package struct Departure: StreamValue {
         delay = try fields.optionalNumber(Self.keys.delay)
     }
 
-    package func write(to writer: inout JSONWriter) {
+    public func write(to writer: inout JSONWriter) {
         writer.beginObject()
         writer.key("id")
         writer.value(id)
@@ -40,20 +39,20 @@ package struct Departure: StreamValue {
 }
 
 /// An arrival, as `flights.arrived` tells of it.
-package struct Arrival: StreamValue {
-    package let id: String
-    package let dest: String
-    package let delay: Double
+public struct Arrival: StreamValue {
+    public let id: String
+    public let dest: String
+    public let delay: Double
 
     private static let keys = (id: JSONKey("id"), dest: JSONKey("dest"), delay: JSONKey("arr_delay"))
 
-    package init(_ fields: FieldReader) throws {
+    public init(_ fields: FieldReader) throws {
         id = try fields.text(Self.keys.id)
         dest = try fields.text(Self.keys.dest)
         delay = try fields.number(Self.keys.delay)
     }
 
-    package func write(to writer: inout JSONWriter) {
+    public func write(to writer: inout JSONWriter) {
         writer.beginObject()
         writer.key("id")
         writer.value(id)

@@ -3,8 +3,7 @@ import Base
 import Foundation
 import Node
 
-@main
-struct Headrace: AsyncParsableCommand {
+struct HeadraceCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "headrace",
         abstract:

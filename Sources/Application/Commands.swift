@@ -229,15 +229,18 @@ struct Replay: AsyncParsableCommand {
     )
     @OptionGroup var common: Common
     @Option(name: .long, help: "Replay up to this RFC 3339 time.") var to: String?
+    @Option(name: .long, help: "Replay this stream; the workspace's own topology when absent.") var processor: String?
 
     func run() async throws {
         try await reporting {
             let connection = try common.connection()
             defer { connection.close() }
-            let answer = try await connection.ask(
-                "POST", "/v1/replay" + (to.map { "?to=" + Connection.escape($0) } ?? ""), body: []
-            ) { node in
-                try node.replay(to: to)
+            let query = [("to", to), ("processor", processor)].compactMap { name, value in
+                value.map { "\(name)=\(Connection.escape($0))" }
+            }
+            let path = "/v1/replay" + (query.isEmpty ? "" : "?" + query.joined(separator: "&"))
+            let answer = try await connection.ask("POST", path, body: []) { node in
+                try node.replay(to: to, processor: processor)
             }
             try finish(answer, common.json)
         }

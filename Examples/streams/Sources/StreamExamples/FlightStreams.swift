@@ -1,12 +1,11 @@
-import Base
-import Streams
+import Headrace
 
 /// Three worked examples of typed streams over the flights (docs/streams.md).
-package enum FlightStreams {
+public enum FlightStreams {
     private static let hour: Int64 = 3_600_000
 
     /// How late a carrier runs: after every departure, over the hour before it.
-    package static func carrierHours() -> StreamBuilder {
+    @Sendable public static func carrierHours() -> StreamBuilder {
         let flights = StreamBuilder("carrier-hours")
         flights.stream("flights.departed", Departure.self)
             .keyed("carrier") { $0.value.carrier }
@@ -16,8 +15,27 @@ package enum FlightStreams {
         return flights
     }
 
+    /// The same over the last hour and the last day at once.
+    @Sendable public static func carrierDays() -> StreamBuilder { carrierDays(runs: .single) }
+
+    /// - Parameter parallelism: by partition where departures stand in their topic under their carrier.
+    public static func carrierDays(runs parallelism: StreamBuilder.Parallelism) -> StreamBuilder {
+        let flights = StreamBuilder("carrier-days", runs: parallelism)
+        flights.stream("flights.departed", Departure.self)
+            .keyed("carrier", keepsPartition: true) { $0.value.carrier }
+            .windowed(by: .sliding(milliseconds: hour))
+            .measure(
+                .count("departures"), .of(.mean, "delay") { $0.delay }, .of(.max, "worst") { $0.delay },
+                .count("dayDepartures").over(milliseconds: 24 * hour),
+                .of(.mean, "dayDelay") { $0.delay }.over(milliseconds: 24 * hour),
+                .of(.max, "dayWorst") { $0.delay }.over(milliseconds: 24 * hour)
+            )
+            .to("carriers.daily", type: "carrier.day")
+        return flights
+    }
+
     /// What flights made up or lost in the air: a departure with its arrival, of the same day.
-    package static func flown() -> StreamBuilder {
+    @Sendable public static func flown() -> StreamBuilder {
         let flights = StreamBuilder("flown")
         let departures = flights.stream("flights.departed", Departure.self).keyed("flight") { $0.value.id }
         let arrivals = flights.stream("flights.arrived", Arrival.self).keyed("flight") { $0.value.id }
@@ -33,7 +51,7 @@ package enum FlightStreams {
     }
 
     /// Aircraft that have not departed for two days, and when they were last seen.
-    package static func silentAircraft() -> StreamBuilder {
+    @Sendable public static func silentAircraft() -> StreamBuilder {
         let flights = StreamBuilder("silent-aircraft")
         flights.stream("flights.departed", Departure.self)
             .keyed("aircraft") { $0.value.tail }

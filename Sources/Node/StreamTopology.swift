@@ -1,0 +1,161 @@
+import Base
+import Catalog
+import EventLog
+import Foundation
+import Streams
+
+/// A topology of typed streams that a program brings along. It is built anew for every task and every replay: its state is
+/// in what is built.
+package struct StreamTopology: Sendable {
+    package let make: @Sendable () -> StreamBuilder
+    package let name: String
+    package let inputs: [String]
+    package let outputs: [String]
+    package let description: TopologyDescription
+    private let isPartitioned: Bool
+    private let unpartitioned: [String]
+
+    /// Definitions of this kind say which topology was in force. They come from programs, never from files.
+    package static let kind = "Stream"
+
+    package init(_ make: @escaping @Sendable () -> StreamBuilder) {
+        self.make = make
+        let builder = make()
+        let stage = builder.build()
+        name = builder.name
+        inputs = stage.inputs
+        outputs = stage.outputs
+        description = builder.description
+        isPartitioned = builder.parallelism == .byPartition
+        unpartitioned = builder.unpartitioned
+    }
+
+    package var side: SideTopics { SideTopics(of: name) }
+
+    /// How many tasks fold it on this log.
+    /// - Parameter written: topics that folds write, with the name of each one's fold.
+    func tasks(on log: any EventLog, written: [String: String]) throws -> Int {
+        func refusal(_ code: String, _ reason: String) -> NodeError {
+            NodeError(code, "the stream '\(name)': \(reason)")
+        }
+        guard TopicName.isLegal(name + ".unfolded"), !name.hasPrefix("headrace.") else {
+            throw refusal("bad-name", "its name stands in topics: letters, digits, '.', '_' and '-'")
+        }
+        guard !inputs.isEmpty else {
+            throw refusal("no-input", "it reads no topic; begin with stream(_:) or table(_:)")
+        }
+        for topic in inputs {
+            guard log.partitions(of: topic) > 0 else {
+                throw refusal("unknown-topic", "it reads '\(topic)', which no definition declares")
+            }
+            if let writer = written[topic] {
+                throw refusal(
+                    "derived-input",
+                    "it reads '\(topic)', which '\(writer)' writes; a stream reads topics of producers and connectors, so put both into one topology"
+                )
+            }
+        }
+        for topic in outputs + side.all {
+            if let writer = written[topic] {
+                throw refusal(
+                    "two-writers", "it writes '\(topic)', which '\(writer)' writes too; each topic has one writer")
+            }
+        }
+        guard isPartitioned else { return 1 }
+        guard unpartitioned.isEmpty else {
+            throw refusal(
+                "rekeyed",
+                "it runs by partition, and \(unpartitioned.map { "'\($0)'" }.joined(separator: ", ")) keeps state under another key than the topic's; key by the event's own, say keepsPartition where the key stands in one partition anyway, or run it as one"
+            )
+        }
+        let counts = inputs.map { log.partitions(of: $0) }
+        guard let count = counts.first, counts.allSatisfy({ $0 == count }) else {
+            let list = zip(inputs, counts).map { "'\($0)' has \($1)" }.joined(separator: ", ")
+            throw refusal("not-copartitioned", "it runs by partition, and its inputs have different numbers: \(list)")
+        }
+        return count
+    }
+
+    /// What is logged of it, so that history knows which topology was in force.
+    func definition(tasks: Int) -> Definition {
+        var body = description.json.object ?? [:]
+        body["tasks"] = .int(Int64(tasks))
+        return Definition(kind: Self.kind, name: name, body: .object(body), place: "the stream '\(name)'")
+    }
+
+    /// The topics that it writes and nobody declared.
+    func topics(tasks: Int, declared: Set<String>) -> [Definition] {
+        let words = [
+            side.late: "late events of the stream", side.unfolded: "what could not be folded by the stream",
+            side.digests: "state digests of the stream",
+        ]
+        return (outputs + side.all).filter { !declared.contains($0) }.map { topic in
+            var body: [String: JSON] = [
+                "name": .string(topic), "partitions": .int(Int64(tasks)),
+                "description": .string("\(words[topic] ?? "written by the stream") '\(name)'"),
+            ]
+            // Its places are checked, so its ids need not be.
+            body["deduplicate"] = "never"
+            return Definition(
+                kind: TopicDefinition.kind, name: topic, body: .object(body), place: "the stream '\(name)'")
+        }
+    }
+
+    func topology(_ stage: any Stage) -> Topology {
+        Topology(name: name, stages: [stage], answers: [], attachments: [], side: side)
+    }
+}
+
+/// A topology of typed streams as it runs: a fold for each of its tasks.
+package struct StreamService: Sendable {
+    package let topology: StreamTopology
+    package let folds: [FoldHost]
+
+    init(_ topology: StreamTopology, tasks: Int, checkpointSeconds: Double) {
+        self.topology = topology
+        folds = (0..<tasks).map { _ in FoldHost(checkpointSeconds: checkpointSeconds) }
+    }
+
+    /// The runner's number of a task; nil where there is one over all partitions.
+    func task(_ number: Int) -> Int? { folds.count > 1 ? number : nil }
+
+    static func stateFile(_ name: String, _ task: Int, in directory: String) -> String {
+        "\(directory)/\(name).\(task).sqlite"
+    }
+
+    func start(log: any EventLog, directory: String) throws {
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        for (number, fold) in folds.enumerated() {
+            let topology = topology
+            let task = task(number)
+            fold.start(log: log) {
+                let label = "fold:\(topology.name)" + (task.map { "/\($0)" } ?? "")
+                let sink: any DerivedSink =
+                    log.capabilities.contains(.transactions)
+                    ? try TransactionSink(log: log, name: label, partition: number)
+                    : LogSink(log: log, principal: label)
+                return try TopologyRunner(
+                    topology: topology.topology(topology.make().build()), task: task, derived: [], log: log,
+                    database: try StateDatabase(path: Self.stateFile(topology.name, number, in: directory)), sink: sink)
+            }
+        }
+    }
+
+    var status: JSON {
+        let list = folds.map(\.status)
+        let now = list.map(\.now).min() ?? .distantPast
+        return .object([
+            "name": .string(topology.name), "tasks": .int(Int64(folds.count)),
+            "streamTime": now == .distantPast ? .null : .string(now.description),
+            "folded": .int(list.reduce(0) { $0 + $1.folded }), "emitted": .int(list.reduce(0) { $0 + $1.emitted }),
+            "late": .int(list.reduce(0) { $0 + $1.late }), "failures": .int(list.reduce(0) { $0 + $1.failures }),
+            "drained": .bool(list.allSatisfy(\.drained)),
+        ])
+    }
+
+    var failures: [String] {
+        folds.enumerated().compactMap { number, fold in
+            fold.status.failure.map { "the stream '\(topology.name)' stopped in task \(number): \($0)" }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+import Headrace
+
+await Headrace.main()

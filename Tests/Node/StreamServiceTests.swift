@@ -1,0 +1,191 @@
+import Base
+import EventLog
+import Foundation
+import Node
+import RecordFormat
+import Streams
+import Testing
+
+/// Topologies of typed streams in a node: beside the workspace's own, one task a partition, through restarts.
+@Suite struct StreamServiceTests {
+    private let scratch: ScratchDirectory
+    private var settings: NodeConfiguration
+
+    init() throws {
+        scratch = try ScratchDirectory()
+        var settings = NodeConfiguration(
+            dataDirectory: scratch.path + "/data", platformTopics: FileManager.default.currentDirectoryPath + "/Topics")
+        settings.workspace = scratch.path + "/workspace"
+        self.settings = settings
+        try FileManager.default.createDirectory(
+            atPath: scratch.path + "/workspace", withIntermediateDirectories: true)
+        let topics = [("orders", 4), ("prices", 4), ("few", 2)].map { "kind: Topic\nname: \($0)\npartitions: \($1)\n" }
+        try Data((topics.joined(separator: "---\n")).utf8)
+            .write(to: URL(filePath: scratch.path + "/workspace/w.yaml"))
+    }
+
+    /// How often and how much each key ordered so far, and its average over ten seconds.
+    @Sendable private static func totals() -> StreamBuilder { totals("totals", .byPartition) }
+
+    private static func totals(_ name: String, _ parallelism: StreamBuilder.Parallelism) -> StreamBuilder {
+        let orders = StreamBuilder(name, runs: parallelism)
+        let keyed = orders.stream("orders", JSON.self)
+            .filter("amounts") { record in
+                guard let amount = record.value["amount"] else {
+                    throw StreamsError("no-amount", "an order has no amount")
+                }
+                return amount != .null
+            }
+            .keyedByEvent()
+        keyed.windowed(by: .sliding(milliseconds: 10_000))
+            .measure(.count("orders"), .of(.sum, "total") { (order: JSON) in order["amount"]?.double })
+            .to(name + ".windows", type: "window")
+        let amounts = keyed.map("amount") { record -> Double in record.value["amount"]?.double ?? 0 }
+        amounts.reduce("sum") { $0 + $1.value }.changes().to(name + ".sums", type: "sum")
+        return orders
+    }
+
+    private func node(_ streams: [@Sendable () -> StreamBuilder]) throws -> Node {
+        var settings = settings
+        settings.streams = streams.map { StreamTopology($0) }
+        return try Node(settings)
+    }
+
+    private func settle(_ node: Node) async throws {
+        for _ in 0..<1000 where !(node.isSettled && node.fold.status.loaded) {
+            #expect(node.failures == [])
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        let status = try node.status()
+        #expect(node.isSettled, "\(status)")
+    }
+
+    private func publish(_ node: Node, _ numbers: Range<Int>, start: Int64) async throws {
+        let events = numbers.map { number in
+            let data = number % 10 == 7 ? #"{"note":"none"}"# : #"{"amount":\#(number)}"#
+            return (
+                "orders",
+                NewEvent(
+                    id: "o\(number)", source: "test", type: "order",
+                    time: Instant(milliseconds: start + Int64(number) * 100), key: [UInt8]("k\(number % 13)".utf8),
+                    data: [UInt8](data.utf8))
+            )
+        }
+        _ = try await node.gateway.publish(events, principal: "p")
+    }
+
+    private func lines(_ node: Node, _ topic: String) throws -> [String: [JSON]] {
+        var found: [String: [JSON]] = [:]
+        for partition in 0..<node.log.partitions(of: topic) {
+            try node.log.forEachEvent(TopicPartition(topic, partition)) { event in
+                let key = String(decoding: event.key ?? [], as: UTF8.self)
+                found[key, default: []].append(try JSON(parsing: event.data ?? []))
+                return true
+            }
+        }
+        return found
+    }
+
+    @Test func tasksFoldTheirPartitions() async throws {
+        let start = Instant.wallClock().milliseconds - 100_000
+        for round in 0..<3 {
+            // Each round is a life of the node: state, positions and outputs go on where they were.
+            let node = try node([Self.totals])
+            try node.start()
+            try await publish(node, round * 60..<(round + 1) * 60, start: start)
+            try await settle(node)
+            #expect(node.streams.map(\.folds.count) == [4])
+            #expect(node.log.partitions(of: "totals.sums") == 4 && node.gateway.isReserved("totals.sums"))
+            let answer = try node.replay(to: nil, processor: "totals")
+            #expect(answer["verdict"] == "EXACT" && (answer["storesCompared"]?.int ?? 0) > 8, "\(answer)")
+            node.stop()
+        }
+        let node = try node([Self.totals])
+        let sums = try lines(node, "totals.sums")
+        let windows = try lines(node, "totals.windows")
+        #expect(sums.count == 13)
+        for key in 0..<13 {
+            let amounts = (0..<180).filter { $0 % 13 == key && $0 % 10 != 7 }
+            var sum = 0
+            let running = amounts.map { amount -> JSON in
+                sum += amount
+                return .int(Int64(sum))
+            }
+            #expect(sums["k\(key)"]?.compactMap(\.int) == running.compactMap(\.int))
+            let counts = amounts.map { now in amounts.filter { $0 <= now && $0 > now - 100 }.count }
+            #expect(windows["k\(key)"]?.compactMap { $0["orders"]?.int } == counts.map { Int64($0) })
+        }
+        // What an operator threw at is a letter of the stream, and is found with the others.
+        let letters = try node.letters(topic: "orders", code: nil, all: true, limit: 100)["letters"]?.array ?? []
+        #expect(letters.count == 18 && letters.allSatisfy { $0["code"] == "no-amount" }, "\(letters.first ?? .null)")
+        #expect(letters.first?["position"]?.string?.hasPrefix("totals.unfolded/") == true)
+        // The state as it was stored is compared where no node runs.
+        let answer = try node.replay(to: nil, processor: "totals")
+        #expect(answer["verdict"] == "EXACT" && (answer["storesCompared"]?.int ?? 0) > 8, "\(answer)")
+        #expect(try node.topology()["streams"]?.array?.count == 1)
+        #expect(errorCode { _ = try node.replay(to: nil, processor: "nothing") } == "unknown-stream")
+        let forged = try await node.gateway.publish(
+            [("totals.sums", NewEvent(id: "x", source: "s", type: "t", time: Instant.wallClock(), data: [0x31]))],
+            principal: "p")
+        if case .refused(let reason)? = forged.first {
+            #expect(reason.code == "reserved-topic")
+        } else {
+            Issue.record("an output was written by somebody else")
+        }
+        node.stop()
+    }
+
+    @Test func mistakesAreNamedBeforeAnythingRuns() throws {
+        func code(_ streams: @Sendable () -> StreamBuilder...) -> String? { errorCode { try node(streams).stop() } }
+        #expect(
+            code({
+                let builder = StreamBuilder("a")
+                builder.stream("nowhere", JSON.self).to("out", type: "t")
+                return builder
+            }) == "unknown-topic")
+        #expect(
+            code({
+                let builder = StreamBuilder("a", runs: .byPartition)
+                builder.stream("orders", JSON.self).keyed("other") { $0.value["x"]?.string }.table()
+                    .changes().to("out", type: "t")
+                return builder
+            }) == "rekeyed")
+        #expect(
+            code({
+                let builder = StreamBuilder("a", runs: .byPartition)
+                builder.stream("orders", JSON.self).keyedByEvent()
+                    .join(builder.stream("few", JSON.self).keyedByEvent(), before: 0, after: 0)
+                    .to("out", type: "t")
+                return builder
+            }) == "not-copartitioned")
+        #expect(
+            code({
+                let builder = StreamBuilder("a")
+                builder.stream("predictions.served", JSON.self).to("out", type: "t")
+                return builder
+            }) == "derived-input")
+        #expect(code({ Self.totals("a", .single) }, { Self.totals("a", .single) }) == "two-streams")
+        #expect(
+            code({
+                let builder = StreamBuilder("a", runs: .byPartition)
+                builder.stream("orders", JSON.self).to("few", type: "t")
+                return builder
+            }) == "bad-partitions")
+    }
+
+    /// A topology that is another than the one that wrote its outputs cannot go on in their place.
+    @Test func aChangedTopologyIsRefused() async throws {
+        var first = try node([{ Self.totals("totals", .single) }])
+        try first.start()
+        try await publish(first, 0..<20, start: Instant.wallClock().milliseconds - 100_000)
+        try await settle(first)
+        first.stop()
+        #expect(errorCode { try node([Self.totals]).stop() } == "in-force")
+        // Under a new name it folds everything from the beginning, beside the old one.
+        first = try node([{ Self.totals("totals", .single) }, { Self.totals("totals2", .byPartition) }])
+        try first.start()
+        try await settle(first)
+        #expect(try lines(first, "totals.sums") == lines(first, "totals2.sums"))
+        first.stop()
+    }
+}
