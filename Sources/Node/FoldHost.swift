@@ -111,8 +111,10 @@ package final class FoldHost: Sendable {
             let worked = try runner.runSlice()
             dirty = dirty || worked
             // Between slices everything is at rest, so a checkpoint may stand anywhere.
-            if dirty, Date().timeIntervalSince(saved) > checkpointSeconds {
-                try runner.checkpoint()
+            if runner.isCheckpointing {
+                try runner.advanceCheckpoint()
+            } else if dirty, Date().timeIntervalSince(saved) > checkpointSeconds {
+                try runner.beginCheckpoint()
                 saved = Date()
                 dirty = false
             } else if !worked {
@@ -123,7 +125,8 @@ package final class FoldHost: Sendable {
             started = false
             if !worked {
                 publish(runner, drained: runner.isDrained && seen == log.waitForChange(after: 0, seconds: 0), at: seen)
-                version = log.waitForChange(after: max(seen, version), seconds: 0.02)
+                version = log.waitForChange(
+                    after: max(seen, version), seconds: runner.isCheckpointing ? 0.001 : 0.02)
             }
         }
         try runner.checkpoint()

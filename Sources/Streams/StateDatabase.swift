@@ -18,6 +18,8 @@ package final class StateDatabase: Sendable {
                 try database.execute(sql: "PRAGMA cache_size = -16000")
             }
             configuration.journalMode = .wal
+            // A runner that went a moment ago may still be closing its connection.
+            configuration.busyMode = .timeout(5)
             queue = try path.map { try DatabaseQueue(path: $0, configuration: configuration) } ?? DatabaseQueue()
             try queue.write { database in
                 try database.execute(
@@ -79,8 +81,12 @@ package final class StateDatabase: Sendable {
 
     /// State, timers, holds and positions, all or nothing.
     func checkpoint(
-        _ changes: [(store: String, key: String, value: [UInt8]?)], inputs: [InputPosition], meta: [String: String]
+        _ changes: [StateChange], inputs: [InputPosition], meta: [String: String]
     ) throws(StreamsError) {
+        // In the order of the table, which is what SQLite writes fastest.
+        let changes = changes.sorted {
+            $0.store == $1.store ? $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) : $0.store < $1.store
+        }
         do {
             try queue.write { database in
                 let put = try database.cachedStatement(
@@ -88,11 +94,11 @@ package final class StateDatabase: Sendable {
                         "INSERT INTO state(store, key, value) VALUES(?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
                 )
                 let drop = try database.cachedStatement(sql: "DELETE FROM state WHERE store = ? AND key = ?")
-                for (store, key, value) in changes {
-                    if let value {
-                        try put.execute(arguments: [store, key, Data(value)])
+                for change in changes {
+                    if let value = change.value {
+                        try put.execute(arguments: [change.store, change.key, Data(value)])
                     } else {
-                        try drop.execute(arguments: [store, key])
+                        try drop.execute(arguments: [change.store, change.key])
                     }
                 }
                 let position = try database.cachedStatement(

@@ -11,11 +11,20 @@ package class AnyStateStore {
     package let name: String
     init(name: String) { self.name = name }
 
-    /// Keys changed since the last call, with their encoded values; nil for a removed key. In key order.
-    package func takeChanges() -> [(key: String, value: [UInt8]?)] { [] }
+    /// Holds what changed since the last snapshot as it is now, to be taken piece by piece while changes go on.
+    package func beginSnapshot() {}
+    /// Takes up to so many of the held keys with their encoded values, nil for a removed key; true when none is left.
+    package func takeSnapshot(limit: Int, into changes: inout [StateChange]) -> Bool { true }
     package func load(key: String, value: UnsafeRawBufferPointer) throws(BaseError) {}
     package func digest() -> Digest { .zero }
     package var count: Int { 0 }
+}
+
+/// One entry of a store as a checkpoint writes it; no value for a removed key.
+package struct StateChange: Sendable {
+    package let store: String
+    package let key: String
+    package let value: [UInt8]?
 }
 
 /// Keyed state in memory with the set of keys that changed since the last checkpoint and an incremental digest: a
@@ -26,14 +35,27 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
     /// A value, and whether the lists of what changed name its key already: a value that changes often is noted once.
     private struct Slot {
         var value: Value
-        var isDirty = false
+        /// The epoch in which the list of changed keys last took it in; 0 once a snapshot has taken it.
+        var dirtyEpoch: UInt32 = 0
         var isUndigested = false
     }
 
+    /// The epoch of a slot that was made a moment ago.
+    private static var fresh: UInt32 { .max }
+
     private var slots: [StateKey: Slot] = [:]
-    /// Keys changed since the last checkpoint, and since the last digest. A key that was removed and made again may stand
-    /// in them twice.
+    /// Keys changed since the newest snapshot began, each once, and since the last digest, where a key that was removed and
+    /// made again may stand twice.
     private var dirty: [String] = []
+    /// Counts snapshots: what changed before the newest one began has the epoch before this.
+    private var epoch: UInt32 = 1
+    /// Keys that the snapshot under way holds, and how far they were taken.
+    private var held: [String] = []
+    private var taken = 0
+    /// Held keys that changed meanwhile, with what they had when the snapshot began; nil where there was nothing.
+    private var early: [StateKey: [UInt8]?] = [:]
+    /// Removed since the newest snapshot began: they stand in the list of changed keys, once, also when they are made again.
+    private var removed: Set<StateKey> = []
     private var undigested: [String] = []
     private var leaves: [[StateKey: Digest]] = Array(repeating: [:], count: 256)
     private var buckets: [Digest] = Array(repeating: .zero, count: 256)
@@ -56,7 +78,9 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
 
     package func remove(_ key: String) -> Value? {
         guard let old = slots.removeValue(forKey: StateKey(key)) else { return nil }
-        if !old.isDirty { dirty.append(key) }
+        if !held.isEmpty, old.dirtyEpoch == epoch - 1 { early[StateKey(key)] = .some(encoded(old.value)) }
+        if old.dirtyEpoch != epoch { dirty.append(key) }
+        removed.insert(StateKey(key))
         if !old.isUndigested { undigested.append(key) }
         return old.value
     }
@@ -79,11 +103,22 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
             if !isNoted.undigested { undigested.append(key) }
         }
         return try { slot in
-            isNoted = (slot.isDirty, slot.isUndigested)
-            slot.isDirty = true
+            isNoted = (slot.dirtyEpoch == epoch, slot.isUndigested)
+            if slot.dirtyEpoch == Self.fresh, !removed.isEmpty { isNoted.dirty = removed.contains(StateKey(key)) }
+            if !held.isEmpty { keep(key, slot) }
+            slot.dirtyEpoch = epoch
             slot.isUndigested = true
             return try body(&slot.value)
-        }(&slots[StateKey(key), default: Slot(value: make())])
+        }(&slots[StateKey(key), default: Slot(value: make(), dirtyEpoch: Self.fresh)])
+    }
+
+    /// What a held key had when the snapshot began, before it changes for the first time since.
+    private func keep(_ key: String, _ slot: Slot) {
+        if slot.dirtyEpoch == epoch - 1 {
+            early[StateKey(key)] = .some(encoded(slot.value))
+        } else if slot.dirtyEpoch == Self.fresh, early[StateKey(key)] == nil {
+            early[StateKey(key)] = .some(nil)
+        }
     }
 
     /// Reads in place with the right to change what is derived only (an eviction that a later read would repeat).
@@ -101,20 +136,43 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
         return writer.bytes
     }
 
-    override package func takeChanges() -> [(key: String, value: [UInt8]?)] {
-        let keys = dirty.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
-        dirty.removeAll(keepingCapacity: true)
-        var changes: [(key: String, value: [UInt8]?)] = []
-        changes.reserveCapacity(keys.count)
-        for key in keys where changes.last.map({ $0.key.utf8.elementsEqual(key.utf8) }) != true {
-            guard let index = slots.index(forKey: StateKey(key)) else {
-                changes.append((key, nil))
-                continue
+    override package func beginSnapshot() {
+        precondition(held.isEmpty, "one snapshot at a time")
+        guard !dirty.isEmpty else { return }
+        held = dirty
+        taken = 0
+        dirty = []
+        removed.removeAll(keepingCapacity: true)
+        epoch += 1
+    }
+
+    override package func takeSnapshot(limit: Int, into changes: inout [StateChange]) -> Bool {
+        let end = min(held.count, limit > held.count - taken ? held.count : taken + limit)
+        while taken < end {
+            let key = held[taken]
+            taken += 1
+            if let before = early[StateKey(key)] {
+                changes.append(StateChange(store: name, key: key, value: before))
+            } else if let index = slots.index(forKey: StateKey(key)) {
+                slots.values[index].dirtyEpoch = 0
+                changes.append(StateChange(store: name, key: key, value: encoded(slots.values[index].value)))
+            } else {
+                changes.append(StateChange(store: name, key: key, value: nil))
             }
-            slots.values[index].isDirty = false
-            changes.append((key, encoded(slots.values[index].value)))
         }
-        return changes
+        guard taken == held.count else { return false }
+        held = []
+        taken = 0
+        early = [:]
+        return true
+    }
+
+    /// Everything that changed since the last snapshot, at once and in key order; for tests.
+    package func takeChanges() -> [StateChange] {
+        beginSnapshot()
+        var changes: [StateChange] = []
+        _ = takeSnapshot(limit: .max - 1, into: &changes)
+        return changes.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
     }
 
     override package func load(key: String, value: UnsafeRawBufferPointer) throws(BaseError) {

@@ -39,8 +39,8 @@ package final class TopologyRunner {
 
     package let topology: Topology
     let log: any EventLog
-    private let database: StateDatabase
-    private let sink: any DerivedSink
+    let database: StateDatabase
+    let sink: any DerivedSink
     let context = StageContext()
     var inputs: [InputCursor] = []
     private var subscribers: [String: [Int]] = [:]
@@ -49,14 +49,16 @@ package final class TopologyRunner {
     private let document = JSONDocument()
     private let derivedDocument = JSONDocument()
     private let progressDocument = JSONDocument()
-    private let stores: [AnyStateStore]
-    private var lastCut: Int = .min
-    private var lateEvents: Int64 = 0
+    let stores: [AnyStateStore]
+    /// The checkpoint that is under way.
+    var underWay: Checkpoint?
+    var lastCut: Int = .min
+    var lateEvents: Int64 = 0
     package private(set) var folded: Int64 = 0
     package private(set) var emittedCount: Int64 = 0
     /// Events that a stage could not fold: recorded with their reason, never swallowed.
     package private(set) var failures: Int64 = 0
-    package private(set) var checkpoints: Int64 = 0
+    package internal(set) var checkpoints: Int64 = 0
     private var stopRequested = false
     /// Nothing later is folded, and no later timer fires: state as of a moment of the past.
     package var horizon = Instant.distantFuture
@@ -175,7 +177,7 @@ package final class TopologyRunner {
     }
 
     /// The next offset of every input that has been read at all.
-    private func consumed() -> [TopicPartition: Int64] {
+    func consumed() -> [TopicPartition: Int64] {
         var positions: [TopicPartition: Int64] = [:]
         for input in inputs where input.next > 0 { positions[input.partition] = input.next }
         return positions
@@ -411,37 +413,6 @@ package final class TopologyRunner {
     /// Digest of every store, by name.
     package func stateDigests() -> [(name: String, digest: Digest)] {
         stores.map { ($0.name, $0.digest()) }.sorted { $0.0 < $1.0 }
-    }
-
-    /// Makes what was emitted durable, then commits state, timers, holds and positions in one transaction: whatever a crash
-    /// leaves, folding on from the positions repeats the same events under the same ids.
-    package func checkpoint() throws {
-        try sink.flush(consumed)
-        var changes: [(store: String, key: String, value: [UInt8]?)] = []
-        for store in stores {
-            for change in store.takeChanges() { changes.append((store.name, change.key, change.value)) }
-        }
-        let positions = inputs.map { input in
-            let source: Int =
-                switch input.source {
-                case .unstarted: 0
-                case .active: 1
-                case .idle: 2
-                case .finished: 3
-                }
-            return StateDatabase.InputPosition(
-                partition: input.partition, next: input.next, source: source,
-                through: input.completeThrough.milliseconds)
-        }
-        var meta = [
-            "cut": String(lastCut), "now": String(context.now.milliseconds), "count": String(folded),
-            "emitted": String(emittedCount), "late": String(lateEvents), "failures": String(failures),
-        ]
-        for input in inputs where input.round > 0 { meta["round/\(input.partition)"] = String(input.round) }
-        for (partition, next) in context.positions { meta["folded/\(partition)"] = String(next) }
-        for (topic, next) in context.emittedOffsets { meta["emitted/\(topic)"] = String(next) }
-        try database.checkpoint(changes, inputs: positions, meta: meta)
-        checkpoints += 1
     }
 }
 

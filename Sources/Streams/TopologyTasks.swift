@@ -31,10 +31,14 @@ package enum TopologyTasks {
     ) throws {
         var saved = DispatchTime.now().uptimeNanoseconds
         while !isStopped(), try runner.runSlice() {
+            if runner.isCheckpointing {
+                try runner.advanceCheckpoint()
+                continue
+            }
             guard let checkpointSeconds else { continue }
             let now = DispatchTime.now().uptimeNanoseconds
             guard Double(now - saved) > checkpointSeconds * 1e9 else { continue }
-            try runner.checkpoint()
+            try runner.beginCheckpoint()
             saved = now
         }
         try runner.checkpoint()

@@ -64,15 +64,52 @@ import Testing
         #expect(store.takeChanges().map { Array($0.key.utf8) } == [Array("e\u{301}".utf8)])
     }
 
+    private func apply(_ changes: [StateChange], to saved: inout [String: [UInt8]]) {
+        // As StateBlob has it: its size, then its bytes.
+        for change in changes { saved[change.key] = change.value.map { Array($0.dropFirst(4)) } }
+    }
+
+    /// A snapshot holds how things were when it began, whatever changes while it is taken piece by piece.
+    @Test(arguments: 0..<40) func snapshotsHoldTheirMoment(seed: UInt64) {
+        var random = SeededRandom(seed: seed)
+        let store = StateStore<StateBlob>(name: "s")
+        var content: [String: [UInt8]] = [:]
+        var saved: [String: [UInt8]] = [:]
+        func change() {
+            let key = "k\(Int.random(in: 0..<12, using: &random))"
+            let byte = UInt8.random(in: 0...255, using: &random)
+            switch Int.random(in: 0..<4, using: &random) {
+            case 0:
+                store.set(key, StateBlob([byte]))
+                content[key] = [byte]
+            case 1, 2:
+                store.modify(key, default: StateBlob([])) { $0.bytes.append(byte) }
+                content[key, default: []].append(byte)
+            default: #expect(store.remove(key)?.bytes == content.removeValue(forKey: key))
+            }
+        }
+        for round in 0..<200 {
+            for _ in 0..<Int.random(in: 0..<12, using: &random) { change() }
+            let expected = content
+            store.beginSnapshot()
+            var changes: [StateChange] = []
+            repeat {
+                for _ in 0..<Int.random(in: 0..<4, using: &random) { change() }
+            } while !store.takeSnapshot(limit: Int.random(in: 1...3, using: &random), into: &changes)
+            #expect(Set(changes.map(\.key)).count == changes.count, "each key once")
+            apply(changes, to: &saved)
+            #expect(saved == expected, "seed \(seed), round \(round)")
+        }
+        apply(store.takeChanges(), to: &saved)
+        #expect(saved == content)
+    }
+
     private func checkpoint(
         _ store: StateStore<StateBlob>, _ saved: inout [String: [UInt8]], _ content: [String: [UInt8]]
     ) {
         let changes = store.takeChanges()
         #expect(changes.map(\.key) == Set(changes.map(\.key)).sorted())
-        for (key, value) in changes {
-            // As StateBlob has it: its size, then its bytes.
-            saved[key] = value.map { Array($0.dropFirst(4)) }
-        }
+        apply(changes, to: &saved)
         #expect(saved == content && store.takeChanges().isEmpty)
     }
 }

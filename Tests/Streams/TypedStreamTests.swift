@@ -208,6 +208,12 @@ private struct Plan {
         }
         var live = try runner()
         var saved = 0
+        // Lines when the checkpoint under way began.
+        var begun = 0
+        func advance(toTheEnd: Bool = false) throws {
+            repeat { try live.advanceCheckpoint(waits: toTheEnd) } while toTheEnd && live.isCheckpointing
+            if !live.isCheckpointing { saved = begun }
+        }
         var next = [0, 0, 0, 0]
         var open = [0, 1, 2, 3]
         while !open.isEmpty {
@@ -241,12 +247,21 @@ private struct Plan {
                 log.append(LogAppend(principal: "p", events: events)) { _ in }
                 log.commitReady()
             }
-            while crashes, try live.runSlice() {}
-            switch crashes ? Int.random(in: 0..<4, using: &random) : 9 {
+            while crashes, try live.runSlice() {
+                if live.isCheckpointing, Bool.random(using: &random) { try advance() }
+            }
+            switch crashes ? Int.random(in: 0..<6, using: &random) : 9 {
             case 0:
+                if live.isCheckpointing { try advance(toTheEnd: true) }
                 try live.checkpoint()
                 saved = collector.lines.count
+            case 2, 3:
+                // Brought to its end piece by piece, while events are folded on, or lost with the crash.
+                guard !live.isCheckpointing else { break }
+                try live.beginCheckpoint()
+                begun = collector.lines.count
             case 1:
+                if live.isWritingCheckpoint { try advance(toTheEnd: true) }
                 collector.lines.removeLast(collector.lines.count - saved)
                 collector.ids.removeLast(collector.ids.count - saved)
                 live = try runner()
