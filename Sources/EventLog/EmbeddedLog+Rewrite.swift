@@ -18,6 +18,8 @@ extension EmbeddedLog {
         var contents: Contents
         do {
             contents = try walk(sealed, &manifest)
+            // It was away for a moment; the next time counts anew.
+            maintenance.withLock { if $0.unreadable?.segment == segment.firstSequence { $0.unreadable = nil } }
         } catch {
             noteUnreadable(segment, error)
             throw error

@@ -143,6 +143,14 @@ package final class Node: Sendable {
         guard !configuration.streams.isEmpty else { return }
         let (definitions, outputs, tasks) = try Node.declareStreams(
             configuration.streams, log: log, registry: registry)
+        // What a fold writes has no progress of its own, and the gateway's would stand where the stream's events belong.
+        let read = try WorkspaceTopology(try compile()).topology.inputs(derived: WorkspaceTopology.derived)
+        if let topic = outputs.first(where: { read.contains($0) }) {
+            throw NodeError(
+                "derived-input",
+                "the workspace reads '\(topic)', which a stream of this program writes; compute it in the stream, or in the workspace"
+            )
+        }
         try append(definitions, platform: true)
         try declareTopics()
         for topic in outputs { gateway.reserve(topic) }

@@ -55,17 +55,18 @@ struct StreamAudit {
 
     private func replay(_ number: Int, to limit: Instant?, held: (Int) throws -> Audit.HeldState?) throws -> Finding {
         let topology = service.topology
-        // What the log holds now; a fold that is still behind its inputs will add to it, which is no difference.
+        // Outputs first: what is emitted from now on is no difference.
+        var written: [String: Int64] = [:]
+        for topic in topology.outputs + topology.side.all {
+            written[topic] = try log.offsets(TopicPartition(topic, number)).upperBound
+        }
+        // What the log holds now: a replay never waits for more.
         var ends: [TopicPartition: Int64] = [:]
         for topic in topology.inputs {
             for partition in 0..<log.partitions(of: topic) {
                 let place = TopicPartition(topic, partition)
                 ends[place] = try log.offsets(place).upperBound
             }
-        }
-        var written: [String: Int64] = [:]
-        for topic in topology.outputs + topology.side.all {
-            written[topic] = try log.offsets(TopicPartition(topic, number)).upperBound
         }
         var emitted: [String: Int64] = [:]
         let sink = ComparingSink(log: log, ends: written, side: topology.side, partition: number) { event in

@@ -61,6 +61,9 @@ package struct StreamTopology: Sendable {
                     "two-writers", "it writes '\(topic)', which '\(writer)' writes too; each topic has one writer")
             }
         }
+        if let topic = outputs.first(where: { inputs.contains($0) }) {
+            throw refusal("derived-input", "it reads '\(topic)', which it writes itself")
+        }
         guard isPartitioned else { return 1 }
         guard unpartitioned.isEmpty else {
             throw refusal(
@@ -90,12 +93,11 @@ package struct StreamTopology: Sendable {
             side.digests: "state digests of the stream",
         ]
         return (outputs + side.all).filter { !declared.contains($0) }.map { topic in
-            var body: [String: JSON] = [
+            // Ids are kept: what a fold emits again after a crash is known by them.
+            let body: [String: JSON] = [
                 "name": .string(topic), "partitions": .int(Int64(tasks)),
                 "description": .string("\(words[topic] ?? "written by the stream") '\(name)'"),
             ]
-            // Its places are checked, so its ids need not be.
-            body["deduplicate"] = "never"
             return Definition(
                 kind: TopicDefinition.kind, name: topic, body: .object(body), place: "the stream '\(name)'")
         }

@@ -76,7 +76,9 @@ public final class StreamBuilder {
         var isPartitioned: [Bool] = []
         for node in nodes {
             isPartitioned.append(node.isPartitioned ?? node.parents.allSatisfy { isPartitioned[$0] })
-            if node.store != nil, !isPartitioned[node.number] { found.append(node.name) }
+            // A join with a table looks into the table's state.
+            let hasState = node.store != nil || node.kind == .join
+            if hasState, !isPartitioned[node.number] { found.append(node.name) }
         }
         return found
     }
