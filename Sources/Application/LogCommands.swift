@@ -113,6 +113,12 @@ struct Verify: AsyncParsableCommand {
         for line in answer["damaged"]?.array ?? [] { print("damaged: \(line.string ?? "")") }
         for line in answer["rewritten"]?.array ?? [] { print("rewritten: \(line.string ?? "")") }
         for line in answer["lostIds"]?.array ?? [] { print("lost: \(line.string ?? "")") }
+        for line in answer["unreadable"]?.array ?? [] {
+            print("unreadable: the disk gives no bytes of \(line.string ?? "") now; check again later")
+        }
+        for line in answer["rebuildable"]?.array ?? [] {
+            print("derived: \(line.string ?? "") is damaged and can be built again; a running node does so")
+        }
     }
 }
 

@@ -65,6 +65,8 @@ struct PartitionReader {
     private var current: [TopicPartition: RecordBatch] = [:]
     /// What could not be read.
     private(set) var damaged: [(partition: TopicPartition, path: String, entry: BatchEntry)] = []
+    /// Some of it because the disk gave no bytes, which may be otherwise another time.
+    private(set) var metUnreadable = false
 
     init(cache: FileCache, manifest: Manifest) {
         self.cache = cache
@@ -117,6 +119,7 @@ struct PartitionReader {
             return try file.entries()
         } catch {
             guard ["no-such-file", "read-failed"].contains(error.code) else { throw error }
+            if error.code == "read-failed" { metUnreadable = true }
             let whole = BatchEntry(
                 baseOffset: file.record.baseOffset, end: file.record.end, maxTime: file.record.maxTime, fileOffset: 0,
                 size: Int32(clamping: file.record.bytes), count: Int32(clamping: file.record.records))
@@ -136,6 +139,7 @@ struct PartitionReader {
             bytes = try file.file().read(at: entry.fileOffset, count: Int(entry.size))
         } catch {
             guard error.code == "read-failed" else { throw error }
+            metUnreadable = true
             note(entry, file)
             return nil
         }

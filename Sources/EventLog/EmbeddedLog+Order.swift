@@ -13,7 +13,8 @@ extension EmbeddedLog {
             var list: [(sequence: UInt64, partition: TopicPartition, offset: Int64)] = []
             let chains = maintenance.withLock { $0.manifest }.chains.filter { $0.endSequence > sequence }
             for chain in chains where list.count < limit {
-                for envelope in try ChainFile.load(volume, chain) {
+                guard let envelopes = try readable(chain) else { continue }
+                for envelope in envelopes {
                     envelope.description.place(from: sequence, limit: limit, in: &list)
                 }
             }
@@ -21,6 +22,7 @@ extension EmbeddedLog {
             for (number, segment) in segments.enumerated() where list.count < limit {
                 if number + 1 < segments.count, segments[number + 1].firstSequence <= sequence { continue }
                 var walker = FrameWalker(file: segment.file, offset: 0, end: segment.end)
+                walker.refusesUnreadable = true
                 while list.count < limit, let step = try walker.next() {
                     switch step {
                     case .frame(let frame, _, _):
@@ -31,6 +33,16 @@ extension EmbeddedLog {
                 }
             }
             return list
+        }
+    }
+
+    /// nil where it is damaged; what only cannot be read now is an error, and no gap.
+    private func readable(_ chain: Manifest.Chain) throws(EventLogError) -> [ChainFile.Envelope]? {
+        do {
+            return try ChainFile.load(volume, chain)
+        } catch {
+            guard error.code == "rot" || error.code == "no-such-file" else { throw error }
+            return nil
         }
     }
 }

@@ -8,6 +8,19 @@ extension EmbeddedLog {
         var batches: [TopicPartition: [(entry: BatchEntry, recorded: Int64)]] = [:]
         var damaged: [DamagedRange] = []
         var lastSequence: UInt64
+        /// Of the last frame, in the chain's bytes.
+        var lastEnvelope: Range<Int>?
+
+        /// Where the segment ends. What opening could not read of it may be readable by now.
+        func end(_ index: SegmentIndexFile) -> (sequence: UInt64, hash: Digest) {
+            guard let lastEnvelope, lastSequence >= index.nextSequence else {
+                return (index.nextSequence, index.lastHash)
+            }
+            return (
+                lastSequence,
+                chain.bytes.withUnsafeBytes { Digest.of(UnsafeRawBufferPointer(rebasing: $0[lastEnvelope])) }
+            )
+        }
     }
 
     /// Moves the oldest sealed WAL segment into partition files and a chain file. Until the manifest is replaced nothing
@@ -18,10 +31,9 @@ extension EmbeddedLog {
         var contents: Contents
         do {
             contents = try walk(sealed, &manifest)
-            // It was away for a moment; the next time counts anew.
-            maintenance.withLock { if $0.unreadable?.segment == segment.firstSequence { $0.unreadable = nil } }
+            noteReadable(segment.path)
         } catch {
-            noteUnreadable(segment, error)
+            noteUnreadable(segment.path, error)
             throw error
         }
         var written: UInt64 = 0
@@ -38,15 +50,15 @@ extension EmbeddedLog {
                 manifest.partitions[number].end = max(manifest.partitions[number].end, known.lostEnd)
             }
         }
+        let end = contents.end(sealed.index)
         contents.chain.sealFromEight()
         let chain = Manifest.Chain(
-            firstSequence: segment.firstSequence, endSequence: sealed.index.nextSequence,
+            firstSequence: segment.firstSequence, endSequence: end.sequence,
             bytes: Int64(contents.chain.count))
         try volume.replace(chain.path, with: contents.chain.bytes, durable: true)
         manifest.chains.append(chain)
         manifest.damaged += contents.damaged
-        manifest.rewrittenThrough = sealed.index.nextSequence
-        manifest.rewrittenHash = sealed.index.lastHash
+        (manifest.rewrittenThrough, manifest.rewrittenHash) = end
         manifest.producers.expire(now: options.wallClock().milliseconds)
         manifest.rewrittenBytes += UInt64(segment.end)
         manifest.maintenanceBytes += written + UInt64(contents.chain.count)
@@ -65,25 +77,6 @@ extension EmbeddedLog {
         try volume.remove(Segment.indexPath(segment.firstSequence))
     }
 
-    /// How long a segment that the disk gives no bytes of is tried again before the place counts as lost, in milliseconds: a
-    /// disk that is away for a moment must not cost what is on it.
-    static let unreadablePatience: Int64 = 60_000
-
-    func isGivenUp(_ segment: Segment) -> Bool {
-        guard let since = maintenance.withLock({ $0.unreadable }), since.segment == segment.firstSequence else {
-            return false
-        }
-        return options.wallClock().milliseconds >= since.time + EmbeddedLog.unreadablePatience
-    }
-
-    func noteUnreadable(_ segment: Segment, _ error: EventLogError) {
-        guard error.code == "read-failed" else { return }
-        let now = options.wallClock().milliseconds
-        maintenance.withLock { state in
-            if state.unreadable?.segment != segment.firstSequence { state.unreadable = (segment.firstSequence, now) }
-        }
-    }
-
     /// Damaged WAL segments after everything readable in them has been moved.
     static let quarantine = "quarantine"
 
@@ -92,12 +85,14 @@ extension EmbeddedLog {
         var contents = Contents(
             chain: ChainFile.begin(firstSequence: segment.firstSequence), lastSequence: segment.firstSequence)
         var walker = FrameWalker(file: segment.file, offset: 0, end: segment.end)
-        walker.refusesUnreadable = !isGivenUp(segment)
+        walker.refusesUnreadable = !isGivenUp(segment.path)
         while let step = try walker.next() {
             switch step {
             case .frame(let frame, let at, let bytes):
                 bytes.withUnsafeBytes {
-                    contents.chain.append(UnsafeRawBufferPointer(rebasing: $0[..<frame.envelopeSize]))
+                    let envelope = UnsafeRawBufferPointer(rebasing: $0[..<frame.envelopeSize])
+                    contents.lastEnvelope = contents.chain.count..<contents.chain.count + envelope.count
+                    contents.chain.append(envelope)
                 }
                 for batch in frame.batches {
                     contents.batches[batch.partition, default: []].append(

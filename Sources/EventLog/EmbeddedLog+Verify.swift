@@ -18,13 +18,17 @@ package struct LogVerification: Sendable {
     package var damaged: [DamagedRange] = []
     package var rewritten: [Rewritten] = []
     package var lostIdentifiers: [LostIdentifiers] = []
+    /// Files that the disk gives no bytes of now: what they hold is neither proven nor lost.
+    package var unreadable: [String] = []
+    /// Derived files that are damaged and can be built again; a log that is written to does so.
+    package var rebuildable: [String] = []
     /// Events whose content retention or compaction gave up; their place in the chain is proven all the same.
     package var released: UInt64 = 0
     package var head = Digest.zero
     /// One past the frame in which the subject stands.
     package var subjectEnd: UInt64?
 
-    package var isIntact: Bool { damaged.isEmpty && rewritten.isEmpty && lostIdentifiers.isEmpty }
+    package var isIntact: Bool { damaged.isEmpty && rewritten.isEmpty && lostIdentifiers.isEmpty && unreadable.isEmpty }
 }
 
 extension Position {
@@ -52,7 +56,10 @@ extension EmbeddedLog {
                 let end = index + 1 < segments.count ? segments[index + 1].firstSequence : durable
                 try run.check(segment, endSequence: end)
             }
-            return run.finish(head: head, durable: durable, lastFile: segments.last?.path ?? Segment.path(durable))
+            let found = run.finish(head: head, durable: durable, lastFile: segments.last?.path ?? Segment.path(durable))
+            for file in sequencer.withLock({ $0.identifiers.files })
+            where found.rebuildable.contains(Segment.identifierPath(file.firstSequence)) { file.makeSuspect() }
+            return found
         }
     }
 }
@@ -165,12 +172,28 @@ private struct Verification {
         let rebuild = IdentifierRebuild(cache: cache, manifest: manifest)
         for chain in manifest.chains where chain.endSequence > manifest.identifiersFrom {
             let path = EmbeddedLog.Segment.identifierPath(chain.firstSequence)
-            let file = (try? cache.volume.open(path, .read)).flatMap { IdentifierFile($0) }
-            // A damaged chain is reported already.
-            guard let lost = try? rebuild.lost(chain, known: file?.count ?? 0) else { continue }
-            result.lostIdentifiers.append(lost)
+            let file = IdentifierFile.load(cache.volume, path).file
+            let condition = IdentifierFile.condition(cache.volume, path)
+            if let file, condition == .whole {
+                // A damaged chain is reported already.
+                if let lost = try? rebuild.lost(chain, known: file.count) { result.lostIdentifiers.append(lost) }
+                continue
+            }
+            let built = rebuild.build(
+                chain.firstSequence..<chain.endSequence, chain, salvaging: file, stated: file?.count)
+            guard let lost = built.lost else {
+                result.rebuildable.append(path)
+                continue
+            }
+            if condition == .unreadable || built.metUnreadable {
+                result.unreadable.append(path)
+            } else {
+                result.lostIdentifiers.append(lost)
+            }
         }
-        result.lostIdentifiers += rebuild.gaps(try cache.volume.list())
+        for (lost, isUnreadable) in rebuild.gaps(try cache.volume.list()) {
+            if isUnreadable { result.unreadable.append(lost.file) } else { result.lostIdentifiers.append(lost) }
+        }
     }
 
     /// What the chain does not reach: compacted files, known by a digest of the whole file, and trimmed batches.

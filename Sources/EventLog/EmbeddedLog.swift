@@ -1,4 +1,5 @@
 import Base
+import Dispatch
 import RecordFormat
 import Synchronization
 
@@ -37,6 +38,8 @@ package final class EmbeddedLog: EventLog {
         package var segmentSize = EmbeddedLog.segmentSize
         package var partitionFileSize = EmbeddedLog.partitionFileSize
         package var wallClock: @Sendable () -> Instant = { Instant.wallClock() }
+        /// Milliseconds on a clock that only goes forward.
+        package var uptime: @Sendable () -> Int64 = { Int64(DispatchTime.now().uptimeNanoseconds / 1_000_000) }
         /// What batches become when they move out of the WAL.
         package var rewriting = RewriteSizes()
         /// Keys that one compaction holds in memory (about 100 bytes each).
@@ -250,14 +253,21 @@ package struct LogStatistics: Sendable {
 extension EmbeddedLog {
     package var statistics: LogStatistics {
         let pending = sequencer.withLock { $0.pendingBytes }
-        let (manifest, failure, lost) = maintenance.withLock { ($0.manifest, $0.failure, $0.lostIdentifiers) }
+        let (manifest, failure, lost) = maintenance.withLock { state in
+            // What opening could not read may have been had since.
+            let opening = recovery.lostIdentifiers.filter { known in
+                !state.regainedIdentifiers.contains(known.file)
+                    && !state.lostIdentifiers.contains { $0.file == known.file }
+            }
+            return (state.manifest, state.failure, opening + state.lostIdentifiers)
+        }
         return shared.withLock {
             LogStatistics(
                 events: $0.durableSequence, syncs: $0.syncs, bytesWritten: $0.bytesWritten,
                 rewrittenBytes: manifest.rewrittenBytes, maintenanceBytes: manifest.maintenanceBytes,
                 pendingBytes: pending, stopped: $0.stopped, damaged: $0.damaged, headHash: $0.lastHash,
                 waitingSegments: max(0, $0.segments.count - 1),
-                lostIdentifiers: recovery.lostIdentifiers + lost, maintenanceFailure: failure)
+                lostIdentifiers: lost, maintenanceFailure: failure)
         }
     }
 }

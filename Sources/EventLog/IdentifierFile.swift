@@ -21,6 +21,17 @@ package final class IdentifierFile: Sendable {
         let offset: Int64
     }
 
+    /// One event id with its partition by name.
+    typealias Known = (hash: (UInt64, UInt64), partition: TopicPartition, offset: Int64)
+
+    /// A hash that can stand in a set.
+    struct Key: Hashable {
+        let high: UInt64
+        let low: UInt64
+
+        init(_ hash: (UInt64, UInt64)) { (high, low) = hash }
+    }
+
     enum Answer: Equatable {
         case absent
         case found(TopicPartition, Int64)
@@ -88,8 +99,22 @@ package final class IdentifierFile: Sendable {
         }
     }
 
+    /// Opens a file; where there is none to be had, why.
+    static func load(_ volume: any LogVolume, _ path: String) -> (file: IdentifierFile?, condition: Condition) {
+        for _ in 0..<2 {
+            if let file = (try? volume.open(path, .read)).flatMap({ IdentifierFile($0) }) { return (file, .whole) }
+            let condition = condition(volume, path)
+            // A read that failed for a moment.
+            guard condition == .whole else { return (nil, condition) }
+        }
+        return (nil, .unreadable)
+    }
+
     /// A lookup met damage; the file is to be built again.
     var isSuspect: Bool { suspect.withLock { $0 } }
+
+    /// Has the upkeep look at the file on the disk: this table may know less.
+    func makeSuspect() { suspect.withLock { $0 = true } }
 
     convenience init?(_ file: any LogFile) { self.init(.file(file, size: Int(file.size))) }
 
@@ -188,10 +213,26 @@ package final class IdentifierFile: Sendable {
     }
 
     /// Every entry with its partition; nil when a bucket is damaged.
-    func entries() -> [(hash: (UInt64, UInt64), partition: TopicPartition, offset: Int64)]? {
-        var result: [(hash: (UInt64, UInt64), partition: TopicPartition, offset: Int64)] = []
+    func entries() -> [Known]? {
+        var result: [Known] = []
+        return collect(0..<buckets, &result) ? result : nil
+    }
+
+    /// The entries of every bucket that is whole.
+    func salvaged() -> [Known] {
+        var result: [Known] = []
+        guard !collect(0..<buckets, &result) else { return result }
+        result = []
+        for bucket in 0..<buckets {
+            let known = result.count
+            if !collect(bucket..<bucket + 1, &result) { result.removeLast(result.count - known) }
+        }
+        return result
+    }
+
+    private func collect(_ range: Range<Int>, _ result: inout [Known]) -> Bool {
         var isLegal = true
-        let whole = page(0..<buckets) { _, raw in
+        let whole = page(range) { _, raw in
             for entry in 0..<Int(raw[248]) {
                 let place = IdentifierTable.unpack(IdentifierFile.word(raw, entry, 2))
                 guard Int(place.0) < partitions.count else { return isLegal = false }
@@ -199,7 +240,7 @@ package final class IdentifierFile: Sendable {
                 result.append((hash, partitions[Int(place.0)], place.1))
             }
         }
-        return whole && isLegal ? result : nil
+        return whole && isLegal
     }
 
     /// Hashes of some of its buckets' ids; nil when one of these buckets is damaged.
@@ -213,9 +254,6 @@ package final class IdentifierFile: Sendable {
         }
         return whole ? result : nil
     }
-
-    /// Checks every bucket.
-    var isIntact: Bool { page(0..<buckets) { _, _ in } }
 
     static func encode(
         firstSequence: UInt64, endSequence: UInt64, newestRecorded: Int64, partitions: [TopicPartition],

@@ -56,6 +56,8 @@ struct Opening {
     private var lastIsIntact = true
     private var nextSequence: UInt64 = 0
     private var lastHash = Digest.zero
+    /// The disk gives no bytes of what stands last, so nobody knows what the next frame is to follow.
+    private var headIsUnreadable = false
     /// Events lost in frames whose envelope is unreadable too.
     private var unknownLost: Int64 = 0
 
@@ -68,9 +70,10 @@ struct Opening {
     mutating func load() throws(EventLogError) {
         let names = try volume.list()
         try refuseOldFormat(names)
-        if let bytes = volume.contents(DurableMark.path), !bytes.isEmpty {
-            mark = DurableMark(bytes)
-            markIsDamaged = mark == nil
+        if names.contains(DurableMark.path) {
+            let bytes = volume.contents(DurableMark.path)
+            mark = bytes.flatMap { DurableMark($0) }
+            markIsDamaged = mark == nil && bytes?.isEmpty != true
         }
         if let known = try Manifest.load(volume) {
             manifest = known
@@ -80,7 +83,7 @@ struct Opening {
         if !options.readOnly { try manifest.restoreCopies(volume) }
         try tidy(names)
         adoptManifest()
-        try loadIdentifiers(Set(names))
+        loadIdentifiers(Set(names))
         let segments = names.compactMap { name -> UInt64? in
             guard name.hasSuffix(".wal"), name.utf8.count == 24 else { return nil }
             return UInt64(name.dropLast(4))
@@ -89,6 +92,12 @@ struct Opening {
             try loadSegment(first, isLast: number == segments.count - 1)
         }
         compareWithMark()
+        guard !headIsUnreadable || options.readOnly else {
+            throw EventLogError(
+                "read-failed",
+                "the disk gives bytes neither of the last append in \(volume.path)/\(shared.segments.last?.path ?? "") nor of '\(DurableMark.path)', which would say what stands there; try again, or restore a backup. Nothing was changed",
+                fault: .world, retriable: true)
+        }
         shared.durableSequence = nextSequence
         shared.lastHash = lastHash
         sequencer.nextSequence = nextSequence
@@ -173,38 +182,6 @@ struct Opening {
         lastHash = manifest.rewrittenHash
     }
 
-    /// The ids of rewritten segments; built again where they are missing.
-    private mutating func loadIdentifiers(_ names: Set<String>) throws(EventLogError) {
-        for chain in manifest.chains where chain.endSequence > manifest.identifiersFrom {
-            if let file = identifiers(chain.firstSequence), file.endSequence == chain.endSequence {
-                sequencer.identifiers.place(file)
-                continue
-            }
-            let path = EmbeddedLog.Segment.identifierPath(chain.firstSequence)
-            report.rebuiltIndexes.append(path)
-            guard !options.readOnly,
-                let (file, lost) = try? IdentifierRebuild(cache: cache, manifest: manifest).build(chain)
-            else { continue }
-            if let lost { report.lostIdentifiers.append(lost) }
-            if let file { sequencer.identifiers.place(file) }
-        }
-        report.lostIdentifiers += IdentifierRebuild(cache: cache, manifest: manifest).gaps(Array(names))
-        // Segments of which everything was trimmed have no chain any more, but their ids count.
-        for name in names.sorted() where name.hasSuffix(".ids") {
-            guard let first = UInt64(name.dropLast(4)), first < manifest.chainStart, let file = identifiers(first),
-                file.endSequence > manifest.identifiersFrom
-            else { continue }
-            sequencer.identifiers.place(file)
-        }
-    }
-
-    private func identifiers(_ first: UInt64) -> IdentifierFile? {
-        guard let file = try? volume.open(EmbeddedLog.Segment.identifierPath(first), .read),
-            let identifiers = IdentifierFile(file), identifiers.firstSequence == first
-        else { return nil }
-        return identifiers
-    }
-
     /// The mark knows how far the log once was on disk, and the hash there.
     private mutating func compareWithMark() {
         guard let mark else { return }
@@ -217,7 +194,9 @@ struct Opening {
             nextSequence = mark.sequence
             lastHash = mark.hash
             lastIsIntact = false
+            headIsUnreadable = false
         } else if mark.sequence == nextSequence {
+            headIsUnreadable = false
             // If the last frame is not the one that was written, the chain goes on from the one that was, and shows it.
             lastHash = mark.hash
         }
@@ -231,7 +210,7 @@ struct Opening {
         var index = SegmentIndexFile()
         let size = file.size
         let damagedBefore = shared.damaged.count
-        let prior = identifiers(first)
+        let prior = identifiers(first).file
         if let prior { sequencer.identifiers.place(prior) }
         if let bytes = volume.contents(EmbeddedLog.Segment.indexPath(first)),
             let stored = SegmentIndexFile(bytes), stored.coveredBytes <= size,
@@ -239,6 +218,7 @@ struct Opening {
             stored.batches.isEmpty || (prior?.endSequence ?? 0) >= stored.nextSequence
         {
             index = stored
+            if stored.coveredBytes > 0 { headIsUnreadable = false }
             segment.end = stored.coveredBytes
             adopt(stored, first)
         } else if !isLast || volume.contents(EmbeddedLog.Segment.indexPath(first)) != nil {
@@ -269,7 +249,8 @@ struct Opening {
             sealed.append(
                 SealedSegment(
                     segment: segment, index: index, keepsIndex: lastIsIntact, prior: prior,
-                    isIndexed: (prior?.endSequence ?? 0) >= nextSequence,
+                    // What could not be read may be readable later, and then its ids are missing.
+                    isIndexed: lastIsIntact && prior.map { $0.endSequence >= nextSequence } ?? false,
                     // Below every ticket: the ids that were scanned may stand in the segment that goes on.
                     writtenTicket: -1))
         }
@@ -299,6 +280,7 @@ struct Opening {
                 try add(description, at, bytes, segment.firstSequence, &index, priorEnd: priorEnd)
                 report.scannedBytes += Int64(description.size)
                 segment.end = at + Int64(description.size)
+                headIsUnreadable = false
                 nextSequence = description.endSequence
                 lastHash = bytes.withUnsafeBytes {
                     Digest.of(UnsafeRawBufferPointer(rebasing: $0[..<description.envelopeSize]))
@@ -312,7 +294,7 @@ struct Opening {
 
     /// What the disk gives no bytes of is damage where it was durable once. In the tail it would be cut off, so there the log
     /// rather does not open.
-    private func step(
+    private mutating func step(
         _ walker: inout FrameWalker, _ first: UInt64, isLast: Bool
     ) throws(EventLogError) -> FrameWalker.Step? {
         walker.refusesUnreadable = true
@@ -321,6 +303,7 @@ struct Opening {
         } catch {
             guard error.code == "read-failed", !isLast || walker.offset < durableEnd(first) else { throw error }
             walker.refusesUnreadable = false
+            headIsUnreadable = true
             return try walker.next()
         }
     }
@@ -340,6 +323,8 @@ struct Opening {
             lastWritten = try lastNonZero(segment.file, from, size)
         } catch {
             guard error.code == "read-failed", !isLast || from < durableEnd else { throw error }
+            // Behind the mark stands what was acknowledged since. While it cannot be read nobody may cut it off.
+            if isLast { _ = try lastNonZero(segment.file, durableEnd, size) }
             lastWritten = size - 1
         }
         let isEmpty = lastWritten == nil

@@ -60,6 +60,8 @@ package enum LogReport {
             "verdict": .string(check.isIntact ? "INTACT" : "DAMAGED"), "frames": .int(Int64(check.frames)),
             "events": .int(Int64(check.events)), "bytes": .int(check.bytes), "released": .int(Int64(check.released)),
             "lostIds": .array(check.lostIdentifiers.map { .string($0.description) }),
+            "unreadable": .array(check.unreadable.map { .string($0) }),
+            "rebuildable": .array(check.rebuildable.map { .string($0) }),
             "head": .string(check.head.hex), "damaged": .array(check.damaged.map { .string($0.description) }),
             "rewritten": .array(
                 check.rewritten.map { found in

@@ -38,15 +38,27 @@ package struct ModelPins {
         guard !wanted.isEmpty else { return }
         let inputs = try inputs(of: Set(wanted.map(\.request)))
         for (model, version, request) in wanted {
+            try pin(ModelPins.name(model, version), through: inputs[request] ?? [:])
+        }
+    }
+
+    /// How often a pin is tried while retention takes away what it was to hold.
+    private static let attempts = 5
+
+    private func pin(_ name: String, through ends: [TopicPartition: Int64]) throws {
+        for attempt in 1...ModelPins.attempts {
             var ranges: [TopicPartition: Range<Int64>] = [:]
-            for (partition, end) in inputs[request] ?? [:]
-            where partition.partition < log.partitions(of: partition.topic) {
+            for (partition, end) in ends where partition.partition < log.partitions(of: partition.topic) {
                 let readable = try log.offsets(partition)
                 let range = readable.lowerBound..<max(readable.lowerBound, min(end, readable.upperBound))
                 if !range.isEmpty { ranges[partition] = range }
             }
-            guard !ranges.isEmpty else { continue }
-            try log.pin(Pin(name: ModelPins.name(model, version), ranges: ranges))
+            guard !ranges.isEmpty else { return }
+            var raced: EventLogError?
+            do { try log.pin(Pin(name: name, ranges: ranges)) } catch { raced = error }
+            guard let raced else { return }
+            // Something was trimmed between looking and pinning; what is left is held.
+            guard raced.code == "bad-offset", attempt < ModelPins.attempts else { throw raced }
         }
     }
 

@@ -29,10 +29,16 @@ extension Node {
             let others = written.filter { $0.value != topology.name }
             let count = try topology.tasks(on: log, written: others)
             let definition = topology.definition(tasks: count)
-            if registry.change(definition) == .change, try hasEmitted(topology, log) {
+            if registry.change(definition) == .create, let topic = try emitted(topology, log) {
+                throw NodeError(
+                    "not-empty",
+                    "the stream '\(topology.name)' is new, and its output '\(topic)' holds events that it did not write; give it an output of its own"
+                )
+            }
+            if registry.change(definition) == .change, let topic = try emitted(topology, log) {
                 throw NodeError(
                     "in-force",
-                    "the stream '\(topology.name)' is another than the one that wrote '\((topology.outputs + topology.side.all).first ?? "")' so far, and a replay folds from the beginning; give the changed one a new name and new outputs"
+                    "the stream '\(topology.name)' is another than the one that wrote '\(topic)' so far, and a replay folds from the beginning; give the changed one a new name and new outputs"
                 )
             }
             for topic in topology.outputs where declared.contains(topic) && log.partitions(of: topic) != count {
@@ -47,13 +53,29 @@ extension Node {
         return (definitions, topologies.flatMap { $0.outputs + $0.side.all }, tasks)
     }
 
-    private static func hasEmitted(_ topology: StreamTopology, _ log: any EventLog) throws -> Bool {
+    /// A topic that the stream writes and that was written to.
+    private static func emitted(_ topology: StreamTopology, _ log: any EventLog) throws -> String? {
         for topic in topology.outputs + topology.side.all {
-            for partition in 0..<log.partitions(of: topic) {
-                if try log.offsets(TopicPartition(topic, partition)).upperBound > 0 { return true }
-            }
+            for partition in 0..<log.partitions(of: topic)
+            where try log.offsets(TopicPartition(topic, partition)).upperBound > 0 { return topic }
         }
-        return false
+        return nil
+    }
+
+    /// What streams write is theirs, also while no program brings them along.
+    static func streamOutputs(_ registry: DefinitionRegistry) -> Set<String> {
+        Set(registry.all(StreamTopology.kind).flatMap { StreamTopology.outputs($0.definition) })
+    }
+
+    /// What a fold writes has no progress of its own, and the gateway's would stand where the stream's events belong.
+    static func refuseOutputs(_ outputs: Set<String>, readBy workspace: WorkspaceTopology) throws {
+        let read = workspace.topology.inputs(derived: WorkspaceTopology.derived)
+        if let topic = read.first(where: { outputs.contains($0) }) {
+            throw NodeError(
+                "derived-input",
+                "the workspace reads '\(topic)', which a stream of a program writes; compute it in the stream, or in the workspace"
+            )
+        }
     }
 
     /// Where the streams' inputs stand.

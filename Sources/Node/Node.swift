@@ -61,27 +61,44 @@ package final class Node: Sendable {
     package init(_ configuration: NodeConfiguration) throws {
         self.configuration = configuration
         try Node.check(configuration)
-        (log, lock) = try LogChoice.open(configuration)
-        let choice = try KeyChoice(configuration, log: log)
-        keys = choice.store
+        let (log, lock) = try LogChoice.open(configuration)
+        (self.log, self.lock) = (log, lock)
+        let notice: String?
+        do {
+            let choice = try KeyChoice(configuration, log: log)
+            (keys, notice) = (choice.store, choice.notice)
+        } catch {
+            log.close()
+            throw error
+        }
         gateway = Gateway(log: log, keys: keys, clock: { Instant.wallClock() })
         fold = FoldHost(checkpointSeconds: configuration.checkpointSeconds)
-        var settings = Configuration()
-        settings.journalMode = .wal
-        settings.prepareDatabase { database in
-            try database.execute(sql: "PRAGMA synchronous = NORMAL")
-            try database.execute(sql: "PRAGMA cache_size = -64000")
+        do {
+            views = try Node.viewDatabase(configuration)
+        } catch {
+            log.close()
+            keys.close()
+            throw error
         }
-        views = try DatabasePool(path: configuration.viewsFile, configuration: settings)
         registryBox = Monitor(DefinitionRegistry())
         do {
-            try open(choice.notice)
+            try open(notice)
         } catch {
             // Who is refused leaves nothing behind that the next one would find locked.
             log.close()
             keys.close()
             throw error
         }
+    }
+
+    private static func viewDatabase(_ configuration: NodeConfiguration) throws -> DatabasePool {
+        var settings = Configuration()
+        settings.journalMode = .wal
+        settings.prepareDatabase { database in
+            try database.execute(sql: "PRAGMA synchronous = NORMAL")
+            try database.execute(sql: "PRAGMA cache_size = -64000")
+        }
+        return try DatabasePool(path: configuration.viewsFile, configuration: settings)
     }
 
     private func open(_ notice: String?) throws {
@@ -136,6 +153,7 @@ package final class Node: Sendable {
         for entry in registry.all(TopicDefinition.kind) {
             try gateway.declare(try TopicDefinition(entry.definition), reserved: entry.platform)
         }
+        for topic in Node.streamOutputs(registry) { gateway.reserve(topic) }
         try noteKeys()
     }
 
@@ -143,17 +161,9 @@ package final class Node: Sendable {
         guard !configuration.streams.isEmpty else { return }
         let (definitions, outputs, tasks) = try Node.declareStreams(
             configuration.streams, log: log, registry: registry)
-        // What a fold writes has no progress of its own, and the gateway's would stand where the stream's events belong.
-        let read = try WorkspaceTopology(try compile()).topology.inputs(derived: WorkspaceTopology.derived)
-        if let topic = outputs.first(where: { read.contains($0) }) {
-            throw NodeError(
-                "derived-input",
-                "the workspace reads '\(topic)', which a stream of this program writes; compute it in the stream, or in the workspace"
-            )
-        }
+        try Node.refuseOutputs(Set(outputs), readBy: try WorkspaceTopology(try compile()))
         try append(definitions, platform: true)
         try declareTopics()
-        for topic in outputs { gateway.reserve(topic) }
         streamBox.withLock { list in
             list = zip(configuration.streams, tasks).map {
                 StreamService($0, tasks: $1, checkpointSeconds: configuration.checkpointSeconds)
@@ -194,10 +204,11 @@ package final class Node: Sendable {
             merged[definition.key] = definition
         }
         let platform = Set(current.entries.values.filter(\.platform).map(\.definition.name))
-        _ = try WorkspaceTopology(
+        let workspace = try WorkspaceTopology(
             try CompiledWorkspace(
                 merged.values.filter { $0.kind != StreamTopology.kind || $0.place != "" }.sorted { $0.key < $1.key },
                 platformTopics: platform))
+        try Node.refuseOutputs(Node.streamOutputs(current), readBy: workspace)
         let changes = definitions.map { ($0.key, current.change($0)) }
         // A replay folds from the beginning, so whatever a stage reads must have been in force there. New topics fold nothing.
         let begun = try hasBegun(current)

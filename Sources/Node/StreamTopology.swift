@@ -104,7 +104,16 @@ package struct StreamTopology: Sendable {
     }
 
     func topology(_ stage: any Stage) -> Topology {
-        Topology(name: name, stages: [stage], answers: [], attachments: [], side: side)
+        Topology(
+            name: name, stages: [stage], answers: [], attachments: [], side: side,
+            identity: Digest.of(description.json.canonical))
+    }
+
+    /// Topics that the topology of a logged definition writes.
+    static func outputs(_ definition: Definition) -> [String] {
+        let nodes = definition.body["nodes"]?.array ?? []
+        return nodes.filter { $0["kind"]?.string == StreamNode.Kind.sink.rawValue }.compactMap { $0["topic"]?.string }
+            + SideTopics(of: definition.name).all
     }
 }
 

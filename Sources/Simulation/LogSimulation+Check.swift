@@ -47,7 +47,9 @@ extension LogSimulation {
         guard verifies else { return }
         let verification = try log.verify()
         guard verification.isIntact else {
-            throw failure("verify: \(verification.damaged) \(verification.rewritten)")
+            throw failure(
+                "verify: \(verification.damaged) \(verification.rewritten) \(verification.lostIdentifiers) \(verification.unreadable)"
+            )
         }
     }
 

@@ -61,7 +61,37 @@ extension LogSimulation {
         }
         model.losePower()
         try check(verifies: Int.random(in: 0..<4, using: &random) == 0)
+        if seed >= LogSimulation.openingsFailFrom, Bool.random(using: &random) {
+            if Bool.random(using: &random) { self.log?.close() }
+            self.log = nil
+            try startBadly()
+            try start()
+            try check(verifies: true)
+        }
         try resumeProducer()
+    }
+
+    /// A life on a disk that gives errors while the log is opened and looked after. It may refuse to open; it may say that it
+    /// cannot read something. But whatever it does, the next life finds everything.
+    private mutating func startBadly() throws {
+        var faults = SimulatedVolume.Faults.none
+        faults.read = [5, 30, 200][Int.random(in: 0..<3, using: &random)]
+        volume.crash(within: nil)
+        say("opens with failing reads, \(faults.read) of 1000")
+        volume.set(faults)
+        do {
+            let log = try EmbeddedLog.open(volume, options: options)
+            for layout in LogSimulation.topics { try log.declare(layout) }
+            for _ in 0..<Int.random(in: 0..<3, using: &random) {
+                do { try log.maintain() } catch { try tolerate(error) }
+            }
+            if Bool.random(using: &random) { log.close() }
+        } catch let error as EventLogError {
+            guard ["read-failed", "manifest-damaged"].contains(error.code) else {
+                throw failure("an opening whose reads failed says: \(error)")
+            }
+        }
+        volume.set(.none)
     }
 
     mutating func resumeProducer() throws {

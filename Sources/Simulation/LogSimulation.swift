@@ -25,6 +25,8 @@ package struct LogSimulation {
     static let steps = 60
     /// In lives of these seeds reads fail, too.
     package static let readsFailFrom: UInt64 = 20_000
+    /// In lives of these seeds they fail while the log is opened, too.
+    package static let openingsFailFrom: UInt64 = 100_000
 
     let seed: UInt64
     var random: SeededRandom
@@ -76,6 +78,7 @@ package struct LogSimulation {
         options.compactionKeys = seed % 5 == 0 ? 12 : 1000
         let clock = clock
         options.wallClock = { Instant(milliseconds: clock.withLock { $0 }) }
+        options.uptime = { clock.withLock { $0 } }
         return options
     }
 

@@ -46,9 +46,26 @@ package final class StateDatabase: Sendable {
         package let through: Int64
     }
 
-    func load(_ stores: [AnyStateStore]) throws(StreamsError) -> (inputs: [InputPosition], meta: [String: String]) {
+    /// Under this name stands of what the state is.
+    static let identity = "identity"
+
+    /// What another fold stored goes: everything here can be folded again from the log.
+    private func dropOthers(_ identity: Digest) throws {
+        try queue.write { database in
+            let known = try String.fetchOne(
+                database, sql: "SELECT value FROM meta WHERE name = ?", arguments: [Self.identity])
+            guard known != identity.hex else { return }
+            try database.execute(sql: "DELETE FROM state; DELETE FROM positions; DELETE FROM meta")
+        }
+    }
+
+    /// - Parameter identity: of what the state must be; nil takes whatever there is.
+    func load(
+        _ stores: [AnyStateStore], identity: Digest?
+    ) throws(StreamsError) -> (inputs: [InputPosition], meta: [String: String]) {
         let byName = Dictionary(uniqueKeysWithValues: stores.map { ($0.name, $0) })
         do {
+            if let identity { try dropOthers(identity) }
             return try queue.read { database in
                 let rows = try Row.fetchCursor(database, sql: "SELECT store, key, value FROM state")
                 while let row = try rows.next() {

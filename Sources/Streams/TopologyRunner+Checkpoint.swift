@@ -55,6 +55,7 @@ extension TopologyRunner {
             "cut": String(lastCut), "now": String(context.now.milliseconds), "count": String(folded),
             "emitted": String(emittedCount), "late": String(lateEvents), "failures": String(failures),
         ]
+        if let identity = topology.identity { meta[StateDatabase.identity] = identity.hex }
         for input in inputs where input.round > 0 { meta["round/\(input.partition)"] = String(input.round) }
         for (partition, next) in context.positions { meta["folded/\(partition)"] = String(next) }
         for (topic, next) in context.emittedOffsets { meta["emitted/\(topic)"] = String(next) }

@@ -12,12 +12,16 @@ package struct Topology {
     package let answers: Set<String>
     package let attachments: Set<String>
     package let side: SideTopics
+    /// Of what its state is the state. State that was stored under another one is dropped and folded again; nil takes
+    /// whatever there is.
+    package let identity: Digest?
 
     package init(
         name: String, stages: [any Stage], answers: Set<String>, attachments: Set<String>,
-        side: SideTopics = .platform
+        side: SideTopics = .platform, identity: Digest? = nil
     ) {
         self.side = side
+        self.identity = identity
         self.name = name
         self.stages = stages
         self.answers = answers
@@ -118,7 +122,7 @@ package final class TopologyRunner {
     }
 
     private func restore() throws {
-        let (positions, meta) = try database.load(stores)
+        let (positions, meta) = try database.load(stores, identity: topology.identity)
         for saved in positions {
             guard let index = inputs.firstIndex(where: { $0.partition == saved.partition }) else { continue }
             let old = inputs[index]

@@ -7,8 +7,9 @@ import Testing
     @Test(arguments: 0..<8) func logsKeepTheirPromises(part: UInt64) throws {
         var sum = LogSimulation.Outcome()
         for number in part * 250..<(part + 1) * 250 {
-            // Every other life is one in which reads fail as well.
-            let seed = number % 2 == 0 ? number : number + LogSimulation.readsFailFrom
+            // In a third of them reads fail, in another while the log is opened, too.
+            let from = [0, LogSimulation.readsFailFrom, LogSimulation.openingsFailFrom][Int(number % 3)]
+            let seed = number + from
             let outcome = try LogSimulation.run(seed: seed)
             sum.events += outcome.events
             sum.crashes += outcome.crashes

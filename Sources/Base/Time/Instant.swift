@@ -48,7 +48,9 @@ public struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible {
 
     /// Whole days since the epoch, rounding toward the past.
     public var day: Int {
-        Int(milliseconds >= 0 ? milliseconds / 86_400_000 : (milliseconds - 86_399_999) / 86_400_000)
+        // Not by subtracting first: of the least times that would overflow.
+        let (quotient, rest) = milliseconds.quotientAndRemainder(dividingBy: 86_400_000)
+        return Int(rest < 0 ? quotient - 1 : quotient)
     }
 
     public init(day: Int) { self.init(milliseconds: Int64(day) * 86_400_000) }

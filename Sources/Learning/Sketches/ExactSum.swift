@@ -241,6 +241,22 @@ package struct ExactSum: Sendable {
             words[index] = isNegative ? -digit : digit
         }
         (low, high) = (first, first + count - 1)
+        settle()
+    }
+
+    /// Digits back into one whole number, where it holds them: bit 0 of it is bit 998 of the digits.
+    private mutating func settle() {
+        let shift = 1074 - ExactSum.fixedBits
+        let lowest = shift / 32
+        guard low >= lowest, high <= lowest + 3, words[lowest] & Int64((1 << (shift % 32)) - 1) == 0 else { return }
+        var sum: Int128 = 0
+        for index in low...high {
+            let up = index * 32 - shift
+            sum += up < 0 ? Int128(words[index]) >> Int128(-up) : Int128(words[index]) << Int128(up)
+        }
+        fixed = sum
+        words = []
+        (low, high) = (ExactSum.digits, -1)
     }
 
     /// wide · 2^exponent, rounded once; bits below 2^-1074 do not exist, so subnormals come out exact.

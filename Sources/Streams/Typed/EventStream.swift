@@ -100,6 +100,7 @@ public struct EventStream<Value: StreamValue> {
     ) -> KeyedStream<Value> {
         let made = next(.key, name, Value.self)
         builder.nodes[made.node].isPartitioned = keepsPartition
+        if keepsPartition { builder.nodes[made.node].settings = ["keeps partition"] }
         outlet.receive { [out = made.outlet] record, flow in
             guard let key = try key(record), !key.isEmpty else { return }
             try out.send(StreamRecord(key: key, value: record.value, time: record.time), flow)

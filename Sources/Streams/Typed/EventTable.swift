@@ -29,9 +29,12 @@ public final class EventTable<Value: StreamValue> {
     /// Sees the new value, or nil for a key that was taken away, and the old one.
     private var receivers: [(_ key: String, _ new: Value?, _ old: Value?, StreamFlow) throws -> Void] = []
 
-    init(_ builder: StreamBuilder, _ name: String, parents: [Int], _ kind: StreamNode.Kind = .table) {
+    init(
+        _ builder: StreamBuilder, _ name: String, parents: [Int], _ kind: StreamNode.Kind = .table,
+        settings: [String] = []
+    ) {
         self.builder = builder
-        node = builder.node(kind, name, parents: parents)
+        node = builder.node(kind, name, parents: parents, settings: settings)
         store = builder.store(node)
     }
 
@@ -76,7 +79,8 @@ public final class EventTable<Value: StreamValue> {
     public func join<Other: StreamValue>(
         _ other: EventTable<Other>, _ name: String = "join", keepsUnmatched: Bool = false
     ) -> EventTable<Joined<Value, Other>> {
-        let made = EventTable<Joined<Value, Other>>(builder, name, parents: [node, other.node], .join)
+        let made = EventTable<Joined<Value, Other>>(
+            builder, name, parents: [node, other.node], .join, settings: keepsUnmatched ? ["keeps unmatched"] : [])
         func update(_ key: String, _ flow: StreamFlow) throws {
             let (left, right) = (store[key]?.value, other.store[key]?.value)
             guard let left, right != nil || keepsUnmatched else { return try made.remove(key, flow) }

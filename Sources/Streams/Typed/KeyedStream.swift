@@ -111,7 +111,10 @@ public struct KeyedStream<Value: StreamValue> {
         _ table: EventTable<Other>, _ name: String = "join", keepsUnmatched: Bool = false, within: Int64? = nil
     ) -> EventStream<Joined<Value, Other>> {
         let made = EventStream<Joined<Value, Other>>(
-            builder, builder.node(.join, name, parents: [stream.node, table.node]))
+            builder,
+            builder.node(
+                .join, name, parents: [stream.node, table.node],
+                settings: (keepsUnmatched ? ["keeps unmatched"] : []) + (within.map { ["within \($0) ms"] } ?? [])))
         let store = table.store
         stream.outlet.receive { [out = made.outlet] record, flow in
             var found = store[record.key]

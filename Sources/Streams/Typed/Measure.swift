@@ -55,6 +55,9 @@ public struct Measure<Value>: Sendable {
         return measure
     }
 
+    /// Its name, what it is, and over what.
+    var settings: String { "\(name): \(kind)" + (span.map { " over \($0) ms" } ?? "") }
+
     var isOfTexts: Bool {
         switch kind {
         case .distinct, .top: true

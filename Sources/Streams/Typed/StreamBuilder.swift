@@ -23,9 +23,13 @@ public final class StreamBuilder {
     }
 
     public let parallelism: Parallelism
+    /// What was written into operators (a filter's condition, a processor's body) is compiled and cannot be compared: whoever
+    /// changes it gives the topology another version, so that old state is not taken for the new one's.
+    public let version: Int
 
-    public init(_ name: String, runs parallelism: Parallelism = .single) {
+    public init(_ name: String, version: Int = 1, runs parallelism: Parallelism = .single) {
         self.name = name
+        self.version = version
         self.parallelism = parallelism
     }
 
@@ -54,10 +58,13 @@ public final class StreamBuilder {
 
     @usableFromInline
     func node(
-        _ kind: StreamNode.Kind, _ name: String, parents: [Int], topic: String? = nil, store: String? = nil
+        _ kind: StreamNode.Kind, _ name: String, parents: [Int], topic: String? = nil, store: String? = nil,
+        settings: [String] = []
     ) -> Int {
         nodes.append(
-            StreamNode(number: nodes.count, kind: kind, name: name, parents: parents, topic: topic, store: store))
+            StreamNode(
+                number: nodes.count, kind: kind, name: name, parents: parents, topic: topic, settings: settings,
+                store: store))
         return nodes.count - 1
     }
 
@@ -87,7 +94,7 @@ public final class StreamBuilder {
     package func build() -> any Stage { TypedStage(self) }
 
     /// What was written down, for people and programs.
-    public var description: TopologyDescription { TopologyDescription(name: name, nodes: nodes) }
+    public var description: TopologyDescription { TopologyDescription(name: name, version: version, nodes: nodes) }
 }
 
 /// An operator as it is described.
@@ -101,6 +108,8 @@ public struct StreamNode: Sendable {
     public let name: String
     public let parents: [Int]
     public let topic: String?
+    /// What it was told besides its name: measures, lengths, bounds. With others its state means something else.
+    @usableFromInline var settings: [String]
     public var store: String?
     /// Whether one key's values stand in one partition; nil where that is so if it is of its parents.
     @usableFromInline var isPartitioned: Bool?

@@ -40,7 +40,9 @@ struct StreamJoin<Left: StreamValue, Right: StreamValue> {
         keepsUnmatched: Bool
     ) {
         let builder = left.builder
-        let node = builder.node(.join, name, parents: [left.stream.node, right.stream.node])
+        let node = builder.node(
+            .join, name, parents: [left.stream.node, right.stream.node],
+            settings: ["\(before) ms before to \(after) ms after"] + (keepsUnmatched ? ["keeps unmatched"] : []))
         let lefts: StateStore<JoinBuffer<Left>> = builder.store(node)
         let other = builder.node(.join, "\(name) (other side)", parents: [right.stream.node])
         let rights: StateStore<JoinBuffer<Right>> = builder.store(other)

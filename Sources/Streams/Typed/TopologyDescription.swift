@@ -3,15 +3,17 @@ import Base
 /// What a typed topology consists of, as text, JSON or a picture.
 public struct TopologyDescription: Sendable {
     public let name: String
+    public let version: Int
     public let nodes: [StreamNode]
 
     /// A line an operator, in the order they were written down, with where its input comes from.
     public var text: String {
-        var lines = ["topology \(name)"]
+        var lines = ["topology \(name)" + (version == 1 ? "" : ", version \(version)")]
         for node in nodes {
             var line = "  \(node.number) \(node.kind.rawValue)"
             if node.name != node.kind.rawValue { line += " '\(node.name)'" }
             if !node.parents.isEmpty { line += " <- \(node.parents.map(String.init).joined(separator: ", "))" }
+            if !node.settings.isEmpty { line += "  (\(node.settings.joined(separator: ", ")))" }
             if let store = node.store { line += "  [store \(store)]" }
             lines.append(line)
         }
@@ -20,13 +22,14 @@ public struct TopologyDescription: Sendable {
 
     public var json: JSON {
         .object([
-            "topology": .string(name),
+            "topology": .string(name), "version": .int(Int64(version)),
             "nodes": .array(
                 nodes.map { node in
                     var members: [String: JSON] = [
                         "number": .int(Int64(node.number)), "kind": .string(node.kind.rawValue),
                         "name": .string(node.name), "parents": .array(node.parents.map { .int(Int64($0)) }),
                     ]
+                    if !node.settings.isEmpty { members["settings"] = .array(node.settings.map { .string($0) }) }
                     if let topic = node.topic { members["topic"] = .string(topic) }
                     if let store = node.store { members["store"] = .string(store) }
                     return .object(members)

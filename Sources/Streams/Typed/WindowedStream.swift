@@ -103,7 +103,9 @@ public struct WindowedStream<Value: StreamValue> {
             precondition(measures.allSatisfy { $0.span == nil }, "only sliding windows have measures of other lengths")
         }
         let builder = stream.builder
-        let node = builder.node(.window, window.name, parents: [stream.node])
+        let node = builder.node(
+            .window, window.name, parents: [stream.node],
+            settings: measures.map(\.settings) + (emission == .onEveryEvent ? ["on every event"] : []))
         switch window {
         case .tumbling(let size):
             return PaneWindows(stream, node, measures, size: size, step: size, emission).made
