@@ -67,6 +67,8 @@ package struct CompiledWorkspace {
     package let views: [FeatureView]
     package let questions: [Question]
     package let definitions: [Definition]
+    /// The streams that are in force beside it.
+    package var folds = FoldGraph()
 
     package func definitions(_ kind: String) -> [Definition] { definitions.filter { $0.kind == kind } }
 }

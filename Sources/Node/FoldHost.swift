@@ -149,45 +149,44 @@ package final class FoldHost: Sendable {
 
     /// Asks something of the fold between two slices.
     package func ask<R: Sendable>(_ body: @escaping @Sendable (TopologyRunner) throws -> R) async throws -> R {
-        try await withCheckedThrowingContinuation { continuation in
-            let refused = mailbox.update { box in
-                guard box.questions.count < Self.mailboxLimit, !box.stopping else { return true }
-                box.questions.append { runner in
-                    continuation.resume(
-                        with: Result {
-                            guard let runner else {
-                                throw NodeError(
-                                    "fold-stopped", "the fold has stopped; see the node's status", fault: .world)
-                            }
-                            return try body(runner)
-                        })
-                }
-                return false
-            }
-            if refused {
-                continuation.resume(
-                    throwing: NodeError(
-                        "busy", "the fold has \(Self.mailboxLimit) questions waiting or is stopping; try again",
-                        fault: .world, retriable: true))
-            }
-        }
+        try await withCheckedThrowingContinuation { continuation in post(body) { continuation.resume(with: $0) } }
     }
 
-    /// The same for a thread that may block.
+    /// The same for a thread that may block: it needs none of Swift's, which may all be blocked like this one.
     package func askBlocking<R: Sendable>(_ body: @escaping @Sendable (TopologyRunner) throws -> R) throws -> R {
         let answer = Monitor<Result<R, any Error>?>(nil)
-        Task {
-            do {
-                let given = try await ask(body)
-                answer.update { $0 = .success(given) }
-            } catch {
-                answer.update { $0 = .failure(error) }
-            }
-        }
+        post(body) { given in answer.update { $0 = given } }
         guard let given = answer.wait(until: { $0 }) else {
             throw NodeError("fold-stopped", "the fold did not answer", fault: .headrace)
         }
         return try given.get()
+    }
+
+    /// Puts a question into the mailbox; it is answered in any case, from whatever thread.
+    private func post<R: Sendable>(
+        _ body: @escaping @Sendable (TopologyRunner) throws -> R,
+        _ answer: @escaping @Sendable (Result<R, any Error>) -> Void
+    ) {
+        let isRefused = mailbox.update { box in
+            guard box.questions.count < Self.mailboxLimit, !box.stopping else { return true }
+            box.questions.append { runner in
+                answer(
+                    Result {
+                        guard let runner else {
+                            throw NodeError(
+                                "fold-stopped", "the fold has stopped; see the node's status", fault: .world)
+                        }
+                        return try body(runner)
+                    })
+            }
+            return false
+        }
+        guard isRefused else { return }
+        answer(
+            .failure(
+                NodeError(
+                    "busy", "the fold has \(Self.mailboxLimit) questions waiting or is stopping; try again",
+                    fault: .world, retriable: true)))
     }
 
     package func stop() {

@@ -122,8 +122,10 @@ extension Node: NodeReading {
                 ends[place] = try log.offsets(place).upperBound
             }
             let runner = try TopologyRunner(
-                topology: Topology(name: "as of", stages: [stage], answers: [], attachments: []), derived: [], log: log,
-                database: try StateDatabase(path: nil), sink: DiscardingSink(), ends: ends)
+                topology: Topology(
+                    name: "as of", stages: [stage], answers: [], attachments: [],
+                    upstream: workspace.folds.upstream(of: stage.inputs)),
+                derived: [], log: log, database: try StateDatabase(path: nil), sink: DiscardingSink(), ends: ends)
             runner.horizon = moment
             runner.recordsDigests = false
             while try runner.runSlice() {}

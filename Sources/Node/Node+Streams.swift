@@ -5,52 +5,93 @@ import Foundation
 import Streams
 
 extension Node {
-    /// Checks the topologies of typed streams that the program brings, declares what they write, and logs that they are in
-    /// force.
+    /// Streams of a program as they will be run.
+    struct DeclaredStreams {
+        var definitions: [Definition] = []
+        /// By name.
+        var tasks: [String: Int] = [:]
+        var graph: FoldGraph
+    }
+
+    /// Checks the topologies of typed streams that the program brings, and declares what they write.
     static func declareStreams(
         _ topologies: [StreamTopology], log: any EventLog, registry: DefinitionRegistry
-    ) throws -> (definitions: [Definition], outputs: [String], tasks: [Int]) {
-        var written: [String: String] = [:]
-        for topic in WorkspaceTopology.derived.union(SideTopics.platform.all) { written[topic] = "the workspace" }
-        for topology in topologies {
-            for topic in topology.outputs + topology.side.all {
-                guard written[topic] == nil else { continue }
-                written[topic] = topology.name
-            }
-        }
+    ) throws -> DeclaredStreams {
         let declared = Set(registry.all(TopicDefinition.kind).map(\.definition.name))
-        var definitions: [Definition] = []
-        var tasks: [Int] = []
+        let own = Set(topologies.map(\.name))
+        var found = DeclaredStreams(
+            graph: FoldGraph(registry.all(StreamTopology.kind).map(\.definition).filter { !own.contains($0.name) }))
+        var partitions: [String: Int] = [:]
+        for topology in try inOrder(topologies) {
+            let count = try topology.tasks(in: found.graph) { partitions[$0] ?? log.partitions(of: $0) }
+            let definition = topology.definition(tasks: count)
+            try refuseForeign(topology, registry.change(definition), log)
+            for topic in topology.outputs {
+                guard declared.contains(topic) else {
+                    partitions[topic] = count
+                    continue
+                }
+                guard log.partitions(of: topic) == count else {
+                    throw NodeError(
+                        "bad-partitions",
+                        "the stream '\(topology.name)' runs in \(count) tasks, so its output '\(topic)' needs \(count) partitions, not \(log.partitions(of: topic))"
+                    )
+                }
+            }
+            found.definitions += topology.topics(tasks: count, declared: declared) + [definition]
+            found.tasks[topology.name] = count
+            found.graph.add(definition)
+        }
+        return found
+    }
+
+    /// Writers before their readers.
+    private static func inOrder(_ topologies: [StreamTopology]) throws -> [StreamTopology] {
         var names: Set<String> = []
+        var writers: [String: String] = [:]
         for topology in topologies {
             guard names.insert(topology.name).inserted else {
                 throw NodeError("two-streams", "two streams are called '\(topology.name)'; each has a name of its own")
             }
-            let others = written.filter { $0.value != topology.name }
-            let count = try topology.tasks(on: log, written: others)
-            let definition = topology.definition(tasks: count)
-            if registry.change(definition) == .create, let topic = try emitted(topology, log) {
-                throw NodeError(
-                    "not-empty",
-                    "the stream '\(topology.name)' is new, and its output '\(topic)' holds events that it did not write; give it an output of its own"
-                )
-            }
-            if registry.change(definition) == .change, let topic = try emitted(topology, log) {
-                throw NodeError(
-                    "in-force",
-                    "the stream '\(topology.name)' is another than the one that wrote '\(topic)' so far, and a replay folds from the beginning; give the changed one a new name and new outputs"
-                )
-            }
-            for topic in topology.outputs where declared.contains(topic) && log.partitions(of: topic) != count {
-                throw NodeError(
-                    "bad-partitions",
-                    "the stream '\(topology.name)' runs in \(count) tasks, so its output '\(topic)' needs \(count) partitions, not \(log.partitions(of: topic))"
-                )
-            }
-            definitions += topology.topics(tasks: count, declared: declared) + [definition]
-            tasks.append(count)
+            for topic in topology.outputs { writers[topic] = writers[topic] ?? topology.name }
         }
-        return (definitions, topologies.flatMap { $0.outputs + $0.side.all }, tasks)
+        var list: [StreamTopology] = []
+        var waiting = topologies
+        while !waiting.isEmpty {
+            let unwritten = Set(waiting.map(\.name))
+            let (ready, others) = waiting.reduce(into: ([StreamTopology](), [StreamTopology]())) { split, topology in
+                let waits = topology.inputs.contains { topic in
+                    writers[topic].map { $0 != topology.name && unwritten.contains($0) } ?? false
+                }
+                if waits { split.1.append(topology) } else { split.0.append(topology) }
+            }
+            guard !ready.isEmpty else {
+                throw NodeError(
+                    "derived-cycle",
+                    "these read what they write themselves: \(others.map(\.name).joined(separator: ", ")); each would wait for the other"
+                )
+            }
+            list += ready
+            waiting = others
+        }
+        return list
+    }
+
+    /// A stream goes on only where it wrote itself.
+    private static func refuseForeign(
+        _ topology: StreamTopology, _ change: DefinitionRegistry.Change, _ log: any EventLog
+    ) throws {
+        guard change != .unchanged, let topic = try emitted(topology, log) else { return }
+        guard change == .create else {
+            throw NodeError(
+                "in-force",
+                "the stream '\(topology.name)' is another than the one that wrote '\(topic)' so far, and a replay folds from the beginning; give the changed one a new name and new outputs"
+            )
+        }
+        throw NodeError(
+            "not-empty",
+            "the stream '\(topology.name)' is new, and its output '\(topic)' holds events that it did not write; give it an output of its own"
+        )
     }
 
     /// A topic that the stream writes and that was written to.
@@ -62,25 +103,10 @@ extension Node {
         return nil
     }
 
-    /// What streams write is theirs, also while no program brings them along.
-    static func streamOutputs(_ registry: DefinitionRegistry) -> Set<String> {
-        Set(registry.all(StreamTopology.kind).flatMap { StreamTopology.outputs($0.definition) })
-    }
-
-    /// What a fold writes has no progress of its own, and the gateway's would stand where the stream's events belong.
-    static func refuseOutputs(_ outputs: Set<String>, readBy workspace: WorkspaceTopology) throws {
-        let read = workspace.topology.inputs(derived: WorkspaceTopology.derived)
-        if let topic = read.first(where: { outputs.contains($0) }) {
-            throw NodeError(
-                "derived-input",
-                "the workspace reads '\(topic)', which a stream of a program writes; compute it in the stream, or in the workspace"
-            )
-        }
-    }
-
-    /// Where the streams' inputs stand.
+    /// Where the streams' inputs stand that no fold writes.
     var streamInputs: [TopicPartition] {
-        streams.flatMap(\.topology.inputs).flatMap { topic in
+        streams.flatMap { service in service.topology.inputs.filter { service.graph.writer(of: $0) == nil } }.flatMap {
+            topic in
             (0..<log.partitions(of: topic)).map { TopicPartition(topic, $0) }
         }
     }
@@ -106,8 +132,8 @@ extension Node {
         let file = StreamService.stateFile(service.topology.name, number, in: configuration.streamsDirectory)
         guard FileManager.default.fileExists(atPath: file) else { return nil }
         let runner = try TopologyRunner(
-            topology: service.topology.topology(service.topology.make().build()), task: service.task(number),
-            derived: [], log: log, database: try StateDatabase(path: file),
+            topology: service.build(), task: service.task(number), derived: [], log: log,
+            database: try StateDatabase(path: file),
             sink: ComparingSink(log: log, ends: [:], side: service.topology.side, partition: number) { _ in })
         return Audit.HeldState(runner)
     }

@@ -153,20 +153,24 @@ package final class Node: Sendable {
         for entry in registry.all(TopicDefinition.kind) {
             try gateway.declare(try TopicDefinition(entry.definition), reserved: entry.platform)
         }
-        for topic in Node.streamOutputs(registry) { gateway.reserve(topic) }
+        for topic in FoldGraph(registry.all(StreamTopology.kind).map(\.definition)).streamTopics {
+            gateway.reserve(topic)
+        }
         try noteKeys()
     }
 
     private func bringStreams() throws {
         guard !configuration.streams.isEmpty else { return }
-        let (definitions, outputs, tasks) = try Node.declareStreams(
-            configuration.streams, log: log, registry: registry)
-        try Node.refuseOutputs(Set(outputs), readBy: try WorkspaceTopology(try compile()))
-        try append(definitions, platform: true)
+        let declared = try Node.declareStreams(configuration.streams, log: log, registry: registry)
+        try declared.graph.with(try WorkspaceTopology(try compile())).refuseCycles()
+        try append(declared.definitions, platform: true)
         try declareTopics()
+        let graph = declared.graph.with(try WorkspaceTopology(try compile()))
         streamBox.withLock { list in
-            list = zip(configuration.streams, tasks).map {
-                StreamService($0, tasks: $1, checkpointSeconds: configuration.checkpointSeconds)
+            list = configuration.streams.map {
+                StreamService(
+                    $0, tasks: declared.tasks[$0.name] ?? 1, in: graph,
+                    checkpointSeconds: configuration.checkpointSeconds)
             }
         }
     }
@@ -176,8 +180,10 @@ package final class Node: Sendable {
         let entries = registry.entries.values.sorted { $0.definition.key < $1.definition.key }
         let platform = Set(
             entries.filter { $0.platform && $0.definition.kind == TopicDefinition.kind }.map(\.definition.name))
-        return try CompiledWorkspace(
+        var workspace = try CompiledWorkspace(
             entries.map(\.definition).filter { $0.kind != StreamTopology.kind }, platformTopics: platform)
+        workspace.folds = FoldGraph(entries.map(\.definition))
+        return workspace
     }
 
     /// Applies a workspace: checked as a whole first, then logged; what is unchanged logs nothing.
@@ -204,11 +210,11 @@ package final class Node: Sendable {
             merged[definition.key] = definition
         }
         let platform = Set(current.entries.values.filter(\.platform).map(\.definition.name))
-        let workspace = try WorkspaceTopology(
-            try CompiledWorkspace(
-                merged.values.filter { $0.kind != StreamTopology.kind || $0.place != "" }.sorted { $0.key < $1.key },
-                platformTopics: platform))
-        try Node.refuseOutputs(Node.streamOutputs(current), readBy: workspace)
+        var workspace = try CompiledWorkspace(
+            merged.values.filter { $0.kind != StreamTopology.kind || $0.place != "" }.sorted { $0.key < $1.key },
+            platformTopics: platform)
+        workspace.folds = FoldGraph(current.all(StreamTopology.kind).map(\.definition))
+        try workspace.folds.with(try WorkspaceTopology(workspace)).refuseCycles()
         let changes = definitions.map { ($0.key, current.change($0)) }
         // A replay folds from the beginning, so whatever a stage reads must have been in force there. New topics fold nothing.
         let begun = try hasBegun(current)
@@ -304,10 +310,10 @@ package final class Node: Sendable {
     private func feed(_ workspace: CompiledWorkspace, _ connectors: [CSVHistorySource]) throws {
         let topology = try WorkspaceTopology(workspace).topology
         let answers = WorkspaceTopology.answers.union(WorkspaceTopology.attachments)
-        let inputs = topology.inputs(derived: WorkspaceTopology.derived).filter { !answers.contains($0) }.flatMap {
-            topic in
-            (0..<log.partitions(of: topic)).map { TopicPartition(topic, $0) }
-        }
+        // What another fold writes has progress from that fold.
+        let inputs = topology.inputs(derived: WorkspaceTopology.derived).filter {
+            !answers.contains($0) && topology.upstream[$0] == nil
+        }.flatMap { topic in (0..<log.partitions(of: topic)).map { TopicPartition(topic, $0) } }
         gateway.feed(
             inputs: inputs + streamInputs.filter { !inputs.contains($0) }, claimed: Set(connectors.flatMap(\.topics)))
         try gateway.resumeFeeds()

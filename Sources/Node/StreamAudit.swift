@@ -73,7 +73,7 @@ struct StreamAudit {
             emitted[event.topic] = event.offset + 1
         }
         let runner = try TopologyRunner(
-            topology: topology.topology(topology.make().build()), task: service.task(number), derived: [], log: log,
+            topology: service.build(), task: service.task(number), derived: [], log: log,
             database: try StateDatabase(path: nil), sink: sink, ends: ends)
         runner.horizon = limit ?? .distantFuture
         while try runner.runSlice() {}

@@ -14,6 +14,7 @@ package struct StreamTopology: Sendable {
     package let description: TopologyDescription
     private let isPartitioned: Bool
     private let unpartitioned: [String]
+    private let rekeyed: [String]
 
     /// Definitions of this kind say which topology was in force. They come from programs, never from files.
     package static let kind = "Stream"
@@ -28,35 +29,38 @@ package struct StreamTopology: Sendable {
         description = builder.description
         isPartitioned = builder.parallelism == .byPartition
         unpartitioned = builder.unpartitioned
+        rekeyed = builder.rekeyed
     }
 
     package var side: SideTopics { SideTopics(of: name) }
 
     /// How many tasks fold it on this log.
-    /// - Parameter written: topics that folds write, with the name of each one's fold.
-    func tasks(on log: any EventLog, written: [String: String]) throws -> Int {
+    /// - Parameters:
+    ///   - graph: every other fold.
+    ///   - partitions: how many a topic has; 0 where nobody declares it.
+    func tasks(in graph: FoldGraph, partitions: (String) -> Int) throws -> Int {
         func refusal(_ code: String, _ reason: String) -> NodeError {
             NodeError(code, "the stream '\(name)': \(reason)")
         }
-        guard TopicName.isLegal(name + ".unfolded"), !name.hasPrefix("headrace.") else {
+        guard TopicName.isLegal(name + ".unfolded"), !name.hasPrefix("headrace."), name != WorkspaceTopology.name else {
             throw refusal("bad-name", "its name stands in topics: letters, digits, '.', '_' and '-'")
         }
         guard !inputs.isEmpty else {
             throw refusal("no-input", "it reads no topic; begin with stream(_:) or table(_:)")
         }
         for topic in inputs {
-            guard log.partitions(of: topic) > 0 else {
+            guard partitions(topic) > 0 else {
                 throw refusal("unknown-topic", "it reads '\(topic)', which no definition declares")
             }
-            if let writer = written[topic] {
+            if let fold = graph.sides(topic) {
                 throw refusal(
                     "derived-input",
-                    "it reads '\(topic)', which '\(writer)' writes; a stream reads topics of producers and connectors, so put both into one topology"
+                    "it reads '\(topic)', where '\(fold)' puts what is no result; that is not in the order of its times"
                 )
             }
         }
-        for topic in outputs + side.all {
-            if let writer = written[topic] {
+        for topic in outputs + side.all + [side.progress] {
+            if let writer = graph.writer(of: topic)?.name ?? graph.sides(topic) {
                 throw refusal(
                     "two-writers", "it writes '\(topic)', which '\(writer)' writes too; each topic has one writer")
             }
@@ -71,7 +75,14 @@ package struct StreamTopology: Sendable {
                 "it runs by partition, and \(unpartitioned.map { "'\($0)'" }.joined(separator: ", ")) keeps state under another key than the topic's; key by the event's own, say keepsPartition where the key stands in one partition anyway, or run it as one"
             )
         }
-        let counts = inputs.map { log.partitions(of: $0) }
+        for topic in inputs {
+            guard let writer = graph.writer(of: topic), writer.rekeyed.contains(topic) else { continue }
+            throw refusal(
+                "rekeyed",
+                "it runs by partition, and in '\(topic)' the events of one key stand in several: '\(writer.name)' writes them under another key than it read; run it as one"
+            )
+        }
+        let counts = inputs.map(partitions)
         guard let count = counts.first, counts.allSatisfy({ $0 == count }) else {
             let list = zip(inputs, counts).map { "'\($0)' has \($1)" }.joined(separator: ", ")
             throw refusal("not-copartitioned", "it runs by partition, and its inputs have different numbers: \(list)")
@@ -83,6 +94,7 @@ package struct StreamTopology: Sendable {
     func definition(tasks: Int) -> Definition {
         var body = description.json.object ?? [:]
         body["tasks"] = .int(Int64(tasks))
+        if isPartitioned, !rekeyed.isEmpty { body["rekeyed"] = .array(rekeyed.map { .string($0) }) }
         return Definition(kind: Self.kind, name: name, body: .object(body), place: "the stream '\(name)'")
     }
 
@@ -90,9 +102,9 @@ package struct StreamTopology: Sendable {
     func topics(tasks: Int, declared: Set<String>) -> [Definition] {
         let words = [
             side.late: "late events of the stream", side.unfolded: "what could not be folded by the stream",
-            side.digests: "state digests of the stream",
+            side.digests: "state digests of the stream", side.progress: "how far the stream is:",
         ]
-        return (outputs + side.all).filter { !declared.contains($0) }.map { topic in
+        return (outputs + side.all + [side.progress]).filter { !declared.contains($0) }.map { topic in
             // Ids are kept: what a fold emits again after a crash is known by them.
             let body: [String: JSON] = [
                 "name": .string(topic), "partitions": .int(Int64(tasks)),
@@ -103,17 +115,11 @@ package struct StreamTopology: Sendable {
         }
     }
 
-    func topology(_ stage: any Stage) -> Topology {
+    func topology(_ stage: any Stage, in graph: FoldGraph) -> Topology {
         Topology(
             name: name, stages: [stage], answers: [], attachments: [], side: side,
-            identity: Digest.of(description.json.canonical))
-    }
-
-    /// Topics that the topology of a logged definition writes.
-    static func outputs(_ definition: Definition) -> [String] {
-        let nodes = definition.body["nodes"]?.array ?? []
-        return nodes.filter { $0["kind"]?.string == StreamNode.Kind.sink.rawValue }.compactMap { $0["topic"]?.string }
-            + SideTopics(of: definition.name).all
+            identity: Digest.of(description.json.canonical), upstream: graph.upstream(of: inputs),
+            saysProgress: graph.isRead(name))
     }
 }
 
@@ -121,11 +127,15 @@ package struct StreamTopology: Sendable {
 package struct StreamService: Sendable {
     package let topology: StreamTopology
     package let folds: [FoldHost]
+    let graph: FoldGraph
 
-    init(_ topology: StreamTopology, tasks: Int, checkpointSeconds: Double) {
+    init(_ topology: StreamTopology, tasks: Int, in graph: FoldGraph, checkpointSeconds: Double) {
         self.topology = topology
+        self.graph = graph
         folds = (0..<tasks).map { _ in FoldHost(checkpointSeconds: checkpointSeconds) }
     }
+
+    func build() -> Topology { topology.topology(topology.make().build(), in: graph) }
 
     /// The runner's number of a task; nil where there is one over all partitions.
     func task(_ number: Int) -> Int? { folds.count > 1 ? number : nil }
@@ -137,7 +147,7 @@ package struct StreamService: Sendable {
     func start(log: any EventLog, directory: String) throws {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         for (number, fold) in folds.enumerated() {
-            let topology = topology
+            let (service, topology) = (self, topology)
             let task = task(number)
             fold.start(log: log) {
                 let label = "fold:\(topology.name)" + (task.map { "/\($0)" } ?? "")
@@ -146,7 +156,7 @@ package struct StreamService: Sendable {
                     ? try TransactionSink(log: log, name: label, partition: number)
                     : LogSink(log: log, principal: label)
                 return try TopologyRunner(
-                    topology: topology.topology(topology.make().build()), task: task, derived: [], log: log,
+                    topology: service.build(), task: task, derived: [], log: log,
                     database: try StateDatabase(path: Self.stateFile(topology.name, number, in: directory)), sink: sink)
             }
         }

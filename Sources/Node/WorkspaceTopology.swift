@@ -35,6 +35,10 @@ package struct WorkspaceTopology {
             DriftStage(monitors: monitors, questions: questions),
             PolicyStage(policies: try workspace.policies()),
         ]
-        topology = Topology(name: Self.name, stages: stages, answers: Self.answers, attachments: Self.attachments)
+        var seen: Set<String> = []
+        let inputs = stages.flatMap(\.inputs).filter { !Self.derived.contains($0) && seen.insert($0).inserted }
+        topology = Topology(
+            name: Self.name, stages: stages, answers: Self.answers, attachments: Self.attachments,
+            upstream: workspace.folds.upstream(of: inputs), saysProgress: workspace.folds.isRead(Self.name))
     }
 }

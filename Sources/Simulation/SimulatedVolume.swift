@@ -67,6 +67,8 @@ package final class SimulatedVolume: LogVolume {
         var crashAt: Int?
         var isDown = false
         var reads = 0
+        /// Files with a sector that the disk gives no bytes of any more.
+        var spoilt: Set<Int> = []
         /// Open handles of an earlier power-up are dead.
         var generation = 0
     }
@@ -234,6 +236,19 @@ package final class SimulatedVolume: LogVolume {
         }
     }
 
+    /// No read of a file succeeds from now on; what takes its place is another file.
+    package func spoil(_ path: String) {
+        state.withLock { state in
+            if let inode = state.entries[path] { state.spoilt.insert(inode) }
+        }
+    }
+
+    package func heal(_ path: String) {
+        state.withLock { state in
+            if let inode = state.entries[path] { state.spoilt.remove(inode) }
+        }
+    }
+
     /// Flips a bit of a file at rest, cuts it or takes it away; gives its name.
     package func rot() -> String? {
         state.withLock { state in
@@ -312,7 +327,7 @@ final class SimulatedFile: LogFile {
 
     func read(at offset: Int64, count: Int) throws(EventLogError) -> [UInt8] {
         try with { state, file throws(EventLogError) in
-            if volume.chance(state.faults.read, &state) {
+            if state.spoilt.contains(inode) || volume.chance(state.faults.read, &state) {
                 throw EventLogError("read-failed", "EIO on \(path)", fault: .world)
             }
             let from = min(Int(offset), file.current.count)

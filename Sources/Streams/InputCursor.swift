@@ -29,8 +29,9 @@ struct InputCursor {
     /// Position in the topology's list of inputs: the tie-breaker at equal times.
     let rank: Int
     /// Answers of effectors have no source of their own: they are bounded by the requests that are open. Attachments come
-    /// in the same append as an answer and are bounded by nothing.
-    enum Role { case source, answer, attachment }
+    /// in the same append as an answer and are bounded by nothing. What another fold writes is in the order of its times, and
+    /// nothing of it is late.
+    enum Role { case source, answer, attachment, derived }
 
     let role: Role
     var source = Source.unstarted
@@ -48,6 +49,8 @@ struct InputCursor {
     /// The log's version when it was last read.
     private(set) var fetchedVersion: UInt64 = 0
     private(set) var headPlace = FoldPlace.end
+    /// Of a derived input.
+    var upstream: UpstreamCursor?
 
     static let fetchBytes = 512 << 10
     /// Rounds beyond this are nobody's: JSON keeps whole numbers up to here everywhere.
@@ -144,6 +147,26 @@ struct InputCursor {
         }
     }
 
+    /// Takes what the writer of a derived input says. True when it said something that is true here by now.
+    mutating func follow(_ log: any EventLog, _ document: JSONDocument) throws(EventLogError) -> Bool {
+        guard !hasHead, upstream != nil else { return false }
+        try upstream?.fetch(log, document)
+        if let awaited = upstream?.awaited, awaited > next, end.map({ awaited <= $0 }) ?? true,
+            try log.read(partition, from: next, maxBytes: 1).isEmpty, try log.offsets(partition).upperBound >= awaited
+        {
+            // Nothing stands there any more: it was compacted.
+            next = awaited
+            fetched = max(fetched, awaited)
+        }
+        var changed = false
+        while let statement = upstream?.take(readThrough: next) {
+            completeThrough = max(completeThrough, statement.through)
+            source = statement.isFinished ? .finished : .active
+            changed = true
+        }
+        return changed
+    }
+
     func head() -> StoredEvent { StoredEvent(batch: batches[batch], index: index) }
 
     mutating func advance() {
@@ -154,7 +177,9 @@ struct InputCursor {
 
     /// Everything that still comes has its place at or behind this one; nil when the partition bounds nothing.
     func bound(hold: Instant?) -> FoldPlace? {
-        if role != .source { return role == .answer ? hold.map { FoldPlace(time: $0 + -1, round: .max) } : nil }
+        if role == .answer || role == .attachment {
+            return role == .answer ? hold.map { FoldPlace(time: $0 + -1, round: .max) } : nil
+        }
         switch source {
         case .unstarted:
             return end.map { next >= $0 } == true ? nil : FoldPlace(time: .distantPast, round: FoldPlace.inTime)

@@ -57,6 +57,9 @@ extension TopologyRunner {
         ]
         if let identity = topology.identity { meta[StateDatabase.identity] = identity.hex }
         for input in inputs where input.round > 0 { meta["round/\(input.partition)"] = String(input.round) }
+        for input in inputs {
+            if let upstream = input.upstream { meta["follows/\(input.partition)"] = String(upstream.next) }
+        }
         for (partition, next) in context.positions { meta["folded/\(partition)"] = String(next) }
         for (topic, next) in context.emittedOffsets { meta["emitted/\(topic)"] = String(next) }
         for store in stores { store.beginSnapshot() }

@@ -15,11 +15,18 @@ package struct Topology {
     /// Of what its state is the state. State that was stored under another one is dropped and folded again; nil takes
     /// whatever there is.
     package let identity: Digest?
+    /// Inputs that other folds write.
+    package let upstream: [String: Upstream]
+    /// Whether other folds read what it writes, and want to know how far it is.
+    package let saysProgress: Bool
 
     package init(
         name: String, stages: [any Stage], answers: Set<String>, attachments: Set<String>,
-        side: SideTopics = .platform, identity: Digest? = nil
+        side: SideTopics = .platform, identity: Digest? = nil, upstream: [String: Upstream] = [:],
+        saysProgress: Bool = false
     ) {
+        self.upstream = upstream
+        self.saysProgress = saysProgress
         self.side = side
         self.identity = identity
         self.name = name
@@ -72,7 +79,12 @@ package final class TopologyRunner {
     /// The partition of every input that is read, and of every output that is written; nil reads all of them and writes 0.
     package let task: Int?
     /// The topology, or the task of it, in ids.
-    private let label: String
+    let label: String
+    /// What the stages write.
+    let outputs: [String]
+    var saidThrough = Instant.distantPast
+    var saidFinished = false
+    private var slices = 0
 
     /// - Parameters:
     ///   - task: a topology of which partitions are independent runs as one task a partition, each with state of its own.
@@ -85,6 +97,8 @@ package final class TopologyRunner {
         self.topology = topology
         self.task = task
         label = task.map { "\(topology.name)/\($0)" } ?? topology.name
+        var seen: Set<String> = []
+        outputs = topology.stages.flatMap(\.outputs).filter { seen.insert($0).inserted }
         self.log = log
         self.database = database
         self.sink = sink
@@ -101,9 +115,11 @@ package final class TopologyRunner {
                 throw StreamsError(
                     "unknown-topic", "the topology '\(topology.name)' reads '\(topic)', which no definition declares")
             }
+            let upstream = topology.upstream[topic]
             let role: InputCursor.Role =
                 topology.answers.contains(topic)
-                ? .answer : (topology.attachments.contains(topic) ? .attachment : .source)
+                ? .answer
+                : (topology.attachments.contains(topic) ? .attachment : (upstream == nil ? .source : .derived))
             guard task ?? 0 < partitions else {
                 throw StreamsError(
                     "not-copartitioned",
@@ -114,6 +130,8 @@ package final class TopologyRunner {
                 let place = TopicPartition(topic, partition)
                 var cursor = InputCursor(partition: place, rank: rank, role: role)
                 cursor.end = ends.map { $0[place] ?? 0 }
+                cursor.upstream = upstream.map { UpstreamCursor($0, of: place) }
+                if let upstream, partition >= upstream.tasks { cursor.source = .finished }
                 inputs.append(cursor)
                 inputStages.append(subscribers[topic] ?? [])
             }
@@ -128,6 +146,10 @@ package final class TopologyRunner {
             let old = inputs[index]
             var cursor = InputCursor(partition: old.partition, rank: old.rank, role: old.role, next: saved.next)
             cursor.end = old.end
+            if let upstream = topology.upstream[old.partition.topic] {
+                let next = meta["follows/\(saved.partition)"].flatMap { Int64($0) }
+                cursor.upstream = UpstreamCursor(upstream, of: old.partition, next: next ?? 0)
+            }
             cursor.completeThrough = Instant(milliseconds: saved.through)
             cursor.round = meta["round/\(saved.partition)"].flatMap { Int64($0) } ?? 0
             cursor.source = [.unstarted, .active, .idle, .finished][saved.source]
@@ -176,6 +198,10 @@ package final class TopologyRunner {
             guard try step() else { break }
             worked += 1
         }
+        if topology.saysProgress {
+            slices += 1
+            if worked < TopologyRunner.sliceEvents || slices % TopologyRunner.progressSlices == 0 { try noteProgress() }
+        }
         if worked > 0 { try sink.sliceEnded(consumed) }
         return worked > 0
     }
@@ -214,7 +240,7 @@ package final class TopologyRunner {
     }
 
     /// The first head, and the place before which no input without a head can still deliver.
-    private func choose() -> (best: Int, bound: FoldPlace, bounded: Bool, oldestUnbounded: UInt64) {
+    func choose() -> (best: Int, bound: FoldPlace, bounded: Bool, oldestUnbounded: UInt64) {
         var best = -1
         var bound = FoldPlace.end
         var bounded = false
@@ -237,10 +263,13 @@ package final class TopologyRunner {
     private func refill() throws -> Bool {
         var came = false
         for index in inputs.indices where !inputs[index].hasHead {
+            // What the writer says first: the events that it speaks of are there by then.
+            if try inputs[index].follow(log, progressDocument) { came = true }
             while !inputs[index].hasHead, try inputs[index].fetch(log) {
                 came = true
                 inputs[index].absorbProgress(progressDocument)
             }
+            if try !inputs[index].hasHead && inputs[index].follow(log, progressDocument) { came = true }
         }
         return came
     }
@@ -425,6 +454,8 @@ package protocol DerivedSink: AnyObject {
     /// Who says where events will stand; nil where each stands one behind the one before it.
     var places: (any DerivedPlaces)? { get }
     func take(_ event: DerivedEvent) throws
+    /// Says how far the fold is; stands behind what was taken before, and nobody counts it.
+    func say(_ progress: DerivedEvent) throws
     /// A slice of work is done; good moment to hand events on.
     /// - Parameter consumed: next offsets of the inputs that everything taken so far was made from.
     func sliceEnded(_ consumed: () -> [TopicPartition: Int64]) throws
@@ -434,4 +465,5 @@ package protocol DerivedSink: AnyObject {
 
 extension DerivedSink {
     package var places: (any DerivedPlaces)? { nil }
+    package func say(_ progress: DerivedEvent) throws {}
 }

@@ -25,6 +25,8 @@ package final class TransactionSink: DerivedSink, DerivedPlaces {
     private let before: [TopicPartition: Int64]
 
     private let partition: Int
+    /// What is to be said with the next commit.
+    private var progress: DerivedEvent?
 
     /// - Parameter partition: of every topic that is written.
     package init(log: any EventLog, name: String, partition: Int = 0) throws {
@@ -68,14 +70,19 @@ package final class TransactionSink: DerivedSink, DerivedPlaces {
         expected.append((event.topic, event.offset))
     }
 
+    package func say(_ progress: DerivedEvent) throws { self.progress = progress }
+
     package func sliceEnded(_ consumed: () -> [TopicPartition: Int64]) throws {
         if expected.count >= TransactionSink.events { try flush(consumed) }
     }
 
     package func flush(_ positions: () -> [TopicPartition: Int64]) throws {
         let positions = positions().merging(before) { max($0, $1) }
-        guard !expected.isEmpty || positions != consumed else { return }
+        guard !expected.isEmpty || positions != consumed || progress != nil else { return }
         let wanted = expected
+        // Behind what it speaks of, and in the same transaction.
+        if let said = progress { try writer.add(said.event, to: TopicPartition(said.topic, said.partition)) }
+        progress = nil
         try writer.commit(group: group, consumed: positions) { offsets throws(EventLogError) in
             for (offset, place) in zip(offsets, wanted) where offset != place.offset {
                 throw LogSink.foreignWriter("\(place.topic)/\(partition)@\(offset) and not at offset \(place.offset)")

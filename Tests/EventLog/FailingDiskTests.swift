@@ -9,12 +9,15 @@ import Testing
 @Suite struct FailingDiskTests {
     private let volume = SimulatedVolume(seed: 5)
     private let layout = TopicLayout(name: "t", partitions: 1)
+    private let uptime = Monitor<Int64>(0)
 
     private func open() throws -> EmbeddedLog {
         var options = EmbeddedLog.Options()
         options.hasThreads = false
         options.segmentSize = 8000
         options.partitionFileSize = 3000
+        let uptime = uptime
+        options.uptime = { uptime.withLock { $0 } }
         let log = try EmbeddedLog.open(volume, options: options)
         try log.declare(layout)
         return log
@@ -79,6 +82,66 @@ import Testing
         #expect(log.recovery.scannedBytes <= open.bytes && log.recovery.scannedBytes > 0)
         #expect(log.statistics.bytesWritten == 0 && log.recovery.events == 620)
         #expect(try ids(log).count == 620)
+        log.close()
+    }
+
+    /// A bad sector in a file of ids: where the events still stand it is made anew from them; where they do not, appends that
+    /// need it are refused for a while, and then what it held is given up, and told.
+    @Test(arguments: [false, true]) func aBadSectorInIdsRefusesNothingForEver(isCompacted: Bool) throws {
+        let table = TopicLayout(name: "table", partitions: 1, isCompacted: isCompacted)
+        let log = try open()
+        try log.declare(table)
+        func put(_ number: Int) -> Result<Bool, EventLogError> {
+            let answer = Monitor<Result<Bool, EventLogError>?>(nil)
+            let event = NewEvent(
+                id: "a\(number)", source: "s", type: "t", time: Instant(milliseconds: 1), key: [UInt8]("k".utf8),
+                data: [UInt8]("\(number)".utf8))
+            log.append(LogAppend(principal: "p", events: [("table", 0, event)])) { result in
+                answer.withLock { $0 = result.map { $0.events[0].duplicate } }
+            }
+            log.commitReady()
+            return answer.withLock { $0 } ?? .success(false)
+        }
+        func known(_ number: Int) -> Bool? { try? put(number).get() }
+        for number in 0..<20 { #expect(known(number) == false) }
+        for start in stride(from: 0, to: 200, by: 5) { #expect(add(log, start..<start + 5) == nil) }
+        try log.maintain(compactsAll: true)
+        volume.spoil(try #require(try volume.list().first { $0.hasSuffix(".ids") }))
+        if !isCompacted {
+            // Whoever meets it first is refused, and may come again.
+            #expect(known(3) == nil)
+            try log.maintain()
+            #expect(known(3) == true && known(19) == true && log.statistics.lostIdentifiers.isEmpty)
+            #expect(try log.verify().isIntact)
+            return log.close()
+        }
+        for _ in 0..<5 {
+            if case .failure(let error) = put(3) { #expect(error.code == "ids-damaged") } else { Issue.record("known") }
+            #expect(throws: EventLogError.self) { try log.maintain() }
+            #expect(log.statistics.lostIdentifiers.isEmpty)
+        }
+        #expect(try !log.verify().unreadable.isEmpty)
+        uptime.withLock { $0 += 60_000 }
+        try log.maintain()
+        #expect(known(3) == false && known(19) == true)
+        #expect(log.statistics.lostIdentifiers.map(\.count) == [19])
+        log.close()
+    }
+
+    /// What a log cannot read while it is opened it neither cuts off nor forgets.
+    @Test(arguments: ["durable.mark", ".wal"]) func anOpeningThatCannotReadChangesNothing(what: String) throws {
+        var log = try open()
+        for start in stride(from: 0, to: 60, by: 5) { #expect(add(log, start..<start + 5) == nil) }
+        log = try open()
+        let path = try #require(try volume.list().last { $0.hasSuffix(what) })
+        volume.spoil(path)
+        // Without the mark everything is found by scanning; without the segment the mark says where the log ends.
+        log = try open()
+        #expect(log.recovery.truncatedBytes == 0 && log.recovery.damaged.isEmpty == (what == "durable.mark"))
+        volume.heal(path)
+        log = try open()
+        #expect(try ids(log).count == 60 && log.recovery.damaged.isEmpty)
+        #expect(try log.verify().isIntact)
         log.close()
     }
 

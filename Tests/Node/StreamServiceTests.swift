@@ -168,9 +168,31 @@ import Testing
         #expect(
             code({
                 let builder = StreamBuilder("a")
-                builder.stream("predictions.served", JSON.self).to("out", type: "t")
+                builder.stream("headrace.late", JSON.self).to("out", type: "t")
                 return builder
             }) == "derived-input")
+        func copy(_ name: String, _ input: String, _ output: String) -> @Sendable () -> StreamBuilder {
+            {
+                let builder = StreamBuilder(name)
+                builder.stream(input, JSON.self).to(output, type: "t")
+                return builder
+            }
+        }
+        #expect(code(copy("a", "y", "x"), copy("b", "x", "y")) == "derived-cycle")
+        #expect(code(copy("a", "orders", "x"), copy("b", "prices", "x")) == "two-writers")
+        #expect(
+            code(
+                {
+                    let builder = StreamBuilder("a", runs: .byPartition)
+                    builder.stream("orders", JSON.self).keyed("other") { $0.value["x"]?.string }.stream
+                        .to("x", type: "t")
+                    return builder
+                },
+                {
+                    let builder = StreamBuilder("b", runs: .byPartition)
+                    builder.stream("x", JSON.self).keyedByEvent().table().changes().to("y", type: "t")
+                    return builder
+                }) == "rekeyed")
         #expect(code({ Self.totals("a", .single) }, { Self.totals("a", .single) }) == "two-streams")
         #expect(
             code({
@@ -178,6 +200,56 @@ import Testing
                 builder.stream("orders", JSON.self).to("few", type: "t")
                 return builder
             }) == "bad-partitions")
+    }
+
+    /// A stream that reads what another one writes, in the order of event time with what producers write; the second goes on
+    /// when the first is quiet. The workspace folds it, too.
+    @Test func streamsReadStreams() async throws {
+        let reader: @Sendable () -> StreamBuilder = {
+            let builder = StreamBuilder("hourly")
+            let sums = builder.stream("totals.sums", Double.self).keyed("all") { _ in "all" }
+            sums.windowed(by: .tumbling(milliseconds: 1000)).measure(.count()).to("sums.counted", type: "count")
+            return builder
+        }
+        let view = """
+            ---
+            kind: Topic
+            name: sums.counted
+            ---
+            kind: FeatureView
+            name: counted
+            topic: sums.counted
+            key: "'all'"
+            aggregates:
+              - {name: windows, function: count, window: 1h}
+            """
+        let file = URL(filePath: scratch.path + "/workspace/w.yaml")
+        try (String(contentsOf: file, encoding: .utf8) + view).write(to: file, atomically: true, encoding: .utf8)
+        let start = Instant.wallClock().milliseconds / 1000 * 1000 - 100_000
+        for round in 0..<2 {
+            // The reader first: the order in which a program names them is of no matter.
+            let node = try node([reader, Self.totals])
+            try node.start()
+            try await publish(node, round * 50..<(round + 1) * 50, start: start)
+            try await settle(node)
+            for name in ["totals", "hourly", nil] {
+                let answer = try node.replay(to: nil, processor: name)
+                #expect(answer["verdict"] == "EXACT", "\(answer)")
+            }
+            let counts = try lines(node, "sums.counted")["all"]?.compactMap { $0["count"]?.int } ?? []
+            // Ten orders a second, one in ten without an amount; what is newest is still open.
+            #expect(
+                counts.count >= (round + 1) * 5 - 1 && counts.dropFirst().dropLast().allSatisfy { $0 == 9 }, "\(counts)"
+            )
+            let features = try await node.features(view: "counted", key: "all")
+            #expect(
+                features["features"]?["windows"]?.int ?? features["windows"]?.int == Int64(counts.count), "\(features)")
+            node.stop()
+        }
+        // Without the program the topic is still the stream's.
+        let node = try node([])
+        #expect(node.gateway.isReserved("totals.sums") && node.gateway.isReserved("hourly.progress"))
+        node.stop()
     }
 
     /// A topology that is another than the one that wrote its outputs cannot go on in their place.

@@ -97,7 +97,7 @@ import Testing
                 topology shop
                   0 source 'orders'
                   1 key 'customer' <- 0
-                  2 window 'tumbling 3600000 ms' <- 1  [store shop.2.tumbling 3600000 ms]
+                  2 window 'tumbling 3600000 ms' <- 1  (count: count)  [store shop.2.tumbling 3600000 ms]
                   3 sink 'orders.hourly' <- 2
                 """, "\(description.text)")
         #expect(description.json["nodes"]?.array?[3]["topic"] == "orders.hourly")

@@ -79,15 +79,21 @@ public final class StreamBuilder {
     /// Operators whose state a key may find in another partition than its values: they keep a topology from running by
     /// partition.
     package var unpartitioned: [String] {
-        var found: [String] = []
-        var isPartitioned: [Bool] = []
-        for node in nodes {
-            isPartitioned.append(node.isPartitioned ?? node.parents.allSatisfy { isPartitioned[$0] })
-            // A join with a table looks into the table's state.
-            let hasState = node.store != nil || node.kind == .join
-            if hasState, !isPartitioned[node.number] { found.append(node.name) }
+        let isPartitioned = partitioning
+        // A join with a table looks into the table's state.
+        return nodes.filter { ($0.store != nil || $0.kind == .join) && !isPartitioned[$0.number] }.map(\.name)
+    }
+
+    /// Outputs in which the events of one key may stand in several partitions, where the topology runs by partition.
+    package var rekeyed: [String] {
+        let isPartitioned = partitioning
+        return nodes.filter { $0.kind == .sink && !isPartitioned[$0.number] }.compactMap(\.topic)
+    }
+
+    private var partitioning: [Bool] {
+        nodes.reduce(into: []) { known, node in
+            known.append(node.isPartitioned ?? node.parents.allSatisfy { known[$0] })
         }
-        return found
     }
 
     /// What was written down, as it runs. A builder builds one stage: the state is in it.
