@@ -142,6 +142,7 @@ package enum CloudEventsFormat {
         members["specversion"] = "1.0"
         members["time"] = .string(event.time.description)
         members["topic"] = .string(topic)
+        if let key = event.key { members["partitionkey"] = .string(String(decoding: key, as: UTF8.self)) }
         members["position"] = .string("\(topic)/\(partition)@\(event.offset)")
         if members["id"] == nil { members["id"] = .string("\(topic)-\(partition)-\(event.offset)") }
         if members["type"] == nil, let defaultType { members["type"] = .string(defaultType) }

@@ -319,8 +319,13 @@ package struct Routes: Sendable {
                     do {
                         (text, next) = try await quick.run { try pieces(topic, from, type) }
                     } catch {
-                        let code = (error as? any DescribedError)?.code ?? "internal"
-                        _ = continuation.yield([UInt8]("event: error\ndata: {\"code\":\"\(code)\"}\n\n".utf8))
+                        let known = error as? any DescribedError
+                        let code = known?.code ?? "internal"
+                        // Where to go on stands in the message.
+                        let data = JSON.object([
+                            "code": .string(code), "message": .string(known?.message ?? "the log cannot be read"),
+                        ]).text
+                        _ = continuation.yield([UInt8]("event: error\ndata: \(data)\n\n".utf8))
                         if code == "busy" { continue }
                         return
                     }

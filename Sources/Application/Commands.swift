@@ -89,7 +89,8 @@ struct Tail: AsyncParsableCommand {
                     if common.json {
                         print(event.text)
                     } else {
-                        let data = event["data"]?.text ?? "–"
+                        // What takes a key away says which.
+                        let data = event["data"]?.text ?? "–" + (event["partitionkey"]?.string.map { " \($0)" } ?? "")
                         print(
                             "\(event["position"]?.string ?? "")  \(event["time"]?.string ?? "")  \(event["type"]?.string ?? "")  \(data.count > 200 ? data.prefix(200) + "…" : data[...])"
                         )
@@ -167,8 +168,11 @@ struct Publish: AsyncParsableCommand {
 extension Publish {
     /// The batch that the options and files speak of.
     private func events() throws -> JSON {
-        guard file == nil || (value == nil && !tombstone) else {
-            throw NodeError("bad-use", "--file has whole events, so it goes without --value and --tombstone")
+        let isBare = value == nil && !tombstone && id == nil && key == nil && time == nil && type == "event"
+        guard file == nil || isBare else {
+            throw NodeError(
+                "bad-use",
+                "--file has whole events, so it goes without --value, --tombstone, --id, --type, --key and --time")
         }
         guard value != nil || tombstone else {
             let path = file ?? "-"

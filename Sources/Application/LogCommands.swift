@@ -140,6 +140,9 @@ struct Backup: AsyncParsableCommand {
             print(
                 "\(cell("events")) events, \(cell("totalBytes")) bytes in \(cell("files")) files; \(cell("copiedBytes")) bytes were new"
             )
+            for line in answer["kept"]?.array ?? [] {
+                print("kept in the backup, which knows more ids than the log does: \(line.string ?? "")")
+            }
             for line in answer["damaged"]?.array ?? [] {
                 print("the log is damaged, and so is the backup: \(line.string ?? "")")
             }
@@ -266,7 +269,8 @@ struct Repair: AsyncParsableCommand {
             for damage in (answer["damaged"]?.array ?? []) + (answer["lostIds"]?.array ?? []) {
                 print("cannot be repaired: \(damage.string ?? "")")
             }
-            if answer["truncatedFile"]?.string == nil,
+            if let mark = answer["mark"]?.string { print(mark) }
+            if answer["truncatedFile"]?.string == nil, answer["mark"]?.string == nil,
                 ["removed", "rebuilt", "damaged", "lostIds"].allSatisfy({ answer[$0]?.array?.isEmpty ?? true })
             {
                 print("nothing to repair")

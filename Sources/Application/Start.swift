@@ -27,6 +27,12 @@ struct Start: AsyncParsableCommand {
     @Flag(name: .long, help: "Begin with new keys: gives up for good what was sealed under keys that are lost.")
     var newKeys = false
 
+    func validate() throws {
+        guard (0...65_535).contains(port) else {
+            throw ValidationError("--port \(port): ports go from 0, which takes a free one, to 65535.")
+        }
+    }
+
     func run() async throws {
         try await reporting {
             var settings = NodeConfiguration(dataDirectory: common.data, platformTopics: home() + "/Topics")

@@ -87,10 +87,21 @@ package struct RecoveryReport: Sendable {
     package var damaged: [DamagedRange] = []
     package var rebuiltIndexes: [String] = []
     package var lostIdentifiers: [LostIdentifiers] = []
+    /// What is wrong with the durable mark; it is written anew.
+    package var mark: Mark?
     /// Files of an interrupted rewriting or trimming, taken away.
     package var removed: [String] = []
     package var scannedBytes: Int64 = 0
     package var events: UInt64 = 0
 
     package init() {}
+
+    /// Without the mark nobody can tell events that were cut off from ones that never were.
+    package enum Mark: String, Sendable {
+        case missing, damaged
+
+        package var text: String {
+            "'durable.mark' was \(rawValue): whether acknowledged events are missing at the log's end cannot be told"
+        }
+    }
 }

@@ -11,6 +11,8 @@ package struct BackupReport: Sendable {
     package var events: UInt64 = 0
     /// Damage that is known in what was copied; `verify` looks for more.
     package var damaged: [DamagedRange] = []
+    /// Files of ids that the backup has and this log only in part; they were left as they are.
+    package var keptIdentifiers: [String] = []
 }
 
 extension EmbeddedLog {
@@ -55,8 +57,12 @@ extension EmbeddedLog {
             }
             // Ids cannot always be had from the rest: events may be trimmed by then. They are small and replaced whole.
             for path in try volume.list() where path.hasSuffix(".ids") {
-                guard let bytes = volume.contents(path) else { continue }
-                if target.contents(path) != bytes {
+                let file = try volume.open(path, .read)
+                let bytes = try file.read(at: 0, count: Int(file.size))
+                if Self.knowsMore(target, path, than: bytes) {
+                    // The only ones that still know what was lost here.
+                    report.keptIdentifiers.append(path)
+                } else if target.contents(path) != bytes {
                     try target.replace(path, with: bytes, durable: true)
                     report.copiedBytes += Int64(bytes.count)
                 }
@@ -66,6 +72,16 @@ extension EmbeddedLog {
             try finish(manifest, mark, on: target, keep: Set(wanted.map(\.path)))
             return report
         }
+    }
+
+    /// Whether a file of ids there is whole and holds more than one here.
+    private static func knowsMore(_ target: any LogVolume, _ path: String, than bytes: [UInt8]) -> Bool {
+        let condition = IdentifierFile.condition(target, path)
+        guard condition != .unreadable else { return true }
+        guard condition == .whole, let there = IdentifierFile.load(target, path).file else { return false }
+        guard let here = IdentifierFile(.bytes(bytes)), here.entries() != nil else { return true }
+        return there.firstSequence == here.firstSequence && there.endSequence == here.endSequence
+            && there.count > here.count
     }
 
     /// A backup of another log would be overwritten file by file: what is there must be a beginning of this one.

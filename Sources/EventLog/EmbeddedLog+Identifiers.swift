@@ -35,10 +35,39 @@ extension EmbeddedLog {
             // What opening could not read of the segment may be readable now, and its ids with it.
             index = try identifiers(sealed.segment, before: .max)
             index.newestRecorded = max(index.newestRecorded, sealed.index.newestRecorded)
+            index.merge(sealed.index.known)
         }
-        index.merge(known ?? sealed.prior?.salvaged() ?? [])
+        if let prior = sealed.prior {
+            index.merge(known ?? prior.salvaged())
+        } else {
+            index.merge(try stored(first))
+        }
         return try writeIdentifiers(
             first..<sealed.index.nextSequence, index.newestRecorded, partitions: index.partitions, index.identifiers)
+    }
+
+    /// The segment holds more than opening could read of it: its ids are taken again before it moves.
+    func writeIdentifiers(_ sealed: SealedSegment, through end: UInt64) throws(EventLogError) {
+        let first = sealed.segment.firstSequence
+        var index = try identifiers(sealed.segment, before: .max)
+        index.merge(try stored(first))
+        let file = try writeIdentifiers(
+            first..<end, max(index.newestRecorded, sealed.index.newestRecorded), partitions: index.partitions,
+            index.identifiers)
+        sequencer.withLock { $0.identifiers.place(file) }
+    }
+
+    /// What a file that opening could not read holds: it is not replaced by one that may know less.
+    private func stored(_ first: UInt64) throws(EventLogError) -> [IdentifierFile.Known] {
+        let path = Segment.identifierPath(first)
+        let (file, condition) = IdentifierFile.load(volume, path)
+        if condition == .unreadable, !isGivenUp(path) {
+            let error = EventLogError(
+                "read-failed", "the ids in \(volume.path)/\(path) cannot be read; they are tried again", fault: .world)
+            noteUnreadable(path, error)
+            throw error
+        }
+        return file?.firstSequence == first ? file?.salvaged() ?? [] : []
     }
 
     /// Synced like content: once events are trimmed, their ids cannot be had from anywhere else.
@@ -116,7 +145,9 @@ extension EmbeddedLog {
     private func mend(_ file: IdentifierFile) throws(EventLogError) {
         let path = Segment.identifierPath(file.firstSequence)
         let condition = IdentifierFile.condition(volume, path)
-        if condition == .whole, let again = IdentifierFile.load(volume, path).file {
+        if condition == .whole, let again = IdentifierFile.load(volume, path).file,
+            again.endSequence >= file.endSequence
+        {
             // What failed was a read, and it was for a moment.
             sequencer.withLock { $0.identifiers.place(again) }
             maintenance.withLock { _ = $0.regainedIdentifiers.insert(path) }
@@ -257,6 +288,11 @@ extension SegmentIndexFile {
             let hash = IdentifierTable.hash(topic: seed, source: event.header(EventHeader.source) ?? "", id: event.id)
             identifiers.append(IdentifierFile.Entry(hash: hash, partition: number, offset: event.offset))
         }
+    }
+
+    /// Its ids with their partitions by name.
+    var known: [IdentifierFile.Known] {
+        identifiers.map { ($0.hash, partitions[Int($0.partition)], $0.offset) }
     }
 
     /// Takes ids in that another table knows and this one does not.

@@ -53,7 +53,10 @@ extension EmbeddedLog {
         case .tail(let entries):
             var batches: [RecordBatch] = []
             batches.reserveCapacity(entries.count)
-            for (entry, file) in entries { batches.append(try decode(entry, file, partition)) }
+            for (entry, file) in entries {
+                guard let batch = try decode(entry, file, partition, behind: batches.count) else { break }
+                batches.append(batch)
+            }
             return batches
         case .file(let file):
             let entries = try file.entries()
@@ -69,7 +72,8 @@ extension EmbeddedLog {
                         break
                     }
                 }
-                batches.append(try decode(entry, try file.file(), partition))
+                guard let batch = try decode(entry, try file.file(), partition, behind: batches.count) else { break }
+                batches.append(batch)
                 bytes += Int(entry.size)
             }
             return batches
@@ -118,6 +122,18 @@ extension EmbeddedLog {
         }
     }
 
+    /// - Parameter behind: batches that were read before it: they are given, and whoever reads on from there is told.
+    private func decode(
+        _ entry: BatchEntry, _ file: any LogFile, _ partition: TopicPartition, behind count: Int
+    ) throws(EventLogError) -> RecordBatch? {
+        do {
+            return try decode(entry, file, partition)
+        } catch {
+            guard count > 0, error.code == "rot" else { throw error }
+            return nil
+        }
+    }
+
     func decode(
         _ entry: BatchEntry, _ file: any LogFile, _ partition: TopicPartition
     ) throws(EventLogError) -> RecordBatch {
@@ -129,12 +145,31 @@ extension EmbeddedLog {
             else { throw RecordFormatError("bad-batch", "another batch stands there", fault: .world) }
             return batch
         } catch {
+            noteRot(
+                "\(file.path) at byte \(entry.fileOffset): offsets \(entry.baseOffset)..<\(entry.end) of \(partition)")
             throw EventLogError(
                 "rot",
                 "offsets \(entry.baseOffset)..<\(entry.end) of \(partition) are damaged (\(file.path) at byte \(entry.fileOffset)); the rest is readable, from offset \(entry.end) on",
                 cause: error, fault: .world)
         }
     }
+
+    func doubt(_ partition: TopicPartition, _ offset: Int64) -> Int64? {
+        shared.withLock { state in
+            state.partitions[partition]?.doubtful.first { $0.contains(offset) }?.upperBound
+        }
+    }
+
+    /// Damage that readers meet is remembered, so that people are told who do not read.
+    private func noteRot(_ place: String) {
+        maintenance.withLock { state in
+            guard state.rotten.count < EmbeddedLog.rottenLimit, !state.rotten.contains(place) else { return }
+            state.rotten.append(place)
+        }
+    }
+
+    /// Damaged places that are remembered.
+    private static let rottenLimit = 1000
 
     package func offsets(_ partition: TopicPartition) throws(EventLogError) -> Range<Int64> {
         shared.withLock { state in

@@ -8,16 +8,17 @@ extension EmbeddedLog {
         var batches: [TopicPartition: [(entry: BatchEntry, recorded: Int64)]] = [:]
         var damaged: [DamagedRange] = []
         var lastSequence: UInt64
-        /// Of the last frame, in the chain's bytes.
+        /// Of the last frame: where it ends, and its place in the chain's bytes.
+        var frameEnd: UInt64 = 0
         var lastEnvelope: Range<Int>?
 
         /// Where the segment ends. What opening could not read of it may be readable by now.
         func end(_ index: SegmentIndexFile) -> (sequence: UInt64, hash: Digest) {
-            guard let lastEnvelope, lastSequence >= index.nextSequence else {
+            guard let lastEnvelope, frameEnd >= index.nextSequence else {
                 return (index.nextSequence, index.lastHash)
             }
             return (
-                lastSequence,
+                frameEnd,
                 chain.bytes.withUnsafeBytes { Digest.of(UnsafeRawBufferPointer(rebasing: $0[lastEnvelope])) }
             )
         }
@@ -51,6 +52,7 @@ extension EmbeddedLog {
             }
         }
         let end = contents.end(sealed.index)
+        if end.sequence != sealed.index.nextSequence { try writeIdentifiers(sealed, through: end.sequence) }
         contents.chain.sealFromEight()
         let chain = Manifest.Chain(
             firstSequence: segment.firstSequence, endSequence: end.sequence,
@@ -89,6 +91,13 @@ extension EmbeddedLog {
         while let step = try walker.next() {
             switch step {
             case .frame(let frame, let at, let bytes):
+                let gap = contents.lastSequence..<max(contents.lastSequence, frame.firstSequence)
+                if !gap.isEmpty, !manifest.damaged.contains(where: { $0.sequences == gap }) {
+                    contents.damaged.append(
+                        DamagedRange(
+                            file: EmbeddedLog.quarantine + "/" + segment.path, from: at, to: at,
+                            sequences: gap))
+                }
                 bytes.withUnsafeBytes {
                     let envelope = UnsafeRawBufferPointer(rebasing: $0[..<frame.envelopeSize])
                     contents.lastEnvelope = contents.chain.count..<contents.chain.count + envelope.count
@@ -102,6 +111,7 @@ extension EmbeddedLog {
                         recordedTime: frame.recordedTime)
                 }
                 contents.lastSequence = frame.endSequence
+                contents.frameEnd = frame.endSequence
             case .damage(let from, let resume):
                 let to = resume?.at ?? segment.end
                 let next = resume?.description.firstSequence ?? sealed.index.nextSequence
@@ -109,6 +119,7 @@ extension EmbeddedLog {
                     DamagedRange(
                         file: EmbeddedLog.quarantine + "/" + segment.path, from: from, to: to,
                         sequences: contents.lastSequence..<max(contents.lastSequence, next)))
+                contents.lastSequence = max(contents.lastSequence, next)
                 walker.offset = to
             }
         }

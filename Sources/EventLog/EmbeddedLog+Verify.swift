@@ -73,6 +73,7 @@ private struct Verification {
     private var hash: Digest
     private var previous: (frame: LogFrame.Description, file: String, at: Int64)?
     private var afterDamage = false
+    private var stated: [TopicPartition: (baseOffset: Int64, isTrue: Bool)] = [:]
 
     init(subject: Position?, manifest: Manifest, reader: PartitionReader) {
         self.subject = subject
@@ -91,8 +92,16 @@ private struct Verification {
 
     /// One more link of the chain.
     private mutating func follow(_ frame: LogFrame.Description, _ own: Digest, _ file: String, _ at: Int64) {
-        if let previous, frame.firstSequence != previous.frame.endSequence {
-            // What lies between was lost and reported.
+        let expected = previous?.frame.endSequence ?? manifest.chainStart
+        if frame.firstSequence > expected {
+            // What lies between was lost.
+            let isTold = result.damaged.contains {
+                $0.sequences.lowerBound <= expected && $0.sequences.upperBound >= frame.firstSequence
+            }
+            if !isTold, !afterDamage {
+                result.damaged.append(
+                    DamagedRange(file: file, from: at, to: at, sequences: expected..<frame.firstSequence))
+            }
             afterDamage = true
         }
         if frame.previousHash != hash, !afterDamage {
@@ -151,7 +160,8 @@ private struct Verification {
         for records in stored {
             for index in records.indices(in: range) { builder.append(records, index) }
         }
-        guard builder.digest != batch.digest else { return }
+        let digest = batch.isTimed ? builder.digest : builder.untimedDigest
+        guard digest != batch.digest || !stored.allSatisfy({ states(its: $0, batch.partition) }) else { return }
         // Damage was reported already; anything else was changed with its checksum made good.
         let isUnreadable = reader.damaged.contains {
             $0.partition == batch.partition && ($0.entry.baseOffset..<$0.entry.end).overlaps(range)
@@ -165,6 +175,14 @@ private struct Verification {
             LogVerification.Rewritten(
                 file: file?.path ?? "", at: 0, sequences: frame.firstSequence..<frame.endSequence,
                 ranges: [(batch.partition, range)]))
+    }
+
+    /// Whether a stored batch states its records' times; it holds many appends and is looked at once.
+    private mutating func states(its batch: RecordBatch, _ partition: TopicPartition) -> Bool {
+        if let known = stated[partition], known.baseOffset == batch.header.baseOffset { return known.isTrue }
+        let isTrue = batch.statesItsTimes
+        stated[partition] = (batch.header.baseOffset, isTrue)
+        return isTrue
     }
 
     /// Whether every id is known that the log promises to know.
@@ -273,8 +291,7 @@ private struct Verification {
                 follow(frame, own, segment.path, at)
                 result.bytes += Int64(frame.size)
                 for batch in frame.batches {
-                    let records = try? EmbeddedLog.records(batch, bytes)
-                    guard records.map({ Digest.of($0.payload) }) != batch.digest else { continue }
+                    if let records = try? EmbeddedLog.records(batch, bytes), records.isWhat(batch) { continue }
                     result.rewritten.append(
                         LogVerification.Rewritten(
                             file: segment.path, at: at, sequences: frame.firstSequence..<frame.endSequence,
@@ -304,5 +321,22 @@ private struct Verification {
         if !afterDamage, hash != head, let previous { blame(previous.frame, previous.file, previous.at) }
         result.head = hash
         return result
+    }
+}
+
+extension RecordBatch {
+    /// Whether the records, their times and who sent them are what an envelope says.
+    fileprivate func isWhat(_ batch: LogFrame.Batch) -> Bool {
+        let own = batch.isTimed ? RecordBatchLayout.digest(header.baseTimestamp, payload) : Digest.of(payload)
+        return own == batch.digest && header.producer == batch.producer && statesItsTimes
+    }
+
+    /// Whether the newest time that its header names is that of its records, and nothing else gives them another. Lookups by
+    /// time go by the header.
+    fileprivate var statesItsTimes: Bool {
+        guard header.attributes & ~(RecordBatchLayout.codecMask | RecordBatchLayout.deleteHorizonBit) == 0 else {
+            return false
+        }
+        return records.isEmpty || header.maxTimestamp == records.lazy.map(\.timestamp).max()
     }
 }

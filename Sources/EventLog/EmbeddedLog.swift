@@ -241,6 +241,8 @@ package struct LogStatistics: Sendable {
     /// Sealed WAL segments that wait to be moved.
     package let waitingSegments: Int
     package let lostIdentifiers: [LostIdentifiers]
+    /// Damaged places that reads met.
+    package let rotten: [String]
     /// Why the last maintenance failed; nil when it did not.
     package let maintenanceFailure: EventLogError?
 
@@ -253,13 +255,13 @@ package struct LogStatistics: Sendable {
 extension EmbeddedLog {
     package var statistics: LogStatistics {
         let pending = sequencer.withLock { $0.pendingBytes }
-        let (manifest, failure, lost) = maintenance.withLock { state in
+        let (manifest, failure, lost, rotten) = maintenance.withLock { state in
             // What opening could not read may have been had since.
             let opening = recovery.lostIdentifiers.filter { known in
                 !state.regainedIdentifiers.contains(known.file)
                     && !state.lostIdentifiers.contains { $0.file == known.file }
             }
-            return (state.manifest, state.failure, opening + state.lostIdentifiers)
+            return (state.manifest, state.failure, opening + state.lostIdentifiers, state.rotten)
         }
         return shared.withLock {
             LogStatistics(
@@ -267,7 +269,7 @@ extension EmbeddedLog {
                 rewrittenBytes: manifest.rewrittenBytes, maintenanceBytes: manifest.maintenanceBytes,
                 pendingBytes: pending, stopped: $0.stopped, damaged: $0.damaged, headHash: $0.lastHash,
                 waitingSegments: max(0, $0.segments.count - 1),
-                lostIdentifiers: lost, maintenanceFailure: failure)
+                lostIdentifiers: lost, rotten: rotten, maintenanceFailure: failure)
         }
     }
 }

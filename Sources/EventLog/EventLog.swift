@@ -170,6 +170,11 @@ package protocol TransactionalWriter: AnyObject {
 }
 
 extension EventLog {
+    /// Where offsets end of which nobody knows whether they are lost; nil where this is no such one.
+    package func endOfDoubt(_ partition: TopicPartition, _ offset: Int64) -> Int64? {
+        (self as? EmbeddedLog)?.doubt(partition, offset)
+    }
+
     /// Appends and waits for the disk. For threads of our own.
     package func append(_ append: LogAppend) throws(EventLogError) -> AppendReceipt {
         try wait { self.append(append, completion: $0) }
@@ -200,14 +205,24 @@ extension EventLog {
     }
 
     /// Every event of a partition in [from, to), in order.
+    /// - Parameter passesDoubt: goes over offsets of which nobody knows whether anything was ever there: after the end of a log
+    ///   went missing each partition has such, and a node must begin all the same. It is told elsewhere.
     package func forEachEvent(
-        _ partition: TopicPartition, from: Int64? = nil, to: Int64? = nil, _ body: (StoredEvent) throws -> Bool
+        _ partition: TopicPartition, from: Int64? = nil, to: Int64? = nil, passesDoubt: Bool = false,
+        _ body: (StoredEvent) throws -> Bool
     ) throws {
         let range = try offsets(partition)
         var offset = max(from ?? range.lowerBound, range.lowerBound)
         let end = min(to ?? range.upperBound, range.upperBound)
         while offset < end {
-            let batches = try read(partition, from: offset, maxBytes: 1 << 20)
+            let batches: [RecordBatch]
+            do {
+                batches = try read(partition, from: offset, maxBytes: 1 << 20)
+            } catch {
+                guard passesDoubt, error.code == "rot", let next = endOfDoubt(partition, offset) else { throw error }
+                offset = next
+                continue
+            }
             guard !batches.isEmpty else { return }
             for batch in batches {
                 for index in batch.records.indices where batch.records[index].offset >= offset {

@@ -48,6 +48,8 @@ package final class IdentifierFile: Sendable {
     private let start: Int
     private let content: Content
     private let suspect = Mutex(false)
+    /// It may know less than the file that it stands for, so an id that is not in it is not new.
+    private let isPartial: Bool
 
     /// Where the bytes are. A file is read, never mapped: a sector that cannot be read any more is an error then, and
     /// would be the end of the process otherwise.
@@ -95,7 +97,8 @@ package final class IdentifierFile: Sendable {
             let bytes = try file.read(at: 0, count: Int(file.size))
             return IdentifierFile(.bytes(bytes))?.entries() == nil ? .damaged : .whole
         } catch {
-            return error.code == "read-failed" ? .unreadable : .damaged
+            // Whatever else keeps it from being opened may be over another time.
+            return error.code == "no-such-file" ? .damaged : .unreadable
         }
     }
 
@@ -118,8 +121,16 @@ package final class IdentifierFile: Sendable {
 
     convenience init?(_ file: any LogFile) { self.init(.file(file, size: Int(file.size))) }
 
+    /// What could be made of a file that cannot be read now; the upkeep looks for it again.
+    static func partial(_ bytes: [UInt8]) -> IdentifierFile? {
+        let file = IdentifierFile(.bytes(bytes), isPartial: true)
+        file?.makeSuspect()
+        return file
+    }
+
     /// nil when the file is damaged where its header or partitions stand, or does not have the size it states.
-    init?(_ content: Content) {
+    init?(_ content: Content, isPartial: Bool = false) {
+        self.isPartial = isPartial
         guard let lead = content.read(at: 0, count: IdentifierFile.headerSize) else { return nil }
         let start = lead.withUnsafeBytes {
             Int(UInt32(littleEndian: $0.loadUnaligned(fromByteOffset: 40, as: UInt32.self)))
@@ -177,10 +188,10 @@ package final class IdentifierFile: Sendable {
             }
             guard whole else { return .damaged }
             if let found { return found }
-            if !isFull { return .absent }
+            if !isFull { return isPartial ? .damaged : .absent }
             bucket = (bucket + 1) % buckets
         }
-        return .absent
+        return isPartial ? .damaged : .absent
     }
 
     private static func word(_ raw: UnsafeRawBufferPointer, _ entry: Int, _ index: Int) -> UInt64 {
@@ -245,6 +256,8 @@ package final class IdentifierFile: Sendable {
 
     /// Hashes of some of its buckets' ids; nil when one of these buckets is damaged.
     func hashes(in range: Range<Int>) -> [(UInt64, UInt64)]? {
+        // The filter would take what is missing for new.
+        guard !isPartial else { return nil }
         var result: [(UInt64, UInt64)] = []
         result.reserveCapacity(range.count * IdentifierFile.fill)
         let whole = page(range.clamped(to: 0..<buckets)) { _, raw in

@@ -32,7 +32,8 @@ struct IdentifierRebuild {
             do throws(EventLogError) {
                 expected = try identify(chain, &reader, &index)
             } catch {
-                metUnreadable = error.code == "read-failed"
+                // Whatever it is but damage, it may be over another time.
+                metUnreadable = !["rot", "no-such-file"].contains(error.code)
             }
         }
         index.merge(old?.salvaged() ?? [])

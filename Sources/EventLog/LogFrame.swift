@@ -32,8 +32,10 @@ package enum LogFrame {
         package let producer: ProducerStamp
         /// Event ids of this batch are held against later ones.
         package let isDeduplicated: Bool
-        /// SHA-256 of its records before compression.
+        /// Of its records before compression.
         package let digest: Digest
+        /// The digest holds the records' times as well.
+        package let isTimed: Bool
 
         package var end: Int64 { baseOffset + Int64(count) }
     }
@@ -73,6 +75,7 @@ package enum LogFrame {
     }
 
     private static let deduplicatedFlag: UInt16 = 1
+    private static let timedFlag: UInt16 = 2
 
     /// Everything but what only the writer knows (previous hash, recorded time, durable mark, CRC).
     package static func encode(
@@ -107,7 +110,7 @@ package enum LogFrame {
             out.append(little: batch.baseOffset)
             out.append(little: UInt32(batch.batch.count))
             out.append(little: UInt32(batch.batch.bytes.count))
-            out.append(little: batch.isDeduplicated ? deduplicatedFlag : 0)
+            out.append(little: (batch.isDeduplicated ? deduplicatedFlag : 0) | timedFlag)
             out.append(little: batch.batch.producer.id)
             out.append(little: batch.batch.producer.epoch)
             out.append(little: batch.batch.producer.sequence)
@@ -280,6 +283,6 @@ package enum LogFrame {
         return Batch(
             partition: TopicPartition(topic, partition), baseOffset: base, count: count, start: start, size: size,
             producer: ProducerStamp(id: id, epoch: epoch, sequence: sequence),
-            isDeduplicated: flags & deduplicatedFlag != 0, digest: digest)
+            isDeduplicated: flags & deduplicatedFlag != 0, digest: digest, isTimed: flags & timedFlag != 0)
     }
 }

@@ -19,6 +19,8 @@ struct Maintenance: Sendable {
     var rebuiltIndexes: [String] = []
     /// Found while running; what opening found stands in its report.
     var lostIdentifiers: [LostIdentifiers] = []
+    /// Damaged places that reads met.
+    var rotten: [String] = []
     /// Files of ids that were away when the log was opened and could be had later: nothing of them is lost.
     var regainedIdentifiers: Set<String> = []
     /// Set when nobody knows which manifest a crash would leave: then nothing is moved or removed until the next start.

@@ -68,12 +68,21 @@ struct Manifest: Sendable {
     var identifiersFrom: UInt64 = 0
     var partitions: [Partition] = []
     var damaged: [DamagedRange] = []
+    /// Offsets that were given to events which are gone from the WAL without a trace in it; never given again.
+    var losses: [Loss] = []
     var pins: [Pin] = []
     /// As of `rewrittenThrough`.
     var producers = ProducerTable()
     /// Bytes ever taken from the WAL, and written by rewriting and compaction.
     var rewrittenBytes: UInt64 = 0
     var maintenanceBytes: UInt64 = 0
+
+    /// Offsets of a partition that are lost, or, where nobody knows in which partitions the lost events stood, may be.
+    struct Loss: Sendable, Equatable {
+        let partition: TopicPartition
+        let offsets: Range<Int64>
+        let isCertain: Bool
+    }
 
     static func digits(_ number: UInt64) -> String {
         let digits = String(number)
@@ -127,6 +136,16 @@ struct Manifest: Sendable {
             }
         }
         producers.encode(into: &out)
+        if !losses.isEmpty {
+            out.append(little: UInt32(losses.count))
+            for loss in losses {
+                out.append(sized: loss.partition.topic)
+                out.append(little: UInt32(loss.partition.partition))
+                out.append(little: loss.offsets.lowerBound)
+                out.append(little: loss.offsets.upperBound)
+                out.append(UInt8(loss.isCertain ? 1 : 0))
+            }
+        }
         out.sealFromEight()
         return out.bytes
     }
@@ -219,6 +238,12 @@ extension Manifest {
             pins.append(Pin(name: name, ranges: ranges))
         }
         producers = try ProducerTable(&reader)
+        guard reader.remaining > 0 else { return }
+        for _ in 0..<(try reader.little(UInt32.self)) {
+            let partition = try Manifest.partition(&reader)
+            losses.append(
+                Loss(partition: partition, offsets: try Manifest.range(&reader), isCertain: try reader.byte() == 1))
+        }
     }
 
     private static func readPartition(_ reader: inout ByteReader) throws(BaseError) -> Partition {

@@ -17,7 +17,9 @@ extension Opening {
             let built = rebuild.build(
                 chain.firstSequence..<chain.endSequence, chain, salvaging: file, stated: file?.count)
             if let lost = built.lost { report.lostIdentifiers.append(lost) }
-            place(built, chain, isWritten: built.lost == nil || (condition == .damaged && !built.metUnreadable))
+            place(
+                built, chain, isWritten: built.lost == nil || (condition == .damaged && !built.metUnreadable),
+                isPartial: built.lost != nil)
         }
         for (lost, isUnreadable) in rebuild.gaps(Array(names)) {
             report.lostIdentifiers.append(lost)
@@ -25,7 +27,7 @@ extension Opening {
             let empty = IdentifierFile.encode(
                 firstSequence: lost.sequences.lowerBound, endSequence: lost.sequences.upperBound, newestRecorded: .max,
                 partitions: [], entries: [])
-            sequencer.identifiers.place(suspect: empty)
+            if let file = IdentifierFile.partial(empty) { sequencer.identifiers.place(file) }
         }
         // Segments of which everything was trimmed have no chain any more, but their ids count.
         for name in names.sorted() where name.hasSuffix(".ids") {
@@ -36,7 +38,9 @@ extension Opening {
         }
     }
 
-    private mutating func place(_ built: IdentifierRebuild.Built, _ chain: Manifest.Chain, isWritten: Bool) {
+    private mutating func place(
+        _ built: IdentifierRebuild.Built, _ chain: Manifest.Chain, isWritten: Bool, isPartial: Bool
+    ) {
         let path = EmbeddedLog.Segment.identifierPath(chain.firstSequence)
         // Synced: what it replaces may have been, and the events that it was made from may go soon.
         if isWritten, (try? volume.replace(path, with: built.bytes, durable: true)) != nil,
@@ -45,7 +49,11 @@ extension Opening {
             sequencer.identifiers.place(file)
         } else {
             // It serves from memory until the disk takes it, or gives what it holds.
-            sequencer.identifiers.place(suspect: built.bytes)
+            let file =
+                isPartial && !isWritten ? IdentifierFile.partial(built.bytes) : IdentifierFile(.bytes(built.bytes))
+            guard let file else { return }
+            file.makeSuspect()
+            sequencer.identifiers.place(file)
         }
     }
 
@@ -53,14 +61,5 @@ extension Opening {
         let (file, condition) = IdentifierFile.load(volume, EmbeddedLog.Segment.identifierPath(first))
         guard let file, file.firstSequence == first else { return (nil, file == nil ? condition : .damaged) }
         return (file, condition)
-    }
-}
-
-extension IdentifierHistory {
-    /// Takes a table in that the disk does not have like this.
-    fileprivate mutating func place(suspect bytes: [UInt8]) {
-        guard let file = IdentifierFile(.bytes(bytes)) else { return }
-        file.makeSuspect()
-        place(file)
     }
 }

@@ -49,6 +49,10 @@ struct Opening {
     var manifest = Manifest()
     var sealed: [SealedSegment] = []
     private var mark: DurableMark?
+    /// Of the segment being read: what stood in it when it was whole, at a clean stop.
+    private var stale: SegmentIndexFile?
+    /// Where the last whole frame of the segment being read ends.
+    private var lastGood: Int64 = 0
     /// There is a mark and it cannot be read: then nothing is cut off.
     private var markIsDamaged = false
     private var lastIndex = SegmentIndexFile()
@@ -58,8 +62,12 @@ struct Opening {
     private var lastHash = Digest.zero
     /// The disk gives no bytes of what stands last, so nobody knows what the next frame is to follow.
     private var headIsUnreadable = false
-    /// Events lost in frames whose envelope is unreadable too.
+    /// Events that are lost, nobody knows in which partitions.
     private var unknownLost: Int64 = 0
+    /// What is gone from the WAL without a trace in it, and not in the manifest yet.
+    private var losses: [DamagedRange] = []
+    /// Some of what seems lost may only be away.
+    private var metUnreadable = false
 
     init(volume: any LogVolume, options: EmbeddedLog.Options) {
         self.volume = volume
@@ -74,6 +82,9 @@ struct Opening {
             let bytes = volume.contents(DurableMark.path)
             mark = bytes.flatMap { DurableMark($0) }
             markIsDamaged = mark == nil && bytes?.isEmpty != true
+            if markIsDamaged { report.mark = .damaged }
+        } else if names.contains(where: { $0.hasSuffix(".wal") || $0.hasSuffix(".chain") }) {
+            report.mark = .missing
         }
         if let known = try Manifest.load(volume) {
             manifest = known
@@ -103,7 +114,9 @@ struct Opening {
         sequencer.nextSequence = nextSequence
         for number in shared.partitions.list.indices {
             if unknownLost > 0 {
-                shared.partitions[number].lostEnd = shared.partitions[number].end + unknownLost
+                let end = shared.partitions[number].end
+                shared.partitions[number].lostEnd = end + unknownLost
+                shared.partitions[number].doubtful.append(end..<end + unknownLost)
             }
             let known = shared.partitions[number]
             sequencer.setNextOffset(known.partition, known.end)
@@ -176,6 +189,11 @@ struct Opening {
             shared.partitions[number].lostEnd = record.end
             shared.partitions[number].files = record.files.map { PartitionFile(record.partition, $0, cache) }
         }
+        for loss in manifest.losses {
+            let number = shared.partitions.number(of: loss.partition)
+            shared.partitions[number].lostEnd = max(shared.partitions[number].lostEnd, loss.offsets.upperBound)
+            if !loss.isCertain { shared.partitions[number].doubtful.append(loss.offsets) }
+        }
         shared.damaged += manifest.damaged
         sequencer.producers = manifest.producers
         nextSequence = manifest.rewrittenThrough
@@ -186,11 +204,15 @@ struct Opening {
     private mutating func compareWithMark() {
         guard let mark else { return }
         if mark.sequence > nextSequence {
-            let file = shared.segments.last?.path ?? EmbeddedLog.Segment.path(mark.segment)
-            let end = shared.segments.last?.end ?? 0
-            shared.damaged.append(
-                DamagedRange(file: file, from: end, to: max(mark.end, end), sequences: nextSequence..<mark.sequence))
-            unknownLost += Int64(mark.sequence - nextSequence)
+            let isMissing = !shared.segments.contains { $0.firstSequence == mark.segment }
+            if isMissing {
+                stale = volume.contents(EmbeddedLog.Segment.indexPath(mark.segment)).flatMap { SegmentIndexFile($0) }
+            }
+            let end = isMissing ? 0 : shared.segments.last?.end ?? 0
+            lose(
+                DamagedRange(
+                    file: EmbeddedLog.Segment.path(isMissing ? mark.segment : shared.segments.last?.firstSequence ?? 0),
+                    from: end, to: max(mark.end, end), sequences: nextSequence..<mark.sequence), behind: end)
             nextSequence = mark.sequence
             lastHash = mark.hash
             lastIsIntact = false
@@ -212,6 +234,9 @@ struct Opening {
         let damagedBefore = shared.damaged.count
         let prior = identifiers(first).file
         if let prior { sequencer.identifiers.place(prior) }
+        lastGood = 0
+        stale = volume.contents(EmbeddedLog.Segment.indexPath(first)).flatMap { SegmentIndexFile($0) }
+        if let known = stale, known.coveredBytes <= size { stale = nil }
         if let bytes = volume.contents(EmbeddedLog.Segment.indexPath(first)),
             let stored = SegmentIndexFile(bytes), stored.coveredBytes <= size,
             // Ids that are in no file come from scanning.
@@ -227,15 +252,24 @@ struct Opening {
         }
         if first > nextSequence {
             // A whole segment is missing.
-            shared.damaged.append(
-                DamagedRange(file: segment.path, from: 0, to: 0, sequences: nextSequence..<first))
-            unknownLost += Int64(first - nextSequence)
+            let missing = EmbeddedLog.Segment.path(nextSequence)
+            lose(DamagedRange(file: missing, from: 0, to: 0, sequences: nextSequence..<first), behind: nil)
         }
         nextSequence = max(nextSequence, max(first, index.nextSequence))
         if index.coveredBytes > 0 { lastHash = index.lastHash }
         // A sealed segment ends where its index says; anything else is scanned.
         if segment.end < size {
             try scan(&segment, &index, size: size, isLast: isLast, priorEnd: prior?.endSequence ?? 0)
+        }
+        if let stale, stale.nextSequence > nextSequence {
+            // It was all on the disk once.
+            lose(
+                DamagedRange(
+                    file: segment.path, from: segment.end, to: max(stale.coveredBytes, segment.end),
+                    sequences: nextSequence..<stale.nextSequence), behind: lastGood)
+            nextSequence = stale.nextSequence
+            lastHash = stale.lastHash
+            headIsUnreadable = false
         }
         shared.segments.append(segment)
         lastIsIntact = shared.damaged.count == damagedBefore
@@ -277,9 +311,17 @@ struct Opening {
         while let step = try step(&walker, segment.firstSequence, isLast: isLast) {
             switch step {
             case .frame(let description, let at, let bytes):
+                if description.firstSequence > nextSequence {
+                    // Lost before this one was written.
+                    lose(
+                        DamagedRange(
+                            file: segment.path, from: at, to: at, sequences: nextSequence..<description.firstSequence),
+                        behind: nil)
+                }
                 try add(description, at, bytes, segment.firstSequence, &index, priorEnd: priorEnd)
                 report.scannedBytes += Int64(description.size)
                 segment.end = at + Int64(description.size)
+                lastGood = segment.end
                 headIsUnreadable = false
                 nextSequence = description.endSequence
                 lastHash = bytes.withUnsafeBytes {
@@ -303,7 +345,7 @@ struct Opening {
         } catch {
             guard error.code == "read-failed", !isLast || walker.offset < durableEnd(first) else { throw error }
             walker.refusesUnreadable = false
-            headIsUnreadable = true
+            (headIsUnreadable, metUnreadable) = (true, true)
             return try walker.next()
         }
     }
@@ -346,6 +388,7 @@ struct Opening {
             let after = max(resume.description.firstSequence, nextSequence)
             try note(
                 DamagedRange(file: segment.path, from: from, to: resume.at, sequences: nextSequence..<after), walker)
+            nextSequence = after
             return resume.at
         }
         guard from < durableEnd || !isLast || (markIsDamaged && !isEmpty) else {
@@ -386,9 +429,47 @@ struct Opening {
                 let number = shared.partitions.number(of: batch.partition)
                 shared.partitions[number].lostEnd = max(shared.partitions[number].lostEnd, batch.end)
             }
-        } else {
+        } else if !attribute(range.sequences, behind: range.from) {
             unknownLost += Int64(range.sequences.count)
         }
+    }
+
+    /// Notes events that are gone from the WAL without a trace in it, where the manifest does not know of them.
+    /// - Parameter place: where they stood in the segment being read.
+    private mutating func lose(_ range: DamagedRange, behind place: Int64?) {
+        guard !manifest.damaged.contains(where: { $0.sequences == range.sequences }) else { return }
+        shared.damaged.append(range)
+        losses.append(range)
+        if place.map({ attribute(range.sequences, behind: $0) }) != true { unknownLost += Int64(range.sequences.count) }
+    }
+
+    /// Learns from the index of a clean stop in which partitions the events stood that are gone from a place on. False where
+    /// it does not say, or speaks of others.
+    private mutating func attribute(_ sequences: Range<UInt64>, behind offset: Int64) -> Bool {
+        guard let stale, stale.nextSequence == sequences.upperBound else { return false }
+        let gone = stale.batches.filter { $0.entry.fileOffset >= offset }
+        guard !sequences.isEmpty, gone.reduce(0, { $0 + Int($1.entry.count) }) == sequences.count else { return false }
+        for (partition, entry) in gone {
+            let number = shared.partitions.number(of: stale.partitions[Int(partition)])
+            shared.partitions[number].lostEnd = max(shared.partitions[number].lostEnd, entry.end)
+        }
+        self.stale = nil
+        return true
+    }
+
+    /// Once something stands behind it, nothing in the WAL tells any more that it is missing.
+    private mutating func rememberLosses() throws(EventLogError) {
+        guard !losses.isEmpty, !metUnreadable else { return }
+        manifest.damaged += losses
+        for known in shared.partitions.list {
+            let end = max(known.tail.last?.entry.end ?? known.files.last?.record.end ?? known.start, known.start)
+            guard known.lostEnd > end else { continue }
+            manifest.losses.append(
+                Manifest.Loss(
+                    partition: known.partition, offsets: end..<known.lostEnd,
+                    isCertain: known.doubtful.last?.upperBound != known.lostEnd))
+        }
+        if let failure = manifest.store(volume).failure { throw failure }
     }
 
     /// Where the last byte of a range stands that is not zero; nil where all are.
@@ -438,11 +519,16 @@ struct Opening {
     }
 
     mutating func startWriting() throws(EventLogError) -> WriterState {
+        try rememberLosses()
         if shared.segments.isEmpty {
             shared.segments.append(try EmbeddedLog.createSegment(volume, firstSequence: nextSequence))
         }
         let segment = shared.segments[shared.segments.count - 1]
         if segment.file.size > segment.end { try segment.file.truncate(to: segment.end) }
+        if lastIndex.batches.isEmpty || !lastIsIntact {
+            // One that says more than there is would be believed once there is as much again.
+            try volume.remove(EmbeddedLog.Segment.indexPath(segment.firstSequence))
+        }
         var state = WriterState(
             segment: segment, index: lastIndex, keepsIndex: lastIsIntact, prior: lastPrior, previousHash: lastHash,
             durableSequence: nextSequence, writtenSequence: nextSequence,

@@ -17,6 +17,8 @@ struct PartitionTable: Sendable {
         var tail: [TailEntry] = []
         /// Where the partition once ended in frames that are lost: their offsets are never given again.
         var lostEnd: Int64 = 0
+        /// Offsets that may be lost: nobody knows in which partitions the lost events stood.
+        var doubtful: [Range<Int64>] = []
 
         /// One past the last offset that is there.
         var end: Int64 {

@@ -21,7 +21,7 @@ package struct DefinitionRegistry: Sendable {
     package init() {}
 
     package init(log: any EventLog) throws {
-        try log.forEachEvent(TopicPartition(Self.topic, 0)) { event in
+        try log.forEachEvent(TopicPartition(Self.topic, 0), passesDoubt: true) { event in
             guard let data = event.data, let json = try? JSON(parsing: data), let kind = json["kind"]?.string,
                 let name = json["name"]?.string, let body = json["body"], let version = json["version"]?.int
             else { return true }

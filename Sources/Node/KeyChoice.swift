@@ -86,7 +86,7 @@ struct KeyChoice {
         // Asked before the platform's topics are declared; as Topics/ has it.
         if log.partitions(of: Node.erasures) == 0 { try log.declare(TopicLayout(name: Node.erasures, partitions: 1)) }
         var found: Mark?
-        try log.forEachEvent(TopicPartition(Node.erasures, 0)) { event in
+        try log.forEachEvent(TopicPartition(Node.erasures, 0), passesDoubt: true) { event in
             guard event.type == KeyChoice.type, let data = event.data.flatMap({ try? JSON(parsing: $0) }),
                 let store = data["store"]?.string
             else { return true }

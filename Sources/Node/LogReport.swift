@@ -49,6 +49,7 @@ package enum LogReport {
             "damaged": .array(report.damaged.map { .string($0.description) }),
             "rebuilt": .array(report.rebuiltIndexes.map { .string($0) }),
             "lostIds": .array(report.lostIdentifiers.map { .string($0.description) }),
+            "mark": report.mark.map { .string($0.text) } ?? .null,
             "removed": .array(report.removed.map { .string($0) }), "scannedBytes": .int(report.scannedBytes),
         ])
     }
@@ -87,6 +88,7 @@ package enum LogReport {
             "files": .int(Int64(report.files)), "copiedBytes": .int(report.copiedBytes),
             "totalBytes": .int(report.totalBytes), "events": .int(Int64(report.events)),
             "damaged": .array(report.damaged.map { .string($0.description) }),
+            "kept": .array(report.keptIdentifiers.map { .string($0) }),
         ])
     }
 

@@ -20,7 +20,7 @@ package struct ModelPins {
     package mutating func runSlice() throws {
         guard log.capabilities.contains(.pins), log.partitions(of: Self.topic.topic) > 0 else { return }
         var registered: [(model: String, version: Int64, request: String)] = []
-        try log.forEachEvent(Self.topic, from: next) { event in
+        try log.forEachEvent(Self.topic, from: next, passesDoubt: true) { event in
             next = event.offset + 1
             guard let data = event.data.flatMap({ try? JSON(parsing: $0) }), let model = data["model"]?.string,
                 let version = data["version"]?.int, let request = data["request"]?.string
@@ -84,7 +84,7 @@ package struct ModelPins {
     private static func released(_ log: any EventLog) throws -> Set<String> {
         var names: Set<String> = []
         guard log.partitions(of: releases) > 0 else { return names }
-        try log.forEachEvent(TopicPartition(releases, 0)) { event in
+        try log.forEachEvent(TopicPartition(releases, 0), passesDoubt: true) { event in
             if let name = event.data.flatMap({ try? JSON(parsing: $0) })?["pin"]?.string { names.insert(name) }
             return true
         }

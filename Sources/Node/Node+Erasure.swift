@@ -18,7 +18,7 @@ extension Node {
     /// Destroys again what the log says was destroyed: a crash may have come in between, or an old copy of the store.
     func repeatErasures() throws {
         let partition = TopicPartition(Node.erasures, 0)
-        try log.forEachEvent(partition) { event in
+        try log.forEachEvent(partition, passesDoubt: true) { event in
             let data = event.data.flatMap { try? JSON(parsing: $0) }
             if let id = data?["key"]?.string.flatMap({ KeyID($0) }) {
                 try keys.destroy(id, tag: data?["tag"]?.string.flatMap { Digest(hex: $0) }, at: event.time)

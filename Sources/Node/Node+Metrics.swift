@@ -69,6 +69,9 @@ extension Node {
             "headrace_log_lost_ids", "gauge", "Event ids that cannot be had any more.",
             [("", Double(log.lostIdentifiers.reduce(0) { $0 + $1.count }))])
         metric(
+            "headrace_log_damaged_places", "gauge", "Damaged places that are known: found at opening, or met by reads.",
+            [("", Double(log.damaged.count + log.rotten.count))])
+        metric(
             "headrace_log_waiting_segments", "gauge", "Sealed WAL segments that wait to be moved.",
             [("", Double(log.waitingSegments))])
         metric(

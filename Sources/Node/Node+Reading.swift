@@ -58,7 +58,7 @@ extension Node: NodeReading {
             "syncs": .int(Int64(log.syncs)), "bytesWritten": .int(Int64(log.bytesWritten)),
             "headHash": .string(log.headHash.hex),
             "damaged": .array(
-                (log.damaged.map(\.description) + damageFound.withLock { $0 }).reduce(into: []) {
+                (log.damaged.map(\.description) + log.rotten + damageFound.withLock { $0 }).reduce(into: []) {
                     if !$0.contains(.string($1)) { $0.append(.string($1)) }
                 }),
             "recovered": .object([

@@ -22,8 +22,12 @@ extension Node {
         var found = DeclaredStreams(
             graph: FoldGraph(registry.all(StreamTopology.kind).map(\.definition).filter { !own.contains($0.name) }))
         var partitions: [String: Int] = [:]
+        var sides: [String: String] = [:]
+        for topology in topologies {
+            for topic in topology.side.all + [topology.side.progress] { sides[topic] = topology.name }
+        }
         for topology in try inOrder(topologies) {
-            let count = try topology.tasks(in: found.graph) { partitions[$0] ?? log.partitions(of: $0) }
+            let count = try topology.tasks(in: found.graph, sides: sides) { partitions[$0] ?? log.partitions(of: $0) }
             let definition = topology.definition(tasks: count)
             try refuseForeign(topology, registry.change(definition), log)
             for topic in topology.outputs {
@@ -103,6 +107,24 @@ extension Node {
         return nil
     }
 
+    /// Folds that wait for what nobody writes now: the program brings no stream of that name along.
+    var waits: [String] {
+        let running = Set(streams.map(\.topology.name))
+        guard let workspace = try? compile(), let own = try? WorkspaceTopology(workspace) else { return [] }
+        let readers =
+            [(WorkspaceTopology.name, own.topology.inputs(derived: WorkspaceTopology.derived))]
+            + streams.map { ($0.topology.name, $0.topology.inputs) }
+        return readers.flatMap { name, inputs in
+            inputs.compactMap { topic in
+                guard let writer = workspace.folds.writer(of: topic), writer.name != WorkspaceTopology.name,
+                    !running.contains(writer.name)
+                else { return nil }
+                return
+                    "'\(name)' waits for '\(topic)': the stream '\(writer.name)' writes it, and this program does not bring it"
+            }
+        }
+    }
+
     /// Where the streams' inputs stand that no fold writes.
     var streamInputs: [TopicPartition] {
         streams.flatMap { service in service.topology.inputs.filter { service.graph.writer(of: $0) == nil } }.flatMap {
@@ -133,7 +155,7 @@ extension Node {
         guard FileManager.default.fileExists(atPath: file) else { return nil }
         let runner = try TopologyRunner(
             topology: service.build(), task: service.task(number), derived: [], log: log,
-            database: try StateDatabase(path: file),
+            database: try StateDatabase(path: file, isKept: true),
             sink: ComparingSink(log: log, ends: [:], side: service.topology.side, partition: number) { _ in })
         return Audit.HeldState(runner)
     }

@@ -143,8 +143,14 @@ package final class Node: Sendable {
     private func append(_ definitions: [Definition], platform: Bool) throws {
         let events = registry.events(applying: definitions, platform: platform, at: Instant.wallClock())
         guard !events.isEmpty else { return }
-        _ = try log.append(
+        let receipt = try log.append(
             LogAppend(principal: principal, events: events.map { (DefinitionRegistry.topic, 0, $0) }))
+        if let number = receipt.events.firstIndex(where: \.duplicate) {
+            throw NodeError(
+                "definition-lost",
+                "the log knows '\(events[number].id)', and its event in '\(DefinitionRegistry.topic)' is lost to damage: restore a backup, or begin a new data directory",
+                fault: .world)
+        }
         let fresh = try DefinitionRegistry(log: log)
         registryBox.withLock { $0 = fresh }
     }
@@ -248,7 +254,7 @@ package final class Node: Sendable {
                 // What was trimmed away was there once.
                 if try log.offsets(place).lowerBound > 0 { return true }
                 var found = false
-                try log.forEachEvent(place) { event in
+                try log.forEachEvent(place, passesDoubt: true) { event in
                     found = !event.isProgress
                     return !found
                 }
@@ -438,12 +444,23 @@ package final class Node: Sendable {
         for (name, status) in connectors {
             if let trouble = status.trouble { list.append("the connector \(name) went on after: \(trouble)") }
         }
-        list += embedded?.statistics.lostIdentifiers.map(\.description) ?? []
+        if let embedded {
+            let log = embedded.statistics
+            list += log.lostIdentifiers.map(\.description)
+            if let mark = embedded.recovery.mark { list.append(mark.text) }
+            let places = log.damaged.map(\.description) + log.rotten
+            if let first = places.first {
+                list.append(
+                    "the log is damaged in \(places.count) place\(places.count == 1 ? "" : "s"), for one \(first); headrace log verify names them all"
+                )
+            }
+        }
         if let outage = kafka?.outage { list.append(outage.message) }
         let damaged = keys.counts.damaged
         if damaged > 0 {
             list.append("\(damaged) keys of personal fields cannot be read any more; put the key store's backup back")
         }
+        list += waits
         return list + (kafka?.drift.map { "\($0); change one of them" } ?? [])
     }
 

@@ -36,9 +36,10 @@ package struct StreamTopology: Sendable {
 
     /// How many tasks fold it on this log.
     /// - Parameters:
-    ///   - graph: every other fold.
+    ///   - graph: every other fold that is known so far.
+    ///   - others: side topics of the program's streams, with the name of each one's.
     ///   - partitions: how many a topic has; 0 where nobody declares it.
-    func tasks(in graph: FoldGraph, partitions: (String) -> Int) throws -> Int {
+    func tasks(in graph: FoldGraph, sides others: [String: String], partitions: (String) -> Int) throws -> Int {
         func refusal(_ code: String, _ reason: String) -> NodeError {
             NodeError(code, "the stream '\(name)': \(reason)")
         }
@@ -52,7 +53,7 @@ package struct StreamTopology: Sendable {
             guard partitions(topic) > 0 else {
                 throw refusal("unknown-topic", "it reads '\(topic)', which no definition declares")
             }
-            if let fold = graph.sides(topic) {
+            if let fold = graph.sides(topic) ?? others[topic] {
                 throw refusal(
                     "derived-input",
                     "it reads '\(topic)', where '\(fold)' puts what is no result; that is not in the order of its times"

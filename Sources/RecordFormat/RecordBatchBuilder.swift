@@ -55,7 +55,7 @@ package struct EncodedBatch: Sendable {
     package let baseOffset: Int64
     package let count: Int
     package let maxTimestamp: Int64
-    /// SHA-256 of the records before compression. It stays the same when the records are compressed again.
+    /// As `RecordBatchLayout.digest`. It stays the same when the records are compressed again.
     package let digest: Digest
     package let producer: ProducerStamp
     package let hasKeylessRecord: Bool
@@ -264,8 +264,10 @@ package struct RecordBatchBuilder: Sendable {
         }
     }
 
-    /// SHA-256 of the records so far, before compression.
-    package var digest: Digest { Digest.of(records.bytes) }
+    /// Of the records so far.
+    package var digest: Digest { RecordBatchLayout.digest(baseTimestamp, records.bytes) }
+    /// Of the records alone, as envelopes have it that were written before times were in it.
+    package var untimedDigest: Digest { Digest.of(records.bytes) }
 
     /// A batch of which compaction left nothing but the offsets it covers.
     package static func empty(
@@ -307,6 +309,15 @@ package struct RecordBatchBuilder: Sendable {
 }
 
 extension RecordBatchLayout {
+    /// SHA-256 of the first record's time (milliseconds since 1970, little-endian) and of the records before compression,
+    /// which hold their times as differences from it.
+    package static func digest(_ baseTimestamp: Int64, _ records: [UInt8]) -> Digest {
+        var stream = DigestStream()
+        withUnsafeBytes(of: baseTimestamp.littleEndian) { stream.update($0) }
+        stream.update(records)
+        return stream.finish()
+    }
+
     /// Writes the CRC over the bytes it covers.
     package static func seal(_ batch: inout [UInt8]) {
         let crc = batch.withUnsafeBytes { headrace_crc32c(0, $0.baseAddress! + attributes, $0.count - attributes) }

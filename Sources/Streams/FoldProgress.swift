@@ -53,6 +53,8 @@ struct UpstreamCursor {
     private let topic: JSONKey
     /// First statement that has not come true.
     private(set) var next: Int64
+    /// Read so far.
+    private var read: Int64 = 0
     private var waiting: [Statement] = []
     private var first = 0
 
@@ -64,13 +66,40 @@ struct UpstreamCursor {
         self.next = next
     }
 
-    /// Reads on when everything that was said has come true.
-    mutating func fetch(_ log: any EventLog, _ document: JSONDocument) throws(EventLogError) {
-        guard first == waiting.count, log.partitions(of: partition.topic) > partition.partition else { return }
-        waiting.removeAll(keepingCapacity: true)
-        first = 0
-        for batch in try log.read(partition, from: next, maxBytes: UpstreamCursor.fetchBytes) {
-            for index in batch.records.indices where batch.records[index].offset >= next {
+    /// Pages read at a time: what was said of events that are far ahead can wait.
+    private static let pages = 64
+
+    /// Reads on until something is known that was said of more than an offset, or nothing more is there.
+    mutating func fetch(
+        _ log: any EventLog, through offset: Int64, _ document: JSONDocument
+    ) throws(EventLogError) {
+        guard log.partitions(of: partition.topic) > partition.partition else { return }
+        if first == waiting.count {
+            waiting.removeAll(keepingCapacity: true)
+            first = 0
+        }
+        for _ in 0..<UpstreamCursor.pages {
+            if first < waiting.count, let last = waiting.last, last.end > offset { return }
+            guard try fetchPage(log, document) else { return }
+        }
+    }
+
+    /// False when nothing more is there.
+    private mutating func fetchPage(_ log: any EventLog, _ document: JSONDocument) throws(EventLogError) -> Bool {
+        let from = max(read, next)
+        let batches: [RecordBatch]
+        do {
+            batches = try log.read(partition, from: from, maxBytes: UpstreamCursor.fetchBytes)
+        } catch {
+            // Whatever was said there is said again, further on, of more.
+            guard error.code == "rot" || error.code == "trimmed" else { throw error }
+            let range = try log.offsets(partition)
+            read = max(from + 1, range.lowerBound)
+            return read < range.upperBound
+        }
+        guard let last = batches.last else { return false }
+        for batch in batches {
+            for index in batch.records.indices where batch.records[index].offset >= from {
                 let event = StoredEvent(batch: batch, index: index)
                 guard event.withData({ raw in (try? document.parse(raw)) != nil }) == true,
                     let through = document.member(0, "through").flatMap({ document.string($0) }).flatMap({ Instant($0) }
@@ -84,6 +113,8 @@ struct UpstreamCursor {
                         end: end ?? 0, offset: event.offset))
             }
         }
+        read = last.header.lastOffset + 1
+        return true
     }
 
     /// The next statement, if it is true for who has read the input up to an offset.
@@ -93,7 +124,4 @@ struct UpstreamCursor {
         next = waiting[first].offset + 1
         return waiting[first]
     }
-
-    /// Where the input must have been read to before the next statement is true; nil where none waits.
-    var awaited: Int64? { first < waiting.count ? waiting[first].end : nil }
 }

@@ -29,8 +29,8 @@ struct InputCursor {
     /// Position in the topology's list of inputs: the tie-breaker at equal times.
     let rank: Int
     /// Answers of effectors have no source of their own: they are bounded by the requests that are open. Attachments come
-    /// in the same append as an answer and are bounded by nothing. What another fold writes is in the order of its times, and
-    /// nothing of it is late.
+    /// in the same append as an answer and are bounded by nothing. What another fold writes is in the order of its times, but
+    /// for what a source of its own brought that had fallen silent and woke up behind the others: that is late here.
     enum Role { case source, answer, attachment, derived }
 
     let role: Role
@@ -67,7 +67,7 @@ struct InputCursor {
     var hasHead: Bool { batch < batches.count }
 
     /// Reads more when nothing waits. True when something came.
-    mutating func fetch(_ log: any EventLog) throws(EventLogError) -> Bool {
+    mutating func fetch(_ log: any EventLog, _ document: JSONDocument) throws(EventLogError) -> Bool {
         guard !hasHead else { return false }
         fetchedVersion = log.waitForChange(after: 0, seconds: 0)
         if let end, fetched >= end { return false }
@@ -84,6 +84,7 @@ struct InputCursor {
         }
         let from = fetched
         fetched = last.header.lastOffset + 1
+        try upstream?.fetch(log, through: fetched, document)
         // A restart may begin in the middle of a batch.
         while index < batches[0].records.count, batches[0].records[index].offset < from { index += 1 }
         settle()
@@ -96,6 +97,8 @@ struct InputCursor {
             if index < batches[batch].records.count {
                 let record = batches[batch].records[index]
                 if let end, record.offset >= end { break }
+                // What was said before it was written, whenever that is read.
+                if upstream != nil { _ = believe(record.offset) }
                 headPlace = place(Instant(milliseconds: record.timestamp))
                 return
             }
@@ -111,7 +114,8 @@ struct InputCursor {
     private func place(_ time: Instant) -> FoldPlace {
         // What no calendar has would wait for ever, and everything behind it: it goes to the side at once.
         let isLate =
-            (role == .source && source != .unstarted && time <= completeThrough) || !Instant.written.contains(time)
+            ((role == .source || role == .derived) && source != .unstarted && time <= completeThrough)
+            || !Instant.written.contains(time)
         return isLate
             ? FoldPlace(time: completeThrough, round: round) : FoldPlace(time: time, round: FoldPlace.inTime)
     }
@@ -150,16 +154,14 @@ struct InputCursor {
     /// Takes what the writer of a derived input says. True when it said something that is true here by now.
     mutating func follow(_ log: any EventLog, _ document: JSONDocument) throws(EventLogError) -> Bool {
         guard !hasHead, upstream != nil else { return false }
-        try upstream?.fetch(log, document)
-        if let awaited = upstream?.awaited, awaited > next, end.map({ awaited <= $0 }) ?? true,
-            try log.read(partition, from: next, maxBytes: 1).isEmpty, try log.offsets(partition).upperBound >= awaited
-        {
-            // Nothing stands there any more: it was compacted.
-            next = awaited
-            fetched = max(fetched, awaited)
-        }
+        try upstream?.fetch(log, through: fetched, document)
+        return believe(next)
+    }
+
+    /// Takes what was said of everything below an offset. True when there was something.
+    private mutating func believe(_ offset: Int64) -> Bool {
         var changed = false
-        while let statement = upstream?.take(readThrough: next) {
+        while let statement = upstream?.take(readThrough: offset) {
             completeThrough = max(completeThrough, statement.through)
             source = statement.isFinished ? .finished : .active
             changed = true

@@ -8,8 +8,14 @@ package final class StateDatabase: Sendable {
     package let queue: DatabaseQueue
     private let path: String
 
-    /// - Parameter path: nil keeps everything in memory (a replay's shadow state).
-    package init(path: String?) throws(StreamsError) {
+    /// Who only compares leaves what is there as it is.
+    private let isKept: Bool
+
+    /// - Parameters:
+    ///   - path: nil keeps everything in memory (a replay's shadow state).
+    ///   - isKept: state of another fold is not dropped, and counts as none.
+    package init(path: String?, isKept: Bool = false) throws(StreamsError) {
+        self.isKept = isKept
         self.path = path ?? ":memory:"
         do {
             var configuration = Configuration()
@@ -49,14 +55,17 @@ package final class StateDatabase: Sendable {
     /// Under this name stands of what the state is.
     static let identity = "identity"
 
-    /// What another fold stored goes: everything here can be folded again from the log.
-    private func dropOthers(_ identity: Digest) throws {
+    /// Whether the state is that of a fold. What another fold stored goes: everything here can be folded again from the log.
+    private func isOf(_ identity: Digest) throws -> Bool {
+        let known = try queue.read { database in
+            try String.fetchOne(database, sql: "SELECT value FROM meta WHERE name = ?", arguments: [Self.identity])
+        }
+        guard known != identity.hex else { return true }
+        guard !isKept else { return false }
         try queue.write { database in
-            let known = try String.fetchOne(
-                database, sql: "SELECT value FROM meta WHERE name = ?", arguments: [Self.identity])
-            guard known != identity.hex else { return }
             try database.execute(sql: "DELETE FROM state; DELETE FROM positions; DELETE FROM meta")
         }
+        return false
     }
 
     /// - Parameter identity: of what the state must be; nil takes whatever there is.
@@ -65,7 +74,7 @@ package final class StateDatabase: Sendable {
     ) throws(StreamsError) -> (inputs: [InputPosition], meta: [String: String]) {
         let byName = Dictionary(uniqueKeysWithValues: stores.map { ($0.name, $0) })
         do {
-            if let identity { try dropOthers(identity) }
+            if let identity, try !isOf(identity) { return ([], [:]) }
             return try queue.read { database in
                 let rows = try Row.fetchCursor(database, sql: "SELECT store, key, value FROM state")
                 while let row = try rows.next() {

@@ -33,7 +33,10 @@ extension TopologyRunner {
         let isFinished =
             !choice.bounded && choice.best < 0
             && inputs.allSatisfy { ($0.role != .source && $0.role != .derived) || $0.source == .finished }
-        guard Instant.written.contains(through) else { return nil }
+        if !Instant.written.contains(through) {
+            guard isFinished else { return nil }
+            through = Instant.written.lowerBound
+        }
         var ends: [String: Int64] = [:]
         for topic in outputs { ends[topic] = context.emittedOffsets[topic] ?? 0 }
         return FoldProgress(through: through, isFinished: isFinished, ends: ends)

@@ -265,7 +265,7 @@ package final class TopologyRunner {
         for index in inputs.indices where !inputs[index].hasHead {
             // What the writer says first: the events that it speaks of are there by then.
             if try inputs[index].follow(log, progressDocument) { came = true }
-            while !inputs[index].hasHead, try inputs[index].fetch(log) {
+            while !inputs[index].hasHead, try inputs[index].fetch(log, progressDocument) {
                 came = true
                 inputs[index].absorbProgress(progressDocument)
             }
