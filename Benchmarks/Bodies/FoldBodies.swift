@@ -58,8 +58,9 @@ package enum FoldBodies {
 
     /// Events with their own times, a year further each time the payloads begin anew, partitioned by what `key` gives, and
     /// progress behind them.
+    /// - Parameter distinctKeys: keys that are gone through one after another, instead of the payloads' own.
     package static func fill(
-        _ log: any EventLog, payloads: [[UInt8]], events: Int, partitions: Int,
+        _ log: any EventLog, payloads: [[UInt8]], events: Int, partitions: Int, distinctKeys: Int? = nil,
         key: (Int, JSONDocument) -> String = { _, document in
             document.member(0, "carrier").flatMap { document.string($0) } ?? ""
         }
@@ -84,7 +85,8 @@ package enum FoldBodies {
                     topic: topic, partition: Int?.none,
                     event: NewEvent(
                         id: "d\(number)", source: "bench", type: "flight.departed", time: Instant(milliseconds: newest),
-                        key: keys[number % payloads.count], data: payloads[number % payloads.count])
+                        key: distinctKeys.map { [UInt8]("k\(number % $0)".utf8) } ?? keys[number % payloads.count],
+                        data: payloads[number % payloads.count])
                 )
             }
             try pipeline.send(LogAppend(principal: "bench", events: batch)) { _ in nil }

@@ -44,6 +44,7 @@ struct StreamBench: ParsableCommand {
             guard fold.answers == count else { throw ValidationError("\(fold.answers) of \(count) were folded") }
             Figure(name: "fold.sliding-hour", value: fold.perSecond, unit: "events/s").print()
         }
+        if only == nil || only == "keys" { try measureKeys(lines) }
         for (name, make) in [
             ("fold.typed-hour", FlightStreams.carrierHours), ("fold.typed-hour-and-day", FlightStreams.carrierDays),
         ] where only == nil || only == name {
@@ -52,5 +53,27 @@ struct StreamBench: ParsableCommand {
             guard typed.answers == count else { throw ValidationError("\(typed.answers) of \(count) were folded") }
             Figure(name: name, value: typed.perSecond, unit: "events/s").print()
         }
+    }
+
+    /// Distinct keys of the figures that are about many.
+    private static let keys = 1_000_000
+
+    private func measureKeys(_ lines: [[UInt8]]) throws {
+        let many = try EmbeddedLog.open(directory + "/many")
+        defer { many.close() }
+        try FoldBodies.fill(many, payloads: lines, events: count, partitions: tasks, distinctKeys: Self.keys)
+        try many.maintain()
+        let make = StateBodies.keyedDays
+        let typed = try FoldBodies.foldTyped(
+            many, stateDirectory: directory + "/keyed", output: make().build().outputs[0], make)
+        Figure(name: "fold.million-keys", value: typed.perSecond, unit: "events/s").print()
+        let one = try EmbeddedLog.open(directory + "/one")
+        defer { one.close() }
+        try FoldBodies.fill(
+            one, payloads: lines, events: Self.keys * 2, partitions: 1, distinctKeys: Self.keys)
+        let state = try StateBodies.checkpoint(one, stateDirectory: directory + "/checkpoint", keys: Self.keys)
+        Figure(name: "checkpoint.million-keys", value: state.seconds, unit: "s").print()
+        Figure(name: "checkpoint.stall", value: state.stall * 1000, unit: "ms").print()
+        Figure(name: "restart.million-keys", value: state.restart, unit: "s").print()
     }
 }

@@ -53,6 +53,8 @@ package func httpStatus(_ error: any DescribedError) -> Int {
     case "reserved-topic", "reserved-name", "reserved-type", "reserved-attribute": return 403
     case "in-force", "topic-conflict", "fed-by-connector": return 409
     case "log-saturated", "busy": return 429
+    // It does not come back by asking again; the message says from where on there is more.
+    case "rot", "trimmed": return 410
     case "log-stopped", "disk-full": return 507
     default: break
     }

@@ -78,9 +78,16 @@ struct Tail: AsyncParsableCommand {
                 let page = min(limit.map { $0 - printed } ?? 500, 500)
                 guard page > 0 else { return }
                 let path = "/v1/topics/\(Connection.escape(topic))/events?from=\(Connection.escape(next))&limit=\(page)"
-                let answer = try await connection.ask("GET", path) { node in
-                    try Routes(node: node, log: node.log, gateway: node.gateway, clock: { Instant.wallClock() })
-                        .readPage(topic: topic, from: next, limit: page, progress: false)
+                let answer: JSON
+                do {
+                    answer = try await connection.ask("GET", path) { node in
+                        try Routes(node: node, log: node.log, gateway: node.gateway, clock: { Instant.wallClock() })
+                            .readPage(topic: topic, from: next, limit: page, progress: false)
+                    }
+                } catch let error as any DescribedError where !next.isEmpty && printed > 0 {
+                    // Whoever goes on later needs to know where.
+                    FileHandle.standardError.write(Data("headrace: to go on from here: --from \(next)\n".utf8))
+                    throw error
                 }
                 let events = answer["events"]?.array ?? []
                 next = answer["next"]?.string ?? next

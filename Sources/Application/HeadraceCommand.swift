@@ -37,6 +37,7 @@ func reporting(_ body: () async throws -> Void) async throws {
     } catch let error as any DescribedError {
         FileHandle.standardError.write(Data("headrace: \(error.message) [\(error.code)]\n".utf8))
         switch error.code {
+        case "manifest-damaged", "rot": throw ExitCode(11)
         case let code where code.hasPrefix("unknown-"): throw ExitCode(3)
         default: throw ExitCode(error.fault == .caller ? 2 : 1)
         }

@@ -54,21 +54,24 @@ struct Inspect: AsyncParsableCommand {
                             Terminal.cell(frame[$0] ?? .null)
                         } + [(frame["batches"]?.array ?? []).compactMap(\.string).joined(separator: ", ")]
                     })
-                for range in answer["damaged"]?.array ?? [] { print("damaged bytes: \(Terminal.cell(range))") }
+                for range in answer["damaged"]?.array ?? [] { print("damaged bytes: \(Inspect.range(range))") }
                 return
             }
             let answer = try await Log.ask(common, "GET", "/v1/log") { LogReport.inspection($0) }
             if common.json { return Terminal.print(answer) }
             if let brokers = answer["kafka"]?.string { return Inspect.show(answer, brokers) }
             print("\(Terminal.cell(answer["events"] ?? .null)) events, head \(answer["head"]?.string ?? "")")
+            let written = ((answer["writeAmplification"]?.double ?? 1) * 100).rounded() / 100
             print(
-                "\(Terminal.cell(answer["writeAmplification"] ?? .null)) bytes written for each that arrived, of what was moved (without indexes, ids and chain)\n"
+                written == 1
+                    ? "nothing has moved out of the WAL yet\n"
+                    : "\(written) bytes written for each that arrived, of what was moved (without indexes, ids and chain)\n"
             )
             Terminal.table(
                 ["partition", "offsets", "files", "bytes", "in WAL", "compacted to"],
                 (answer["partitions"]?.array ?? []).map { row in
                     ["partition", "offsets", "files", "bytes", "waitingBatches", "compactedThrough"].map {
-                        Terminal.cell(row[$0] ?? .null)
+                        $0 == "offsets" ? Inspect.range(row[$0] ?? .null) : Terminal.cell(row[$0] ?? .null)
                     }
                 })
             print("")
@@ -87,6 +90,14 @@ struct Inspect: AsyncParsableCommand {
             for lost in answer["recovery"]?["lostIds"]?.array ?? [] { print("lost: \(lost.string ?? "")") }
             if let failure = answer["upkeep"]?.string { print("the upkeep failed: \(failure)") }
         }
+    }
+}
+
+extension Inspect {
+    /// Half-open, as everywhere.
+    fileprivate static func range(_ json: JSON) -> String {
+        guard let ends = json.array?.compactMap(\.int), ends.count == 2 else { return Terminal.cell(json) }
+        return "\(ends[0])..<\(ends[1])"
     }
 }
 

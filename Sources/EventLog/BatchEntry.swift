@@ -55,6 +55,14 @@ package struct DamagedRange: Sendable, Equatable, CustomStringConvertible {
     package let from: Int64
     package let to: Int64
     package let sequences: Range<UInt64>
+    /// Where it is known: whose events they are, exactly.
+    package var lost: (partition: TopicPartition, offsets: Range<Int64>)?
+    /// The events can be read; what is gone is the proof of their order and content.
+    package var isProofAlone = false
+
+    package static func == (left: DamagedRange, right: DamagedRange) -> Bool {
+        left.file == right.file && left.from == right.from && left.to == right.to && left.sequences == right.sequences
+    }
 
     package init(file: String, from: Int64, to: Int64, sequences: Range<UInt64>) {
         self.file = file
@@ -64,7 +72,13 @@ package struct DamagedRange: Sendable, Equatable, CustomStringConvertible {
     }
 
     package var description: String {
-        "\(file) bytes \(from)..<\(to), events \(sequences.lowerBound)..<\(sequences.upperBound)"
+        let place = "\(file) bytes \(from)..<\(to)"
+        if let lost {
+            return "\(place), offsets \(lost.offsets.lowerBound)..<\(lost.offsets.upperBound) of \(lost.partition)"
+        }
+        let events = "events \(sequences.lowerBound)..<\(sequences.upperBound)"
+        return isProofAlone
+            ? "\(place): \(events) can be read, their order and content cannot be proven" : "\(place), \(events)"
     }
 }
 

@@ -124,9 +124,10 @@ private struct Verification {
         do {
             envelopes = try ChainFile.load(volume, chain)
         } catch {
-            result.damaged.append(
-                DamagedRange(
-                    file: chain.path, from: 0, to: chain.bytes, sequences: chain.firstSequence..<chain.endSequence))
+            var damage = DamagedRange(
+                file: chain.path, from: 0, to: chain.bytes, sequences: chain.firstSequence..<chain.endSequence)
+            damage.isProofAlone = true
+            result.damaged.append(damage)
             afterDamage = true
             return
         }
@@ -150,11 +151,8 @@ private struct Verification {
         }
         let known = reader.damaged.count
         let stored = try reader.batches(batch.partition, range)
-        if reader.damaged.count > known, let new = reader.damaged.last {
-            result.damaged.append(
-                DamagedRange(
-                    file: new.path, from: new.entry.fileOffset, to: new.entry.fileOffset + Int64(new.entry.size),
-                    sequences: frame.firstSequence..<frame.endSequence))
+        for new in reader.damaged[known...] {
+            result.damaged.append(damage(new.path, new.partition, new.entry, frame.firstSequence..<frame.endSequence))
         }
         var builder = RecordBatchBuilder(baseOffset: batch.baseOffset)
         for records in stored {
@@ -171,10 +169,26 @@ private struct Verification {
         }
         guard !isUnreadable, !isLost else { return }
         let file = reader.file(batch.partition, batch.baseOffset)
+        if builder.count < batch.count {
+            // Not changed but gone: without its index a file does not tell where a damaged batch stood.
+            var damage = DamagedRange(
+                file: file?.path ?? "", from: 0, to: 0, sequences: frame.firstSequence..<frame.endSequence)
+            damage.lost = (batch.partition, range)
+            return result.damaged.append(damage)
+        }
         result.rewritten.append(
             LogVerification.Rewritten(
                 file: file?.path ?? "", at: 0, sequences: frame.firstSequence..<frame.endSequence,
                 ranges: [(batch.partition, range)]))
+    }
+
+    private func damage(
+        _ path: String, _ partition: TopicPartition, _ entry: BatchEntry, _ sequences: Range<UInt64> = 0..<0
+    ) -> DamagedRange {
+        var range = DamagedRange(
+            file: path, from: entry.fileOffset, to: entry.fileOffset + Int64(entry.size), sequences: sequences)
+        range.lost = (partition, entry.baseOffset..<entry.end)
+        return range
     }
 
     /// Whether a stored batch states its records' times; it holds many appends and is looked at once.
@@ -271,10 +285,7 @@ private struct Verification {
             let batch = try? bytes.withRaw { raw throws(RecordFormatError) in try RecordBatch(raw) }
             if let header = batch?.header, header.leaderEpoch == -1, header.baseOffset == entry.baseOffset { continue }
             found = true
-            result.damaged.append(
-                DamagedRange(
-                    file: file.path, from: entry.fileOffset, to: entry.fileOffset + Int64(entry.size),
-                    sequences: 0..<0))
+            result.damaged.append(damage(file.path, file.partition, entry))
         }
         return found
     }

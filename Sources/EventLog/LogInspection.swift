@@ -69,6 +69,9 @@ extension EmbeddedLog {
     package static func frames(
         of path: String, on volume: any LogVolume, from offset: Int64 = 0, limit: Int
     ) throws(EventLogError) -> (frames: [LogInspection.Frame], damaged: [Range<Int64>]) {
+        guard path.hasSuffix(".wal") else {
+            throw EventLogError("bad-file", "frames stand in WAL segments, whose names end in .wal; '\(path)' is none")
+        }
         let file = try volume.open(path, .read)
         var walker = FrameWalker(file: file, offset: offset, end: file.size)
         var frames: [LogInspection.Frame] = []
@@ -81,6 +84,9 @@ extension EmbeddedLog {
                         at: at, size: frame.size, sequences: frame.firstSequence..<frame.endSequence,
                         recordedTime: frame.recordedTime, principal: frame.principal,
                         batches: frame.batches.map { ($0.partition, $0.baseOffset..<$0.end) }))
+            case .damage(let from, let resume?) where from == offset && offset > 0 && frames.isEmpty:
+                // Asked for from the middle of a frame.
+                walker.offset = resume.at
             case .damage(let from, let resume):
                 damaged.append(from..<(resume?.at ?? walker.end))
                 walker.offset = resume?.at ?? walker.end

@@ -48,26 +48,26 @@ struct Opening {
     var report = RecoveryReport()
     var manifest = Manifest()
     var sealed: [SealedSegment] = []
-    private var mark: DurableMark?
+    var mark: DurableMark?
     /// Of the segment being read: what stood in it when it was whole, at a clean stop.
-    private var stale: SegmentIndexFile?
+    var stale: SegmentIndexFile?
     /// Where the last whole frame of the segment being read ends.
-    private var lastGood: Int64 = 0
+    var lastGood: Int64 = 0
     /// There is a mark and it cannot be read: then nothing is cut off.
     private var markIsDamaged = false
-    private var lastIndex = SegmentIndexFile()
-    private var lastPrior: IdentifierFile?
-    private var lastIsIntact = true
-    private var nextSequence: UInt64 = 0
-    private var lastHash = Digest.zero
+    var lastIndex = SegmentIndexFile()
+    var lastPrior: IdentifierFile?
+    var lastIsIntact = true
+    var nextSequence: UInt64 = 0
+    var lastHash = Digest.zero
     /// The disk gives no bytes of what stands last, so nobody knows what the next frame is to follow.
     private var headIsUnreadable = false
     /// Events that are lost, nobody knows in which partitions.
-    private var unknownLost: Int64 = 0
+    var unknownLost: Int64 = 0
     /// What is gone from the WAL without a trace in it, and not in the manifest yet.
-    private var losses: [DamagedRange] = []
+    var losses: [DamagedRange] = []
     /// Some of what seems lost may only be away.
-    private var metUnreadable = false
+    var metUnreadable = false
 
     init(volume: any LogVolume, options: EmbeddedLog.Options) {
         self.volume = volume
@@ -351,7 +351,7 @@ struct Opening {
     }
 
     /// Bytes of a segment that were once on the disk, as the mark says.
-    private func durableEnd(_ first: UInt64) -> Int64 { mark.map { $0.segment == first ? $0.end : 0 } ?? 0 }
+    func durableEnd(_ first: UInt64) -> Int64 { mark.map { $0.segment == first ? $0.end : 0 } ?? 0 }
 
     /// Decides what a damaged place is, and gives where to go on; nil ends the segment.
     private mutating func damage(
@@ -434,44 +434,6 @@ struct Opening {
         }
     }
 
-    /// Notes events that are gone from the WAL without a trace in it, where the manifest does not know of them.
-    /// - Parameter place: where they stood in the segment being read.
-    private mutating func lose(_ range: DamagedRange, behind place: Int64?) {
-        guard !manifest.damaged.contains(where: { $0.sequences == range.sequences }) else { return }
-        shared.damaged.append(range)
-        losses.append(range)
-        if place.map({ attribute(range.sequences, behind: $0) }) != true { unknownLost += Int64(range.sequences.count) }
-    }
-
-    /// Learns from the index of a clean stop in which partitions the events stood that are gone from a place on. False where
-    /// it does not say, or speaks of others.
-    private mutating func attribute(_ sequences: Range<UInt64>, behind offset: Int64) -> Bool {
-        guard let stale, stale.nextSequence == sequences.upperBound else { return false }
-        let gone = stale.batches.filter { $0.entry.fileOffset >= offset }
-        guard !sequences.isEmpty, gone.reduce(0, { $0 + Int($1.entry.count) }) == sequences.count else { return false }
-        for (partition, entry) in gone {
-            let number = shared.partitions.number(of: stale.partitions[Int(partition)])
-            shared.partitions[number].lostEnd = max(shared.partitions[number].lostEnd, entry.end)
-        }
-        self.stale = nil
-        return true
-    }
-
-    /// Once something stands behind it, nothing in the WAL tells any more that it is missing.
-    private mutating func rememberLosses() throws(EventLogError) {
-        guard !losses.isEmpty, !metUnreadable else { return }
-        manifest.damaged += losses
-        for known in shared.partitions.list {
-            let end = max(known.tail.last?.entry.end ?? known.files.last?.record.end ?? known.start, known.start)
-            guard known.lostEnd > end else { continue }
-            manifest.losses.append(
-                Manifest.Loss(
-                    partition: known.partition, offsets: end..<known.lostEnd,
-                    isCertain: known.doubtful.last?.upperBound != known.lostEnd))
-        }
-        if let failure = manifest.store(volume).failure { throw failure }
-    }
-
     /// Where the last byte of a range stands that is not zero; nil where all are.
     private func lastNonZero(_ file: any LogFile, _ from: Int64, _ to: Int64) throws(EventLogError) -> Int64? {
         var end = to
@@ -504,43 +466,5 @@ struct Opening {
                 sequencer.identifiers.insert(identifier.hash, partition: number, offset: identifier.offset)
             }
         }
-    }
-
-    /// Writes what stands above the mark once more. If a sync failed in an earlier run, the system may have marked these
-    /// pages clean although the disk never saw them; reading them proves nothing, and only writing makes them dirty again.
-    private func rewriteTail(of segment: EmbeddedLog.Segment) throws(EventLogError) {
-        var offset = durableEnd(segment.firstSequence)
-        while offset < segment.end {
-            let bytes = try segment.file.read(at: offset, count: Int(min(1 << 20, segment.end - offset)))
-            guard !bytes.isEmpty else { return }
-            try segment.file.write(bytes, at: offset)
-            offset += Int64(bytes.count)
-        }
-    }
-
-    mutating func startWriting() throws(EventLogError) -> WriterState {
-        try rememberLosses()
-        if shared.segments.isEmpty {
-            shared.segments.append(try EmbeddedLog.createSegment(volume, firstSequence: nextSequence))
-        }
-        let segment = shared.segments[shared.segments.count - 1]
-        if segment.file.size > segment.end { try segment.file.truncate(to: segment.end) }
-        if lastIndex.batches.isEmpty || !lastIsIntact {
-            // One that says more than there is would be believed once there is as much again.
-            try volume.remove(EmbeddedLog.Segment.indexPath(segment.firstSequence))
-        }
-        var state = WriterState(
-            segment: segment, index: lastIndex, keepsIndex: lastIsIntact, prior: lastPrior, previousHash: lastHash,
-            durableSequence: nextSequence, writtenSequence: nextSequence,
-            mark: try volume.open(DurableMark.path, .create))
-        // Counted anew from here: it only decides when a quiet segment is sealed.
-        state.oldestRecorded = segment.end > 0 ? options.wallClock().milliseconds : nil
-        try rewriteTail(of: segment)
-        try segment.file.sync()
-        try EmbeddedLog.writeMark(state)
-        // From here on there is a mark after any crash: an old one at worst.
-        try state.mark.sync()
-        try volume.syncDirectory("")
-        return state
     }
 }

@@ -99,7 +99,9 @@ struct KeyChoice {
     /// Logs which store it is and how much is in it, where the log does not know it yet.
     static func note(_ store: KeyStore, in log: any EventLog, at now: Instant) throws {
         let mark = Mark(store: store.identity, slots: store.slots)
-        guard log is EmbeddedLog, try KeyChoice.mark(in: log) != mark else { return }
+        guard log is EmbeddedLog else { return }
+        // An older copy stays known as one: the mark does not go back.
+        if let known = try KeyChoice.mark(in: log), known.store == mark.store, known.slots >= mark.slots { return }
         let event = NewEvent(
             id: "keys:\(mark.store):\(mark.slots)", source: "headrace:/node", type: type, time: now,
             data: JSON.object(["store": .string(mark.store), "slots": .int(Int64(mark.slots))]).canonical)

@@ -36,6 +36,9 @@ extension Node {
                 throw NodeError(
                     "unknown-subject",
                     "no key is kept for that subject: nothing personal was ever published for it, or it was erased before"
+                        + (kafka == nil
+                            ? ""
+                            : ", or another node sealed it: on Kafka each node has keys of its own, and only the one that published for a person can erase it")
                 )
             }
             let now = Instant.wallClock()

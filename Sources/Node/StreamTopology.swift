@@ -13,6 +13,7 @@ package struct StreamTopology: Sendable {
     package let outputs: [String]
     package let description: TopologyDescription
     private let isPartitioned: Bool
+    private let onFailure: StreamBuilder.FailurePolicy
     private let unpartitioned: [String]
     private let rekeyed: [String]
 
@@ -27,6 +28,7 @@ package struct StreamTopology: Sendable {
         inputs = stage.inputs
         outputs = stage.outputs
         description = builder.description
+        onFailure = builder.onFailure
         isPartitioned = builder.parallelism == .byPartition
         unpartitioned = builder.unpartitioned
         rekeyed = builder.rekeyed
@@ -120,7 +122,7 @@ package struct StreamTopology: Sendable {
         Topology(
             name: name, stages: [stage], answers: [], attachments: [], side: side,
             identity: Digest.of(description.json.canonical), upstream: graph.upstream(of: inputs),
-            saysProgress: graph.isRead(name))
+            saysProgress: graph.isRead(name), stopsAtFailure: onFailure == .stop)
     }
 }
 

@@ -3,45 +3,6 @@ import EventLog
 import Foundation
 import RecordFormat
 
-/// What a topology is made of.
-package struct Topology {
-    package let name: String
-    /// In fold order: an event visits them first to last, and so do the events they emit.
-    package let stages: [any Stage]
-    /// Topics on which effectors answer; what they bring along in the same append is in `attachments`.
-    package let answers: Set<String>
-    package let attachments: Set<String>
-    package let side: SideTopics
-    /// Of what its state is the state. State that was stored under another one is dropped and folded again; nil takes
-    /// whatever there is.
-    package let identity: Digest?
-    /// Inputs that other folds write.
-    package let upstream: [String: Upstream]
-    /// Whether other folds read what it writes, and want to know how far it is.
-    package let saysProgress: Bool
-
-    package init(
-        name: String, stages: [any Stage], answers: Set<String>, attachments: Set<String>,
-        side: SideTopics = .platform, identity: Digest? = nil, upstream: [String: Upstream] = [:],
-        saysProgress: Bool = false
-    ) {
-        self.upstream = upstream
-        self.saysProgress = saysProgress
-        self.side = side
-        self.identity = identity
-        self.name = name
-        self.stages = stages
-        self.answers = answers
-        self.attachments = attachments
-    }
-
-    /// Topics that come from outside the topology, each once, in stage order: their index is their rank.
-    package func inputs(derived: Set<String>) -> [String] {
-        var seen: Set<String> = []
-        return stages.flatMap(\.inputs).filter { !derived.contains($0) && seen.insert($0).inserted }
-    }
-}
-
 /// Feeds a topology by event time: inputs are merged by (event time, topic rank, partition, offset), released by
 /// watermarks, timers fire in between, and everything that belongs together is checkpointed together.
 package final class TopologyRunner {
@@ -284,7 +245,7 @@ package final class TopologyRunner {
         do {
             try stage.fire(timer: entry.key, at: entry.time, context)
         } catch let error as any DescribedError where error.fault == .caller {
-            failures += 1
+            try noteFailure("the timer '\(entry.key)' of \(entry.time)", "\(error)")
             context.emit(
                 topic: topology.side.unfolded, type: "stream.failed",
                 id: "failed:\(label):\(stage.name):\(entry.time.milliseconds):\(entry.key)",
@@ -320,7 +281,7 @@ package final class TopologyRunner {
         context.now = max(context.now, event.time)
         let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
         guard parsed != false else {
-            failures += 1
+            try noteFailure("\(partition)@\(event.offset)", "the data is not JSON")
             emitSide(topology.side.unfolded, "stream.failed", event, partition, "the data is not JSON")
             try deliver()
             return
@@ -340,6 +301,16 @@ package final class TopologyRunner {
         try deliver()
     }
 
+    /// The fold goes on, or it ends here and begins again at its last checkpoint, as its topology says.
+    private func noteFailure(_ place: String, _ reason: String) throws {
+        failures += 1
+        guard topology.stopsAtFailure else { return }
+        throw StreamsError(
+            "stopped-at-failure",
+            "'\(topology.name)' stops at what it cannot fold, as it declares: \(place): \(reason). Mend the processor and start again; it goes on at its last checkpoint",
+            fault: .headrace)
+    }
+
     /// An error of a stage is the event's own: it is recorded beside its raw bytes and the fold goes on.
     private func visit(
         _ stages: [Int], _ event: StreamEvent, erases: Bool = false, _ dead: (_ stage: String, _ reason: String) -> Void
@@ -353,7 +324,7 @@ package final class TopologyRunner {
                     try topology.stages[index].process(event, context)
                 }
             } catch let error as any DescribedError where error.fault == .caller {
-                failures += 1
+                try noteFailure(event.position.description, "\(error)")
                 dead(topology.stages[index].name, "\(error)")
             }
         }

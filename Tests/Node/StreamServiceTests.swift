@@ -252,6 +252,46 @@ import Testing
         node.stop()
     }
 
+    /// A stream that may leave nothing out ends before what it cannot fold, at every start, until its processor is mended.
+    @Test func aStreamMayStopAtAFailure() async throws {
+        func strict(_ isMended: Bool) -> @Sendable () -> StreamBuilder {
+            {
+                let builder = StreamBuilder("strict", onFailure: .stop)
+                builder.stream("orders", JSON.self).map("amount") { record -> Double in
+                    guard let amount = record.value["amount"]?.double ?? (isMended ? 0 : nil) else {
+                        throw StreamsError("no-amount", "an order has no amount")
+                    }
+                    return amount
+                }.to("strict.amounts", type: "amount")
+                return builder
+            }
+        }
+        let start = Instant.wallClock().milliseconds - 100_000
+        for round in 0..<3 {
+            let node = try node([strict(round == 2)])
+            try node.start()
+            if round == 0 { try await publish(node, 0..<20, start: start) }
+            for _ in 0..<500 where round < 2 ? node.failures.isEmpty : !node.isSettled {
+                try await Task.sleep(for: .milliseconds(10))
+            }
+            if round < 2 {
+                let reason = node.failures.first ?? ""
+                #expect(reason.contains("no-amount") && reason.contains("stopped-at-failure"), "\(node.failures)")
+            }
+            node.stop()
+        }
+        let node = try node([strict(true)])
+        var amounts = 0
+        for partition in 0..<node.log.partitions(of: "strict.amounts") {
+            try node.log.forEachEvent(TopicPartition("strict.amounts", partition)) { _ in
+                amounts += 1
+                return true
+            }
+        }
+        #expect(amounts == 20 && node.log.partitions(of: "strict.amounts") == 1)
+        node.stop()
+    }
+
     /// A topology that is another than the one that wrote its outputs cannot go on in their place.
     @Test func aChangedTopologyIsRefused() async throws {
         var first = try node([{ Self.totals("totals", .single) }])

@@ -22,12 +22,24 @@ public final class StreamBuilder {
         case byPartition
     }
 
+    /// What becomes of an event that an operator throws at.
+    public enum FailurePolicy: String, Sendable {
+        /// It goes to `NAME.unfolded` with its place, raw data and reason, and the fold goes on.
+        case record
+        /// The fold ends before it, and begins again there when the program is started with a mended processor.
+        case stop
+    }
+
+    public let onFailure: FailurePolicy
     public let parallelism: Parallelism
     /// What was written into operators (a filter's condition, a processor's body) is compiled and cannot be compared: whoever
     /// changes it gives the topology another version, so that old state is not taken for the new one's.
     public let version: Int
 
-    public init(_ name: String, version: Int = 1, runs parallelism: Parallelism = .single) {
+    public init(
+        _ name: String, version: Int = 1, runs parallelism: Parallelism = .single, onFailure: FailurePolicy = .record
+    ) {
+        self.onFailure = onFailure
         self.name = name
         self.version = version
         self.parallelism = parallelism

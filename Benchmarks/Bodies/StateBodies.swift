@@ -1,0 +1,72 @@
+import Base
+import EventLog
+import Foundation
+import StreamExamples
+import Streams
+
+/// How a fold with very many keys is kept: its checkpoint while it goes on, and its start.
+package enum StateBodies {
+    package struct Outcome {
+        /// Keys that the checkpoint wrote.
+        package let keys: Int
+        /// From its beginning until it was on the disk.
+        package let seconds: Double
+        /// The longest time in which no event was folded meanwhile.
+        package let stall: Double
+        /// Until a fold that begins with this state could fold on.
+        package let restart: Double
+    }
+
+    /// Departures over the last hour and day under the keys of their topic.
+    @Sendable package static func keyedDays() -> StreamBuilder {
+        let flights = StreamBuilder("keyed-days", runs: .byPartition)
+        flights.stream("flights.departed", Departure.self).keyedByEvent()
+            .windowed(by: .sliding(milliseconds: 3_600_000))
+            .measure(
+                .count("departures"), .of(.mean, "delay") { $0.delay }, .of(.max, "worst") { $0.delay },
+                .count("dayDepartures").over(milliseconds: 86_400_000),
+                .of(.mean, "dayDelay") { $0.delay }.over(milliseconds: 86_400_000),
+                .of(.max, "dayWorst") { $0.delay }.over(milliseconds: 86_400_000)
+            )
+            .to("keyed.daily", type: "day")
+        return flights
+    }
+
+    private final class Sink: DerivedSink {
+        func take(_ event: DerivedEvent) {}
+        func sliceEnded(_ consumed: () -> [TopicPartition: Int64]) {}
+        func flush(_ consumed: () -> [TopicPartition: Int64]) {}
+    }
+
+    /// - Parameters:
+    ///   - log: holds departures in one partition, each key once and then again.
+    ///   - keys: after so many events the checkpoint begins, with a dirty key for each.
+    package static func checkpoint(_ log: any EventLog, stateDirectory: String, keys: Int) throws -> Outcome {
+        try FileManager.default.createDirectory(atPath: stateDirectory, withIntermediateDirectories: true)
+        func runner() throws -> TopologyRunner {
+            try TopologyRunner(
+                topology: Topology(
+                    name: "keys", stages: [keyedDays().build()], answers: [], attachments: []),
+                derived: [], log: log, database: try StateDatabase(path: stateDirectory + "/state.sqlite"),
+                sink: Sink())
+        }
+        var live: TopologyRunner? = try runner()
+        guard let first = live else { return Outcome(keys: 0, seconds: 0, stall: 0, restart: 0) }
+        while first.folded < keys, try first.runSlice() {}
+        var stall = 0.0
+        var done = false
+        let seconds = try LogBodies.seconds {
+            stall = try LogBodies.seconds { try first.beginCheckpoint() }
+            while !done {
+                let pause = try LogBodies.seconds { try first.advanceCheckpoint() }
+                stall = max(stall, pause)
+                done = !first.isCheckpointing
+                // Nothing left to fold: it only waits for the disk.
+                if !done, try !first.runSlice() { Thread.sleep(forTimeInterval: 0.001) }
+            }
+        }
+        live = nil
+        let restart = try LogBodies.seconds { _ = try runner().runSlice() }
+        return Outcome(keys: keys, seconds: seconds, stall: stall, restart: restart)
+    }
+}
