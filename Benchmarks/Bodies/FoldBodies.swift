@@ -58,7 +58,8 @@ package enum FoldBodies {
 
     /// Events with their own times, a year further each time the payloads begin anew, partitioned by what `key` gives, and
     /// progress behind them.
-    /// - Parameter distinctKeys: keys that are gone through one after another, instead of the payloads' own.
+    /// - Parameter distinctKeys: keys that are gone through one after another, instead of the payloads' own; events follow each
+    ///   other so closely then that two million of them lie within a day, and all keys are in their windows at once.
     package static func fill(
         _ log: any EventLog, payloads: [[UInt8]], events: Int, partitions: Int, distinctKeys: Int? = nil,
         key: (Int, JSONDocument) -> String = { _, document in
@@ -75,12 +76,16 @@ package enum FoldBodies {
             times.append(Instant(text)?.milliseconds ?? 0)
             keys.append([UInt8](key(number, document).utf8))
         }
+        let closeness: Int64 = 40
         let year = (times.max() ?? 0) - (times.min() ?? 0) + 1
         let pipeline = AppendPipeline(log: log)
         var newest: Int64 = 0
         for start in stride(from: 0, to: events, by: 2000) {
             let batch = (start..<min(start + 2000, events)).map { number in
-                newest = times[number % payloads.count] + Int64(number / payloads.count) * year
+                newest =
+                    distinctKeys == nil
+                    ? times[number % payloads.count] + Int64(number / payloads.count) * year
+                    : (times.first ?? 0) + Int64(number) * closeness
                 return (
                     topic: topic, partition: Int?.none,
                     event: NewEvent(
