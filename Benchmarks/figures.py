@@ -35,6 +35,10 @@ goals = {
     "log.open.clean": (1, True, None, None),
     "log.open.killed": (3, True, None, None),
     "json.project": (1_200_000, False, None, None),
+    "fold.typed-hour-and-day": (350_000, False, None, None),
+    "fold.million-keys": (175_000, False, None, None),
+    "checkpoint.million-keys": (5, True, None, None),
+    "checkpoint.stall": (100, True, None, None),
     "fold.sliding-hour": (600_000, False, ("bytewax", "Bytewax 0.21"), 5),
 }
 for name, values in measured.items():

@@ -7,8 +7,9 @@ import Streams
 /// How a fold with very many keys is kept: its checkpoint while it goes on, and its start.
 package enum StateBodies {
     package struct Outcome {
-        /// Keys that the checkpoint wrote.
-        package let keys: Int
+        /// Events that the checkpoint had folded when it began, and that the fold which began with it knew of.
+        package let folded: Int64
+        package let resumed: Int64
         /// From its beginning until it was on the disk.
         package let seconds: Double
         /// The longest time in which no event was folded meanwhile.
@@ -50,9 +51,9 @@ package enum StateBodies {
                 derived: [], log: log, database: try StateDatabase(path: stateDirectory + "/state.sqlite"),
                 sink: Sink())
         }
-        var live: TopologyRunner? = try runner()
-        guard let first = live else { return Outcome(keys: 0, seconds: 0, stall: 0, restart: 0) }
+        let first = try runner()
         while first.folded < keys, try first.runSlice() {}
+        let folded = first.folded
         var stall = 0.0
         var done = false
         let seconds = try LogBodies.seconds {
@@ -65,8 +66,12 @@ package enum StateBodies {
                 if !done, try !first.runSlice() { Thread.sleep(forTimeInterval: 0.001) }
             }
         }
-        live = nil
-        let restart = try LogBodies.seconds { _ = try runner().runSlice() }
-        return Outcome(keys: keys, seconds: seconds, stall: stall, restart: restart)
+        var resumed: Int64 = 0
+        let restart = try LogBodies.seconds {
+            let next = try runner()
+            resumed = next.folded
+            _ = try next.runSlice()
+        }
+        return Outcome(folded: folded, resumed: resumed, seconds: seconds, stall: stall, restart: restart)
     }
 }

@@ -62,12 +62,16 @@ extension EmbeddedLog {
         let path = Segment.identifierPath(first)
         let (file, condition) = IdentifierFile.load(volume, path)
         if condition == .unreadable, !isGivenUp(path) {
-            let error = EventLogError(
-                "read-failed", "the ids in \(volume.path)/\(path) cannot be read; they are tried again", fault: .world)
-            noteUnreadable(path, error)
-            throw error
+            throw unreadableIdentifiers(path)
         }
         return file?.firstSequence == first ? file?.salvaged() ?? [] : []
+    }
+
+    private func unreadableIdentifiers(_ path: String) -> EventLogError {
+        let error = EventLogError(
+            "read-failed", "the ids in \(volume.path)/\(path) cannot be read; they are tried again", fault: .world)
+        noteUnreadable(path, error)
+        return error
     }
 
     /// Synced like content: once events are trimmed, their ids cannot be had from anywhere else.
@@ -183,10 +187,7 @@ extension EmbeddedLog {
             file.firstSequence..<file.endSequence, chain, salvaging: stored ?? file, stated: stored?.count)
         if rebuilt.lost != nil, condition != .damaged || rebuilt.metUnreadable, !isGivenUp(path) {
             // Another time the disk may give what is missing.
-            let error = EventLogError(
-                "read-failed", "the ids in \(volume.path)/\(path) cannot be read; they are tried again", fault: .world)
-            noteUnreadable(path, error)
-            throw error
+            throw unreadableIdentifiers(path)
         }
         if rebuilt.count == 0, chain == nil {
             // Whatever it held cannot be known any more.

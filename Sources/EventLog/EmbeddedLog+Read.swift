@@ -154,7 +154,7 @@ extension EmbeddedLog {
         }
     }
 
-    func doubt(_ partition: TopicPartition, _ offset: Int64) -> Int64? {
+    package func endOfDoubt(_ partition: TopicPartition, _ offset: Int64) -> Int64? {
         shared.withLock { state in
             state.partitions[partition]?.doubtful.first { $0.contains(offset) }?.upperBound
         }

@@ -114,6 +114,8 @@ package protocol EventLog: AnyObject, Sendable {
     /// where there is one. Empty at the end. Offsets may be missing inside a compacted batch.
     func read(_ partition: TopicPartition, from offset: Int64, maxBytes: Int) throws(EventLogError) -> [RecordBatch]
 
+    /// Where offsets end of which nobody knows whether they are lost; nil where this is no such one.
+    func endOfDoubt(_ partition: TopicPartition, _ offset: Int64) -> Int64?
     /// First offset that can be read and one past the last durable one.
     func offsets(_ partition: TopicPartition) throws(EventLogError) -> Range<Int64>
 
@@ -170,9 +172,8 @@ package protocol TransactionalWriter: AnyObject {
 }
 
 extension EventLog {
-    /// Where offsets end of which nobody knows whether they are lost; nil where this is no such one.
     package func endOfDoubt(_ partition: TopicPartition, _ offset: Int64) -> Int64? {
-        (self as? EmbeddedLog)?.doubt(partition, offset)
+        nil
     }
 
     /// Appends and waits for the disk. For threads of our own.

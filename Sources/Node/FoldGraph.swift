@@ -109,9 +109,13 @@ package struct FoldGraph: Sendable {
 
     func refuseCycles() throws {
         guard let cycle = cycle() else { return }
-        throw NodeError(
+        throw FoldGraph.circle(cycle.joined(separator: " reads "))
+    }
+
+    static func circle(_ names: String) -> NodeError {
+        NodeError(
             "derived-cycle",
-            "these read what they write themselves: \(cycle.joined(separator: " reads ")); each would wait for the other"
+            "these read what they write themselves: \(names); each would wait for the other, so put them into one topology"
         )
     }
 }

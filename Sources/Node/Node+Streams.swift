@@ -70,10 +70,7 @@ extension Node {
                 if waits { split.1.append(topology) } else { split.0.append(topology) }
             }
             guard !ready.isEmpty else {
-                throw NodeError(
-                    "derived-cycle",
-                    "these read what they write themselves: \(others.map(\.name).joined(separator: ", ")); each would wait for the other"
-                )
+                throw FoldGraph.circle(others.map(\.name).joined(separator: ", "))
             }
             list += ready
             waiting = others
@@ -108,9 +105,9 @@ extension Node {
     }
 
     /// Folds that wait for what nobody writes now: the program brings no stream of that name along.
-    var waits: [String] {
+    func waits(_ workspace: CompiledWorkspace) throws -> [String] {
         let running = Set(streams.map(\.topology.name))
-        guard let workspace = try? compile(), let own = try? WorkspaceTopology(workspace) else { return [] }
+        let own = try WorkspaceTopology(workspace)
         let readers =
             [(WorkspaceTopology.name, own.topology.inputs(derived: WorkspaceTopology.derived))]
             + streams.map { ($0.topology.name, $0.topology.inputs) }

@@ -197,11 +197,13 @@ package final class Node: Sendable {
                 topology: topology.topology, derived: WorkspaceTopology.derived, log: log,
                 database: try StateDatabase(path: stateFile), sink: try Node.sink(log))
         }
+        let waiting = try waits(workspace)
         for stream in streams { try stream.start(log: log, directory: configuration.streamsDirectory) }
         running.update { state in
             state.started = true
             state.connectors = connectors
             state.features = workspace.views.map(\.name)
+            state.notices += waiting
             state.threads.append(BlockingThread(name: "views") { [self] in viewLoop() })
             state.threads.append(BlockingThread(name: "gateway") { [self] in gatewayLoop() })
             state.threads.append(BlockingThread(name: "training") { [self] in effectorLoop() })
@@ -377,7 +379,6 @@ package final class Node: Sendable {
         if damaged > 0 {
             list.append("\(damaged) keys of personal fields cannot be read any more; put the key store's backup back")
         }
-        list += waits
         return list + (kafka?.drift.map { "\($0); change one of them" } ?? [])
     }
 

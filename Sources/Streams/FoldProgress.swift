@@ -66,6 +66,8 @@ struct UpstreamCursor {
         self.next = next
     }
 
+    /// Statements that are kept although they were believed, so that removing them costs little.
+    private static let believed = 1024
     /// Pages read at a time: what was said of events that are far ahead can wait.
     private static let pages = 64
 
@@ -74,8 +76,9 @@ struct UpstreamCursor {
         _ log: any EventLog, through offset: Int64, _ document: JSONDocument
     ) throws(EventLogError) {
         guard log.partitions(of: partition.topic) > partition.partition else { return }
-        if first == waiting.count {
-            waiting.removeAll(keepingCapacity: true)
+        // What was believed goes, also where something always waits.
+        if first > UpstreamCursor.believed || first == waiting.count {
+            waiting.removeFirst(first)
             first = 0
         }
         for _ in 0..<UpstreamCursor.pages {

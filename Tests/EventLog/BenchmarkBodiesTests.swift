@@ -1,3 +1,4 @@
+import Base
 import BenchmarkBodies
 import EventLog
 import Foundation
@@ -25,5 +26,33 @@ import Testing
             try StreamBodies.project(delays, rounds: 2), try StreamBodies.parse(delays, rounds: 2)
         )
         #expect(picked.checked == parsed.checked && picked.checked == 2 * (199 * 100 + 400), "\(picked)")
+    }
+
+    /// The same of folds: an answer for every event, and a checkpoint that the next fold begins with.
+    @Test func theFoldsDoWhatTheyMeasure() throws {
+        let scratch = try ScratchDirectory()
+        let payloads = (0..<50).map { number in
+            [UInt8](
+                """
+                {"id":"f\(number)","time":"\(Instant(milliseconds: Int64(number) * 60_000))","carrier":"C\(number % 3)",\
+                "origin":"JFK","dep_delay":\(number)}
+                """.utf8)
+        }
+        let carriers = try EmbeddedLog.open(scratch.path + "/carriers")
+        try FoldBodies.fill(carriers, payloads: payloads, events: 600, partitions: 2)
+        let fold = try FoldBodies.fold(carriers, stateDirectory: scratch.path + "/fold")
+        #expect(fold.answers == 600 && fold.worst == 49)
+        carriers.close()
+        let many = try EmbeddedLog.open(scratch.path + "/many")
+        try FoldBodies.fill(many, payloads: payloads, events: 600, partitions: 2, distinctKeys: 300)
+        let typed = try FoldBodies.foldTyped(
+            many, stateDirectory: scratch.path + "/typed", output: "keyed.daily", StateBodies.keyedDays)
+        #expect(typed.answers == 600)
+        many.close()
+        let one = try EmbeddedLog.open(scratch.path + "/one")
+        try FoldBodies.fill(one, payloads: payloads, events: 2000, partitions: 1, distinctKeys: 300)
+        let state = try StateBodies.checkpoint(one, stateDirectory: scratch.path + "/state", keys: 300)
+        #expect(state.folded >= 300 && state.resumed == state.folded && state.seconds >= state.stall)
+        one.close()
     }
 }
