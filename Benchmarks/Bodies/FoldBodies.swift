@@ -30,7 +30,7 @@ package enum FoldBodies {
         private let windows = StateStore<WindowState>(name: "hour.windows")
         private let carrier = JSONKey("carrier")
         private let delay = JSONKey("dep_delay")
-        var stores: [AnyStateStore] { [windows] }
+        var stores: [any AnyStateStore] { [windows] }
         private(set) var answers = 0
         private(set) var worst = 0.0
 

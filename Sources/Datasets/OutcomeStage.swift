@@ -107,7 +107,7 @@ package final class OutcomeStage: Stage {
     }
 
     package let outputs = [DatasetTopics.outcomes]
-    package var stores: [AnyStateStore] { [open, early] }
+    package var stores: [any AnyStateStore] { [open, early] }
 
     package func process(_ event: StreamEvent, _ context: StageContext) throws {
         if event.topic == DatasetTopics.asked {

@@ -92,7 +92,7 @@ package final class FeatureStage: Stage {
     }
 
     package let outputs = [FeatureTopics.asked]
-    package var stores: [AnyStateStore] { viewStores + [pending, codes] }
+    package var stores: [any AnyStateStore] { viewStores + [pending, codes] }
 
     package func restored() {
         for key in codes.sortedKeys {

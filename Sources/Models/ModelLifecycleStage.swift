@@ -37,7 +37,7 @@ package final class ModelLifecycleStage: Stage {
 
     package var inputs: [String] { [ModelTopics.completed, "questions.asked", ModelTopics.triggered] }
     package let outputs = [ModelTopics.requested, ModelTopics.registered, ModelTopics.deployed, ModelTopics.rejected]
-    package var stores: [AnyStateStore] { [records] }
+    package var stores: [any AnyStateStore] { [records] }
 
     package func process(_ event: StreamEvent, _ context: StageContext) throws {
         let document = event.document

@@ -18,7 +18,7 @@ package final class ServingStage: Stage {
         [ModelTopics.artifacts, "questions.asked", ModelTopics.deployed, ModelTopics.rejected]
     }
     package let outputs = [ModelTopics.served]
-    package var stores: [AnyStateStore] { [artifacts] }
+    package var stores: [any AnyStateStore] { [artifacts] }
 
     package func restored() throws {
         for key in artifacts.sortedKeys where !key.hasSuffix("|candidate") { try load(key) }

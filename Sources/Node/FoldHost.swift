@@ -113,7 +113,7 @@ package final class FoldHost: Sendable {
             // Between slices everything is at rest, so a checkpoint may stand anywhere.
             if runner.isCheckpointing {
                 try runner.advanceCheckpoint()
-            } else if dirty, Date().timeIntervalSince(saved) > checkpointSeconds {
+            } else if dirty, runner.needsCheckpoint || Date().timeIntervalSince(saved) > checkpointSeconds {
                 try runner.beginCheckpoint()
                 saved = Date()
                 dirty = false

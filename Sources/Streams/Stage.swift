@@ -35,7 +35,7 @@ package protocol Stage: AnyObject {
     var name: String { get }
     /// Topics whose events it wants, in the order in which events of one instant are folded.
     var inputs: [String] { get }
-    var stores: [AnyStateStore] { get }
+    var stores: [any AnyStateStore] { get }
     /// Topics that it emits to.
     var outputs: [String] { get }
 

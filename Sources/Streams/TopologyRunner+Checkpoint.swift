@@ -5,17 +5,23 @@ import EventLog
 final class Checkpoint {
     let inputs: [StateDatabase.InputPosition]
     let meta: [String: String]
-    var changes: [StateChange] = []
+    /// What was taken of each store so far.
+    var deltas: [StateDelta] = []
     /// The store whose snapshot is being taken.
     var store = 0
     /// Set by the thread that writes it.
-    let outcome = Monitor<Result<Void, StreamsError>?>(nil)
+    let outcome = Monitor<Result<[String: [StateRun]], StreamsError>?>(nil)
     var writer: BlockingThread?
 
     init(inputs: [StateDatabase.InputPosition], meta: [String: String]) {
         self.inputs = inputs
         self.meta = meta
     }
+}
+
+/// A database is used by the thread that writes a checkpoint, and by the fold when there is none: there is no lock.
+private struct HandedDatabase: @unchecked Sendable {
+    let database: StateDatabase
 }
 
 extension TopologyRunner {
@@ -38,6 +44,7 @@ extension TopologyRunner {
     /// end. What changes meanwhile is kept as it was, so that the fold waits for no more than a piece of it.
     package func beginCheckpoint() throws {
         guard !isCheckpointing else { return }
+        if let failure = database.reader?.failure { throw failure }
         try sink.flush(consumed)
         let positions = inputs.map { input in
             let source: Int =
@@ -62,7 +69,10 @@ extension TopologyRunner {
         }
         for (partition, next) in context.positions { meta["folded/\(partition)"] = String(next) }
         for (topic, next) in context.emittedOffsets { meta["emitted/\(topic)"] = String(next) }
-        for store in stores { store.beginSnapshot() }
+        for store in stores {
+            store.beginSnapshot()
+            meta[StateDatabase.countMark + store.name] = String(store.count)
+        }
         underWay = Checkpoint(inputs: positions, meta: meta)
     }
 
@@ -73,23 +83,25 @@ extension TopologyRunner {
         if checkpoint.store < stores.count {
             var room = Self.snapshotKeys
             while room > 0, checkpoint.store < stores.count {
-                let before = checkpoint.changes.count
-                if stores[checkpoint.store].takeSnapshot(limit: room, into: &checkpoint.changes) {
-                    checkpoint.store += 1
-                    room -= checkpoint.changes.count - before
-                } else {
-                    room = 0
+                if checkpoint.deltas.count == checkpoint.store {
+                    checkpoint.deltas.append(StateDelta(store: stores[checkpoint.store].name))
                 }
+                let before = checkpoint.deltas[checkpoint.store].count
+                let isTaken = stores[checkpoint.store].takeSnapshot(
+                    limit: room, into: &checkpoint.deltas[checkpoint.store])
+                room = isTaken ? room - (checkpoint.deltas[checkpoint.store].count - before) : 0
+                if isTaken { checkpoint.store += 1 }
             }
             return
         }
         if checkpoint.writer == nil {
-            let (changes, inputs, meta) = (checkpoint.changes, checkpoint.inputs, checkpoint.meta)
-            checkpoint.changes = []
-            checkpoint.writer = BlockingThread(name: "checkpoint") { [database, outcome = checkpoint.outcome] in
+            let (deltas, inputs, meta) = (checkpoint.deltas, checkpoint.inputs, checkpoint.meta)
+            checkpoint.deltas = []
+            let handed = HandedDatabase(database: database)
+            checkpoint.writer = BlockingThread(name: "checkpoint") { [outcome = checkpoint.outcome] in
                 do throws(StreamsError) {
-                    try database.checkpoint(changes, inputs: inputs, meta: meta)
-                    outcome.update { $0 = .success(()) }
+                    let runs = try handed.database.checkpoint(deltas, inputs: inputs, meta: meta)
+                    outcome.update { $0 = .success(runs) }
                 } catch {
                     outcome.update { $0 = .failure(error) }
                 }
@@ -99,7 +111,32 @@ extension TopologyRunner {
         guard let outcome else { return }
         checkpoint.writer?.join()
         underWay = nil
-        try outcome.get()
+        let runs = try outcome.get()
+        for store in stores {
+            if let changed = runs[store.name] { store.snapshotStored(changed) }
+        }
+        context.timers.shrink()
         checkpoints += 1
+    }
+
+    /// Lets go, between two slices, what was not used lately and is on the disk, where memory is spent.
+    func keepWithinMemory() {
+        guard !isCheckpointing else { return }
+        var room = Self.snapshotKeys
+        for store in stores where room > 0 { store.forget(&room) }
+        needsCheckpoint = false
+        guard database.reader != nil, stores.reduce(0, { $0 + $1.residentBytes }) > database.memory else { return }
+        for store in stores.sorted(by: { $0.residentBytes > $1.residentBytes }) where room > 0 { store.evict(&room) }
+        // What no checkpoint has taken cannot go.
+        let residents = stores.map(\.residents)
+        needsCheckpoint = residents.reduce(0) { $0 + $1.changed } * 2 > residents.reduce(0) { $0 + $1.all }
+    }
+
+    /// Before the first event: whether digests are kept up, or computed when somebody asks.
+    func beginDigests() {
+        for store in stores {
+            store.keepsDigest = recordsDigests
+            store.prepareDigest()
+        }
     }
 }

@@ -21,7 +21,7 @@ package final class TopologyRunner {
     private let document = JSONDocument()
     private let derivedDocument = JSONDocument()
     private let progressDocument = JSONDocument()
-    let stores: [AnyStateStore]
+    let stores: [any AnyStateStore]
     /// The checkpoint that is under way.
     var underWay: Checkpoint?
     var lastCut: Int = .min
@@ -46,6 +46,9 @@ package final class TopologyRunner {
     var saidThrough = Instant.distantPast
     var saidFinished = false
     private var slices = 0
+    private var isBegun = false
+    /// Memory is spent on what changed since the last checkpoint: there should be one, whenever the next is due.
+    package internal(set) var needsCheckpoint = false
 
     /// - Parameters:
     ///   - task: a topology of which partitions are independent runs as one task a partition, each with state of its own.
@@ -154,6 +157,10 @@ package final class TopologyRunner {
     /// Folds up to one slice. False when nothing can be folded before more arrives in the log.
     package func runSlice() throws -> Bool {
         var worked = 0
+        if !isBegun {
+            isBegun = true
+            beginDigests()
+        }
         _ = try refill()
         while worked < TopologyRunner.sliceEvents, !stopRequested {
             guard try step() else { break }
@@ -164,6 +171,7 @@ package final class TopologyRunner {
             if worked < TopologyRunner.sliceEvents || slices % TopologyRunner.progressSlices == 0 { try noteProgress() }
         }
         if worked > 0 { try sink.sliceEnded(consumed) }
+        keepWithinMemory()
         return worked > 0
     }
 
@@ -333,6 +341,8 @@ package final class TopologyRunner {
     /// Hands emitted events to the later stages, in the order they were emitted, and then to the log.
     private func deliver() throws {
         if let failure = context.placeFailure { throw failure }
+        // What was folded with a part of the state missing is worth nothing.
+        if let failure = database.reader?.failure { throw failure }
         var index = 0
         while index < context.emitted.count {
             let derived = context.emitted[index]

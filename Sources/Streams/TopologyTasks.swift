@@ -37,7 +37,7 @@ package enum TopologyTasks {
             }
             guard let checkpointSeconds else { continue }
             let now = DispatchTime.now().uptimeNanoseconds
-            guard Double(now - saved) > checkpointSeconds * 1e9 else { continue }
+            guard runner.needsCheckpoint || Double(now - saved) > checkpointSeconds * 1e9 else { continue }
             try runner.beginCheckpoint()
             saved = now
         }

@@ -62,7 +62,7 @@ package final class DriftStage: Stage {
 
     package var inputs: [String] { ["questions.asked", "models.deployed"] }
     package let outputs = [MonitorTopics.drift]
-    package var stores: [AnyStateStore] { [states] }
+    package var stores: [any AnyStateStore] { [states] }
 
     package func process(_ event: StreamEvent, _ context: StageContext) throws {
         let document = event.document

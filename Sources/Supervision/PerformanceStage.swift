@@ -84,7 +84,7 @@ package final class PerformanceStage: Stage {
 
     package var inputs: [String] { ["questions.asked", "predictions.served", "outcomes.observed"] }
     package let outputs = [MonitorTopics.performance]
-    package var stores: [AnyStateStore] { [days, started] }
+    package var stores: [any AnyStateStore] { [days, started] }
 
     package func process(_ event: StreamEvent, _ context: StageContext) throws {
         let document = event.document

@@ -54,7 +54,7 @@ package final class PolicyStage: Stage {
         ["training.requested", "models.deployed", MonitorTopics.performance, MonitorTopics.drift]
     }
     package let outputs = [MonitorTopics.triggered]
-    package var stores: [AnyStateStore] { [states] }
+    package var stores: [any AnyStateStore] { [states] }
 
     package func process(_ event: StreamEvent, _ context: StageContext) throws {
         let data = try event.document.value()

@@ -14,7 +14,7 @@ private final class TraceStage: Stage {
     let inputs = ["left", "right"]
     let outputs = ["out"]
     private let counts = StateStore<StateBlob>(name: "trace.counts")
-    var stores: [AnyStateStore] { [counts] }
+    var stores: [any AnyStateStore] { [counts] }
 
     func process(_ event: StreamEvent, _ context: StageContext) throws {
         let key = event.id.prefix(1).description

@@ -11,7 +11,7 @@ public final class StreamBuilder {
     @usableFromInline var sources: [(topic: String, handle: (StreamEvent, StreamFlow) throws -> Void)] = []
     var erasures: [(topic: String, handle: (String, StreamFlow) throws -> Void)] = []
     var timers: [Int: (_ key: String, _ at: Instant, StreamFlow) throws -> Void] = [:]
-    var stores: [AnyStateStore] = []
+    var stores: [any AnyStateStore] = []
 
     /// How a topology is run.
     public enum Parallelism: Sendable {
@@ -138,7 +138,7 @@ private final class TypedStage: Stage {
     let name: String
     let inputs: [String]
     let outputs: [String]
-    let stores: [AnyStateStore]
+    let stores: [any AnyStateStore]
     private let handlers: [String: [(StreamEvent, StreamFlow) throws -> Void]]
     private let erasures: [String: [(String, StreamFlow) throws -> Void]]
     private let timers: [Int: (String, Instant, StreamFlow) throws -> Void]

@@ -1,3 +1,4 @@
+import Base
 import Foundation
 
 /// A store's key: equal when its bytes are. Swift's own texts are equal when they look alike (canonical equivalence), and two
@@ -30,5 +31,25 @@ struct StateKey: Hashable, Comparable, Sendable {
             return true
         }
         if isDone == nil { Array(text.utf8).withUnsafeBytes { hasher.combine(bytes: $0) } }
+    }
+}
+
+extension StateKey {
+    /// Decides a key's shard, its bucket in the digest, its place among the others and its bits in a filter.
+    static func hash(_ key: UnsafeRawBufferPointer) -> UInt64 { stableHash(key, seed: 1) }
+
+    @inline(__always)
+    static func hash(_ key: String) -> UInt64 {
+        var key = key
+        return key.withUTF8 { stableHash(UnsafeRawBufferPointer($0), seed: 1) }
+    }
+
+    /// By bytes, a prefix first; negative where the left one comes first.
+    static func order(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Int {
+        if let one = left.baseAddress, let other = right.baseAddress {
+            let found = Int(memcmp(one, other, min(left.count, right.count)))
+            if found != 0 { return found }
+        }
+        return left.count - right.count
     }
 }

@@ -1,0 +1,198 @@
+import Base
+import EventLog
+import Foundation
+import GRDB
+
+/// Where a runner's state survives: one SQLite file, one transaction per checkpoint. Keys stand in sorted runs (`StateRun`): a
+/// checkpoint writes what changed as a new one, together with those before it that are no larger.
+package final class StateDatabase {
+    /// What a fold may keep in memory of its state unless somebody says otherwise, in bytes.
+    package static let defaultMemory = 512 << 20
+    /// A run is merged with those before it as long as they are at most so many times as large.
+    private static let mergeFactor = 2
+
+    /// nil where all is in memory.
+    private let queue: DatabaseQueue?
+    private let path: String?
+    /// Who only compares leaves what is there as it is.
+    private let isKept: Bool
+    /// What stores may keep in memory together, in bytes, of what is on the disk too.
+    package let memory: Int
+    private(set) var reader: StateReader?
+    /// By store, the oldest first; used by whoever writes, and read when nobody does.
+    private var lists: [String: [StateRun]] = [:]
+
+    /// - Parameters:
+    ///   - path: nil keeps everything in memory (a replay's shadow state).
+    ///   - isKept: state of another fold is not dropped, and counts as none.
+    package init(path: String?, isKept: Bool = false, memory: Int = defaultMemory) throws(StreamsError) {
+        self.isKept = isKept
+        self.path = path
+        self.memory = memory
+        guard let path else {
+            queue = nil
+            return
+        }
+        do {
+            var configuration = Configuration()
+            configuration.prepareDatabase { database in
+                try database.execute(sql: "PRAGMA page_size = 16384")
+                try database.execute(sql: "PRAGMA synchronous = NORMAL")
+                try database.execute(sql: "PRAGMA cache_size = -16000")
+            }
+            configuration.journalMode = .wal
+            // A runner that went a moment ago may still be closing its connection.
+            configuration.busyMode = .timeout(5)
+            let queue = try DatabaseQueue(path: path, configuration: configuration)
+            self.queue = queue
+            try queue.write { try Self.prepare($0) }
+        } catch {
+            throw StreamsError("state-open", "the state in \(path) cannot be opened", cause: error, fault: .world)
+        }
+        reader = try StateReader(path: path)
+    }
+
+    private static func prepare(_ database: Database) throws {
+        // Rows by key, as builds before this one had them: folded again from the log.
+        if try database.tableExists("state") {
+            try database.execute(sql: "DROP TABLE state; DELETE FROM positions; DELETE FROM meta")
+        }
+        try database.execute(
+            sql: """
+                CREATE TABLE IF NOT EXISTS runs(
+                    id INTEGER PRIMARY KEY, store TEXT NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
+                    firstChunk INTEGER NOT NULL, obsolete INTEGER NOT NULL, starts BLOB NOT NULL, filter BLOB NOT NULL
+                ) STRICT;
+                CREATE TABLE IF NOT EXISTS chunks(id INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
+                CREATE TABLE IF NOT EXISTS positions(
+                    topic TEXT NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL, source INTEGER NOT NULL,
+                    through INTEGER NOT NULL, PRIMARY KEY(topic, partition)
+                ) STRICT, WITHOUT ROWID;
+                CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+                """)
+    }
+
+    package struct InputPosition: Sendable {
+        package let partition: TopicPartition
+        package let next: Int64
+        package let source: Int
+        package let through: Int64
+    }
+
+    /// Under this name stands of what the state is.
+    static let identity = "identity"
+    /// Before the name of a store: how many keys it has.
+    static let countMark = "keys/"
+
+    /// Whether the state is that of a fold. What another fold stored goes: everything here can be folded again from the log.
+    private func isOf(_ identity: Digest, _ queue: DatabaseQueue) throws -> Bool {
+        let known = try queue.read { database in
+            try String.fetchOne(database, sql: "SELECT value FROM meta WHERE name = ?", arguments: [Self.identity])
+        }
+        guard known != identity.hex else { return true }
+        guard !isKept else { return false }
+        try queue.write { database in
+            try database.execute(
+                sql: "DELETE FROM runs; DELETE FROM chunks; DELETE FROM positions; DELETE FROM meta")
+        }
+        return false
+    }
+
+    /// Gives each store what is stored of it, to be read when it is used.
+    /// - Parameter identity: of what the state must be; nil takes whatever there is.
+    func load(
+        _ stores: [any AnyStateStore], identity: Digest?
+    ) throws(StreamsError) -> (inputs: [InputPosition], meta: [String: String]) {
+        guard let queue, let reader else { return ([], [:]) }
+        do {
+            guard try identity.map({ try isOf($0, queue) }) ?? true else {
+                for store in stores { store.attach(StateDisk(reader: reader, runs: []), count: 0) }
+                return ([], [:])
+            }
+            return try queue.read { database in
+                lists = try StateRun.load(database)
+                let names = Set(stores.map(\.name))
+                if let name = lists.keys.sorted().first(where: { !names.contains($0) }) {
+                    throw StreamsError(
+                        "state-unknown", "the state holds a store '\(name)' that no stage has", fault: .headrace)
+                }
+                let inputs = try Row.fetchAll(
+                    database, sql: "SELECT topic, partition, next, source, through FROM positions"
+                ).map {
+                    InputPosition(partition: TopicPartition($0[0], $0[1]), next: $0[2], source: $0[3], through: $0[4])
+                }
+                var meta: [String: String] = [:]
+                for row in try Row.fetchAll(database, sql: "SELECT name, value FROM meta") { meta[row[0]] = row[1] }
+                for store in stores {
+                    store.attach(
+                        StateDisk(reader: reader, runs: lists[store.name] ?? []),
+                        count: meta[Self.countMark + store.name].flatMap { Int($0) } ?? 0)
+                }
+                return (inputs, meta)
+            }
+        } catch let error as StreamsError {
+            throw error
+        } catch {
+            throw StreamsError(
+                "state-load", "the state in \(path ?? "") cannot be read; delete the file to rebuild it from the log",
+                cause: error,
+                fault: .world)
+        }
+    }
+
+    /// State, timers, holds and positions, all or nothing; the runs of every store that changed.
+    ///
+    /// Runs that were merged are read until the fold has taken the new lists, so they go with the checkpoint after this one.
+    func checkpoint(
+        _ deltas: [StateDelta], inputs: [InputPosition], meta: [String: String]
+    ) throws(StreamsError) -> [String: [StateRun]] {
+        guard let queue else { return [:] }
+        do {
+            let changed = try queue.write { database in
+                let obsolete = try Row.fetchAll(
+                    database, sql: "SELECT id, firstChunk, length(starts) / 8 FROM runs WHERE obsolete = 1")
+                for row in obsolete {
+                    let (first, count): (Int64, Int64) = (row[1], row[2])
+                    try database.execute(
+                        sql: "DELETE FROM chunks WHERE id >= ? AND id < ?", arguments: [first, first + count])
+                    try database.execute(sql: "DELETE FROM runs WHERE id = ?", arguments: [row[0] as Int64])
+                }
+                var changed: [String: [StateRun]] = [:]
+                for delta in deltas where delta.count > 0 { changed[delta.store] = try write(delta, database) }
+                let position = try database.cachedStatement(
+                    sql: "INSERT OR REPLACE INTO positions VALUES(?, ?, ?, ?, ?)")
+                for input in inputs {
+                    try position.execute(arguments: [
+                        input.partition.topic, input.partition.partition, input.next, input.source, input.through,
+                    ])
+                }
+                for (name, value) in meta.sorted(by: { $0.key < $1.key }) {
+                    try database.execute(sql: "INSERT OR REPLACE INTO meta VALUES(?, ?)", arguments: [name, value])
+                }
+                return changed
+            }
+            for (store, runs) in changed { lists[store] = runs }
+            return changed
+        } catch {
+            throw StreamsError(
+                "checkpoint", "a checkpoint cannot be written to \(path ?? "")", cause: error, fault: .world)
+        }
+    }
+
+    /// The delta as a run, with the runs before it that are not much larger.
+    private func write(_ delta: StateDelta, _ database: Database) throws -> [StateRun] {
+        var older = lists[delta.store] ?? []
+        var merged: [StateRun] = []
+        var size = delta.byteCount
+        while let last = older.last, last.bytes <= size * Self.mergeFactor {
+            merged.insert(last, at: 0)
+            older.removeLast()
+            size += last.bytes
+        }
+        let run = try StateMerge.write(delta, over: merged, dropsRemoved: older.isEmpty, database)
+        for run in merged {
+            try database.execute(sql: "UPDATE runs SET obsolete = 1 WHERE id = ?", arguments: [run.id])
+        }
+        return older + (run.map { [$0] } ?? [])
+    }
+}

@@ -1,0 +1,125 @@
+import Base
+import Foundation
+import GRDB
+
+/// A sorted run: keys with their values as one or more checkpoints left them, in the order of places, in chunks of one page
+/// each. It never changes; a newer run hides what an older one says of the same key.
+package struct StateRun: Sendable {
+    let id: Int64
+    let entries: Int
+    let bytes: Int
+    let firstChunk: Int64
+    /// Place of the first entry of each chunk.
+    let starts: [UInt64]
+    let filter: StateFilter
+
+    /// The first chunk that may hold an entry at a place or behind it.
+    func chunk(from place: UInt64) -> Int {
+        var (low, high) = (0, starts.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if starts[middle] < place { low = middle + 1 } else { high = middle }
+        }
+        return max(0, low - 1)
+    }
+}
+
+/// A chunk's bytes: a checksum (u64 of what follows) and then entries.
+enum StateChunk {
+    static let headerBytes = 8
+    /// With its row's own bytes it fills a page of the database.
+    static let limit = 16_200
+
+    static func seal(_ bytes: inout [UInt8]) {
+        let sum = bytes.withUnsafeBytes { stableHash(UnsafeRawBufferPointer(rebasing: $0[headerBytes...])) }
+        withUnsafeBytes(of: sum.littleEndian) { raw in
+            for (index, byte) in raw.enumerated() { bytes[index] = byte }
+        }
+    }
+
+    static func isWhole(_ raw: UnsafeRawBufferPointer) -> Bool {
+        guard raw.count > headerBytes else { return false }
+        return UInt64(littleEndian: raw.loadUnaligned(as: UInt64.self))
+            == stableHash(UnsafeRawBufferPointer(rebasing: raw[headerBytes...]))
+    }
+}
+
+/// Writes a run into the tables of a state, in the transaction that is open.
+struct StateRunWriter {
+    private let database: Database
+    private let insert: Statement
+    private let store: String
+    private let id: Int64
+    private let firstChunk: Int64
+    private var chunk: [UInt8] = Array(repeating: 0, count: StateChunk.headerBytes)
+    private var starts: [UInt64] = []
+    private var hashes: [UInt64] = []
+    private var bytes = 0
+
+    init(_ database: Database, store: String) throws {
+        self.database = database
+        self.store = store
+        insert = try database.cachedStatement(sql: "INSERT INTO chunks(id, data) VALUES(?, ?)")
+        id = (try Int64.fetchOne(database, sql: "SELECT max(id) FROM runs") ?? 0) + 1
+        firstChunk = (try Int64.fetchOne(database, sql: "SELECT max(id) FROM chunks") ?? 0) + 1
+    }
+
+    mutating func append(_ entry: StateEntry) throws {
+        if chunk.count > StateChunk.headerBytes, chunk.count + entry.raw.count > StateChunk.limit { try flush() }
+        if chunk.count == StateChunk.headerBytes { starts.append(entry.place) }
+        chunk.append(contentsOf: entry.raw)
+        hashes.append(entry.hash)
+        bytes += entry.raw.count
+    }
+
+    private mutating func flush() throws {
+        StateChunk.seal(&chunk)
+        try insert.execute(arguments: [firstChunk + Int64(starts.count) - 1, Data(chunk)])
+        chunk.removeSubrange(StateChunk.headerBytes...)
+    }
+
+    /// The run; nil where nothing was taken.
+    mutating func finish() throws -> StateRun? {
+        guard !starts.isEmpty else { return nil }
+        try flush()
+        let run = StateRun(
+            id: id, entries: hashes.count, bytes: bytes, firstChunk: firstChunk, starts: starts,
+            filter: StateFilter(hashes))
+        var index = ByteWriter(capacity: starts.count * 8)
+        for place in starts { index.append(little: place) }
+        try database.execute(
+            sql:
+                "INSERT INTO runs(id, store, entries, bytes, firstChunk, starts, filter, obsolete) VALUES(?, ?, ?, ?, ?, ?, ?, 0)",
+            arguments: [
+                id, store, run.entries, run.bytes, firstChunk, Data(index.bytes), Data(run.filter.bytes),
+            ])
+        return run
+    }
+}
+
+extension StateRun {
+    /// Runs by store, the oldest first.
+    static func load(_ database: Database) throws -> [String: [StateRun]] {
+        var lists: [String: [StateRun]] = [:]
+        let rows = try Row.fetchCursor(
+            database,
+            sql:
+                "SELECT id, store, entries, bytes, firstChunk, starts, filter FROM runs WHERE obsolete = 0 ORDER BY id")
+        while let row = try rows.next() {
+            let starts: Data = row[5]
+            let filter: Data = row[6]
+            guard starts.count % 8 == 0, let filter = filter.withUnsafeBytes({ StateFilter($0) }) else {
+                throw BaseError("bad-run", "the index of a run of '\(row[1] as String)' is damaged", fault: .world)
+            }
+            let run = StateRun(
+                id: row[0], entries: row[2], bytes: row[3], firstChunk: row[4],
+                starts: starts.withUnsafeBytes { raw in
+                    (0..<raw.count / 8).map {
+                        UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: $0 * 8, as: UInt64.self))
+                    }
+                }, filter: filter)
+            lists[row[1], default: []].append(run)
+        }
+        return lists
+    }
+}

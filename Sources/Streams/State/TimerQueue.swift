@@ -1,0 +1,202 @@
+import Base
+
+/// Timers in (time, stage, key) order: a binary heap whose removed entries are skipped when they come up. The heap holds the
+/// timers of the near future; those further off are read from the disk when their time comes.
+struct TimerQueue {
+    /// Timers read at once.
+    private static let page = 4096
+    /// Timers that may wait in memory; of more, the further ones are left to the disk.
+    static let heapLimit = 1 << 18
+
+    struct Entry: Hashable, Comparable {
+        let time: Instant
+        let stage: Int
+        let key: String
+
+        static func < (left: Entry, right: Entry) -> Bool {
+            if left.time != right.time { return left.time < right.time }
+            if left.stage != right.stage { return left.stage < right.stage }
+            return left.key.utf8.lexicographicallyPrecedes(right.key.utf8)
+        }
+
+        /// What the store keeps it under.
+        var name: String { "\(stage)|\(time.milliseconds)|\(key)" }
+
+        init(time: Instant, stage: Int, key: String) {
+            self.time = time
+            self.stage = stage
+            self.key = key
+        }
+
+        init?(name: String) {
+            let parts = name.split(separator: "|", maxSplits: 2, omittingEmptySubsequences: false)
+            guard parts.count == 3, let stage = Int(parts[0]), let time = Int64(parts[1]) else { return nil }
+            self.init(time: Instant(milliseconds: time), stage: stage, key: String(parts[2]))
+        }
+    }
+
+    /// Which timers are set; the truth that is checkpointed and digested. On the disk they stand by their time.
+    let store = StateStore<TimerMark>(name: "runner.timers") { name in
+        TimerQueue.place(of: TimerQueue.time(of: name), StateKey.hash(name))
+    }
+    private var heap: [Entry] = []
+    /// The first of the heap is known to be set: it is asked for before every event.
+    private var isFirstSet = false
+    /// Every timer that is set for an earlier time is in the heap; nil where all of them are.
+    private var frontier: Instant?
+
+    // MARK: Places
+
+    /// Bits of a place below those of the time: they tell apart what is due at once.
+    private static let tieBits: UInt64 = 15
+    /// Times beyond these stand with the last of them; between them lie all that can be written.
+    private static let edge: Int64 = 1 << 48
+
+    private static func place(of time: Int64, _ tie: UInt64) -> UInt64 {
+        UInt64(min(max(time, -edge), edge - 1) + edge) << tieBits | tie & (1 << tieBits - 1)
+    }
+
+    /// The time in a timer's name.
+    private static func time(of name: UnsafeRawBufferPointer) -> Int64 {
+        guard let bar = name.firstIndex(of: UInt8(ascii: "|")) else { return 0 }
+        var at = bar + 1
+        let isNegative = at < name.count && name[at] == UInt8(ascii: "-")
+        if isNegative { at += 1 }
+        var time: Int64 = 0
+        while at < name.count, name[at] >= 0x30, name[at] <= 0x39 {
+            time = time &* 10 &+ Int64(name[at] - 0x30)
+            at += 1
+        }
+        return isNegative ? 0 &- time : time
+    }
+
+    // MARK: Setting
+
+    mutating func insert(_ entry: Entry) {
+        let name = entry.name
+        guard !store.has(name) else { return }
+        store.set(name, TimerMark())
+        push(entry)
+    }
+
+    mutating func remove(_ entry: Entry) {
+        _ = store.remove(entry.name)
+        isFirstSet = false
+    }
+
+    /// Begins anew with what is stored.
+    mutating func restore() {
+        heap = []
+        isFirstSet = false
+        frontier = store.isOnDisk ? .distantPast : nil
+    }
+
+    // MARK: Taking
+
+    /// The next timer that is still set.
+    mutating func peek() -> Entry? {
+        while true {
+            guard let first = heap.first else {
+                guard frontier != nil else { return nil }
+                readOn()
+                continue
+            }
+            if let frontier, first.time >= frontier {
+                readOn()
+                continue
+            }
+            if isFirstSet { return first }
+            if store.has(first.name) {
+                isFirstSet = true
+                return first
+            }
+            pop()
+        }
+    }
+
+    mutating func take() -> Entry? {
+        guard let first = peek() else { return nil }
+        pop()
+        _ = store.remove(first.name)
+        return first
+    }
+
+    /// Takes the next page of the disk's timers into the heap, and all that are due at the same time as its last.
+    private mutating func readOn() {
+        guard let from = frontier else { return }
+        frontier = nil
+        var count = 0
+        var last = Int64.min
+        var found: [Entry] = []
+        let isRead = store.forEachStored(from: Self.place(of: from.milliseconds, 0)) { name in
+            guard let entry = Entry(name: name) else { return true }
+            let time = entry.time.milliseconds
+            // What stands at the same edge has no order on the disk.
+            if count >= Self.page, time != last, time < Self.edge, time > -Self.edge {
+                frontier = entry.time
+                return false
+            }
+            count += 1
+            last = time
+            found.append(entry)
+            return true
+        }
+        guard isRead else { return }
+        isFirstSet = false
+        for entry in found { push(entry) }
+    }
+
+    /// Leaves the further half of very many timers to the disk. Never while a checkpoint is under way.
+    mutating func shrink() {
+        guard heap.count > Self.heapLimit, store.isOnDisk else { return }
+        // The middle of some of them is near enough to that of all.
+        let sample = stride(from: 0, to: heap.count, by: heap.count / 1024).map { heap[$0].time }.sorted()
+        let cut = sample[sample.count / 2]
+        guard cut > heap[0].time, cut.milliseconds < Self.edge, cut.milliseconds > -Self.edge else { return }
+        // Those that no checkpoint has taken are nowhere else.
+        heap = heap.filter { $0.time < cut || store.isDirty($0.name) }
+        for parent in stride(from: heap.count / 2 - 1, through: 0, by: -1) { sink(parent) }
+        frontier = min(frontier ?? .distantFuture, cut)
+        isFirstSet = false
+    }
+
+    // MARK: The heap
+
+    private mutating func push(_ entry: Entry) {
+        // Whatever comes to stand first is set: it is this one, or the one that was.
+        heap.append(entry)
+        var child = heap.count - 1
+        while child > 0 {
+            let parent = (child - 1) / 2
+            guard heap[child] < heap[parent] else { return }
+            heap.swapAt(child, parent)
+            child = parent
+        }
+    }
+
+    private mutating func pop() {
+        isFirstSet = false
+        let last = heap.removeLast()
+        guard !heap.isEmpty else { return }
+        heap[0] = last
+        sink(0)
+    }
+
+    private mutating func sink(_ start: Int) {
+        var parent = start
+        while true {
+            var child = parent * 2 + 1
+            guard child < heap.count else { return }
+            if child + 1 < heap.count, heap[child + 1] < heap[child] { child += 1 }
+            guard heap[child] < heap[parent] else { return }
+            heap.swapAt(child, parent)
+            parent = child
+        }
+    }
+}
+
+struct TimerMark: StateValue {
+    init() {}
+    func encode(into writer: inout ByteWriter) { writer.append(UInt8(1)) }
+    init(decoding reader: inout ByteReader) throws(BaseError) { try reader.skip(1) }
+}
