@@ -45,6 +45,7 @@ struct StreamBench: ParsableCommand {
             Figure(name: "fold.sliding-hour", value: fold.perSecond, unit: "events/s").print()
         }
         if only == nil || only == "keys" { try measureKeys(lines) }
+        if only == nil || only == "keys" || only == "checkpoint" { try measureCheckpoint(lines) }
         for (name, make) in [
             ("fold.typed-hour", FlightStreams.carrierHours), ("fold.typed-hour-and-day", FlightStreams.carrierDays),
         ] where only == nil || only == name {
@@ -67,6 +68,9 @@ struct StreamBench: ParsableCommand {
         let typed = try FoldBodies.foldTyped(
             many, stateDirectory: directory + "/keyed", output: make().build().outputs[0], make)
         Figure(name: "fold.million-keys", value: typed.perSecond, unit: "events/s").print()
+    }
+
+    private func measureCheckpoint(_ lines: [[UInt8]]) throws {
         let one = try EmbeddedLog.open(directory + "/one")
         defer { one.close() }
         try FoldBodies.fill(

@@ -113,8 +113,7 @@ package struct Intake {
             let sealed = try SealedFields.seal(
                 event.data ?? [], seal.fields, of: identity, under: key, scratch: document)
             guard let sealed else { continue }
-            result[seal.index].event.data = sealed
-            result[seal.index].event.extensions.append((EventHeader.keyID, "\(key.id)"))
+            result[seal.index].event = event.with(EventHeader.keyID, "\(key.id)", data: sealed)
         }
         return result
     }

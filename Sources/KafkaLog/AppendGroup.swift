@@ -174,9 +174,8 @@ final class AppendGroup: Sendable {
         do {
             for waiting in group {
                 for (event, place) in zip(waiting.append.events, waiting.places) {
-                    var event = event.event
-                    event.extensions.append((KafkaRecord.principalHeader, waiting.append.principal))
-                    try transaction.add(event, to: place)
+                    try transaction.add(
+                        event.event.with(KafkaRecord.principalHeader, waiting.append.principal), to: place)
                 }
             }
         } catch {

@@ -176,7 +176,7 @@ package final class KafkaLog: EventLog {
                     "key-required",
                     "the topic '\(topic)' keeps the newest event of each key, so the event '\(event.id)' needs one")
             }
-            events[index].event.key = [UInt8](event.id.utf8)
+            events[index].event = event.keyed([UInt8](event.id.utf8))
         }
         return LogAppend(
             principal: append.principal, events: events, refusable: append.refusable, durability: append.durability,

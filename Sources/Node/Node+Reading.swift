@@ -268,7 +268,7 @@ extension Node: NodeReading {
         guard FileManager.default.fileExists(atPath: configuration.stateFile) else { return nil }
         let runner = try TopologyRunner(
             topology: try WorkspaceTopology(workspace).topology, derived: WorkspaceTopology.derived, log: log,
-            database: try StateDatabase(path: configuration.stateFile),
+            database: try StateDatabase(path: configuration.stateFile, isKept: true),
             sink: ComparingSink(log: log, ends: [:]) { _ in })
         return Audit.HeldState(runner)
     }

@@ -12,6 +12,8 @@ final class Checkpoint {
     /// Set by the thread that writes it.
     let outcome = Monitor<Result<[String: [StateRun]], StreamsError>?>(nil)
     var writer: BlockingThread?
+    /// Set by it when it has nothing more to do.
+    let isAtRest = Monitor(false)
 
     init(inputs: [StateDatabase.InputPosition], meta: [String: String]) {
         self.inputs = inputs
@@ -26,7 +28,7 @@ private struct HandedDatabase: @unchecked Sendable {
 
 extension TopologyRunner {
     /// Keys taken between two slices while a checkpoint is under way: some milliseconds.
-    static let snapshotKeys = 4096
+    static let snapshotKeys = 12288
 
     package var isCheckpointing: Bool { underWay != nil }
     /// Everything that it writes was taken, and a thread is bringing it to the disk.
@@ -36,14 +38,19 @@ extension TopologyRunner {
     /// leaves, folding on from the positions repeats the same events under the same ids. Returns when it is done.
     package func checkpoint() throws {
         while isCheckpointing { try advanceCheckpoint(waits: true) }
+        lastWriter?.join()
         try beginCheckpoint()
         while isCheckpointing { try advanceCheckpoint(waits: true) }
+        lastWriter?.join()
     }
 
-    /// Begins a checkpoint of how things are now. Events may be folded on; `advanceCheckpoint` between slices brings it to its
+    /// Whether the checkpoint before was brought from the database's journal to its place; until then none begins.
+    private var isWriterAtRest: Bool { lastAtRest?.withLock { $0 } ?? true }
+
+    /// Begins a checkpoint of how things are now, unless one is under way. Events may be folded on; `advanceCheckpoint` between slices brings it to its
     /// end. What changes meanwhile is kept as it was, so that the fold waits for no more than a piece of it.
     package func beginCheckpoint() throws {
-        guard !isCheckpointing else { return }
+        guard !isCheckpointing, isWriterAtRest else { return }
         if let failure = database.reader?.failure { throw failure }
         try sink.flush(consumed)
         let positions = inputs.map { input in
@@ -69,6 +76,7 @@ extension TopologyRunner {
         }
         for (partition, next) in context.positions { meta["folded/\(partition)"] = String(next) }
         for (topic, next) in context.emittedOffsets { meta["emitted/\(topic)"] = String(next) }
+        context.timers.checkpointBegins()
         for store in stores {
             store.beginSnapshot()
             meta[StateDatabase.countMark + store.name] = String(store.count)
@@ -98,10 +106,14 @@ extension TopologyRunner {
             let (deltas, inputs, meta) = (checkpoint.deltas, checkpoint.inputs, checkpoint.meta)
             checkpoint.deltas = []
             let handed = HandedDatabase(database: database)
-            checkpoint.writer = BlockingThread(name: "checkpoint") { [outcome = checkpoint.outcome] in
+            checkpoint.writer = BlockingThread(name: "checkpoint") {
+                [outcome = checkpoint.outcome, isAtRest = checkpoint.isAtRest] in
+                defer { isAtRest.update { $0 = true } }
                 do throws(StreamsError) {
                     let runs = try handed.database.checkpoint(deltas, inputs: inputs, meta: meta)
                     outcome.update { $0 = .success(runs) }
+                    // The fold goes on: what was committed survives its end, and this the machine's.
+                    handed.database.flush()
                 } catch {
                     outcome.update { $0 = .failure(error) }
                 }
@@ -109,7 +121,8 @@ extension TopologyRunner {
         }
         let outcome = waits ? checkpoint.outcome.wait { $0 } : checkpoint.outcome.withLock { $0 }
         guard let outcome else { return }
-        checkpoint.writer?.join()
+        lastWriter = checkpoint.writer
+        lastAtRest = checkpoint.isAtRest
         underWay = nil
         let runs = try outcome.get()
         for store in stores {

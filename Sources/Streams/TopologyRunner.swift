@@ -24,6 +24,9 @@ package final class TopologyRunner {
     let stores: [any AnyStateStore]
     /// The checkpoint that is under way.
     var underWay: Checkpoint?
+    /// The thread of the checkpoint before, and whether it has come to rest.
+    var lastWriter: BlockingThread?
+    var lastAtRest: Monitor<Bool>?
     var lastCut: Int = .min
     var lateEvents: Int64 = 0
     package private(set) var folded: Int64 = 0

@@ -71,8 +71,8 @@ let logPromises: [LogPromise] = [
         #expect(again.events[0].duplicate && again.events[0].position.offset == 1)
         #expect(!again.events[1].duplicate && again.events[1].position.offset == 3)
         // The same id of another source, and in another topic, is another event.
-        var other = event("a1")
-        other.source = "elsewhere"
+        let other = NewEvent(
+            id: "a1", source: "elsewhere", type: "t", time: event("a1").time, data: event("a1").data)
         #expect(try log.append(LogAppend(principal: "p", events: [("a", nil, other)])).events[0].duplicate == false)
         #expect(try log.append(LogAppend(principal: "p", events: [("b", 0, event("a1"))])).events[0].duplicate == false)
         // Twice in one append.
@@ -210,10 +210,11 @@ let logPromises: [LogPromise] = [
         #expect(try values(log, a) == ["x", "x"] && values(log, TopicPartition("b", 2)) == ["x"])
     },
     LogPromise("keys, empty and missing data, headers and early times come back as they went") { log in
-        var sent = event("full", time: 1_700_000_000_123, key: "k", data: "{}")
-        sent.subject = "s"
-        sent.causation = "c"
-        sent.extensions = [("ce_note", "ü"), ("ce_empty", "")]
+        let plain = event("full", time: 1_700_000_000_123, key: "k", data: "{}")
+        let sent = NewEvent(
+            id: plain.id, source: plain.source, type: plain.type, time: plain.time, key: plain.key, subject: "s",
+            contentType: plain.contentType, data: plain.data, causation: "c",
+            extensions: [("ce_note", "ü"), ("ce_empty", "")])
         let events = [
             sent, event("empty", key: "", data: ""), event("tombstone", key: "k", data: nil),
             event("early", time: -5_000), event("zero", time: 0),

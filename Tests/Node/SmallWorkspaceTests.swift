@@ -153,10 +153,17 @@ import Testing
         #expect(stored["verdict"] == "EXACT" && stored["storesCompared"] == live["storesCompared"], "\(stored)")
         let state = try DatabaseQueue(path: settings.stateFile)
         try await state.write { database in
-            try database.execute(
-                sql:
-                    "UPDATE state SET value = (SELECT value FROM state WHERE store = 'features.item' AND key = 'b') WHERE store = 'features.item' AND key = 'a'"
-            )
+            let first = try Int64.fetchOne(
+                database, sql: "SELECT firstChunk FROM runs WHERE store = 'features.item' AND obsolete = 0")
+            let data: Data? = try Data.fetchOne(
+                database, sql: "SELECT data FROM chunks WHERE id = ?", arguments: [first])
+            var chunk = try #require(data)
+            let place = try #require(chunk.range(of: Data("blue".utf8)))
+            chunk.replaceSubrange(place, with: Data("grey".utf8))
+            // Its checksum too: this is no damage.
+            let sum = chunk[8...].withUnsafeBytes { stableHash($0) }
+            chunk.replaceSubrange(0..<8, with: withUnsafeBytes(of: sum.littleEndian) { Data($0) })
+            try database.execute(sql: "UPDATE chunks SET data = ? WHERE id = ?", arguments: [chunk, first])
         }
         try state.close()
         let forged = try replay()

@@ -203,7 +203,11 @@ private struct Plan {
         func runner() throws -> TopologyRunner {
             try TopologyRunner(
                 topology: Topology(name: "t", stages: [plan.build().build()], answers: [], attachments: []),
-                derived: ["out"], log: log, database: try StateDatabase(path: scratch.path + "/state"),
+                derived: ["out"], log: log,
+                // Half of them keep nothing in memory that is on the disk.
+                database: try StateDatabase(
+                    path: scratch.path + "/state", memory: Bool.random(using: &random) ? 0 : StateDatabase.defaultMemory
+                ),
                 sink: collector)
         }
         var live = try runner()

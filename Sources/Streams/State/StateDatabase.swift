@@ -19,6 +19,10 @@ package final class StateDatabase {
     /// What stores may keep in memory together, in bytes, of what is on the disk too.
     package let memory: Int
     private(set) var reader: StateReader?
+    /// What could not be read of the state since it was opened: what was computed since is worth nothing.
+    package var failure: StreamsError? { reader?.failure }
+    /// Grows with everybody who begins to fold with this state: who came before writes nothing any more.
+    private var epoch: Int64 = 0
     /// By store, the oldest first; used by whoever writes, and read when nobody does.
     private var lists: [String: [StateRun]] = [:]
 
@@ -39,6 +43,8 @@ package final class StateDatabase {
                 try database.execute(sql: "PRAGMA page_size = 16384")
                 try database.execute(sql: "PRAGMA synchronous = NORMAL")
                 try database.execute(sql: "PRAGMA cache_size = -16000")
+                // By `flush`, so that nobody waits for it who waits for the commit.
+                try database.execute(sql: "PRAGMA wal_autocheckpoint = 0")
             }
             configuration.journalMode = .wal
             // A runner that went a moment ago may still be closing its connection.
@@ -53,10 +59,6 @@ package final class StateDatabase {
     }
 
     private static func prepare(_ database: Database) throws {
-        // Rows by key, as builds before this one had them: folded again from the log.
-        if try database.tableExists("state") {
-            try database.execute(sql: "DROP TABLE state; DELETE FROM positions; DELETE FROM meta")
-        }
         try database.execute(
             sql: """
                 CREATE TABLE IF NOT EXISTS runs(
@@ -70,7 +72,11 @@ package final class StateDatabase {
                 ) STRICT, WITHOUT ROWID;
                 CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
                 """)
+        // Rows by key, as builds before this one had them: folded again from the log.
+        if try database.tableExists("state") { try database.execute(sql: "DROP TABLE state; " + Self.clearing) }
     }
+
+    private static let clearing = "DELETE FROM runs; DELETE FROM chunks; DELETE FROM positions; DELETE FROM meta"
 
     package struct InputPosition: Sendable {
         package let partition: TopicPartition
@@ -83,33 +89,51 @@ package final class StateDatabase {
     static let identity = "identity"
     /// Before the name of a store: how many keys it has.
     static let countMark = "keys/"
+    /// Under this name stands who may write.
+    private static let epochMark = "epoch"
 
-    /// Whether the state is that of a fold. What another fold stored goes: everything here can be folded again from the log.
-    private func isOf(_ identity: Digest, _ queue: DatabaseQueue) throws -> Bool {
+    /// Whether what is stored is of use to a fold: what another one stored goes, as it can be folded again from the log. Who
+    /// only compares leaves it, and has nothing to compare with.
+    private func serves(_ identity: Digest, _ queue: DatabaseQueue) throws -> Bool {
         let known = try queue.read { database in
             try String.fetchOne(database, sql: "SELECT value FROM meta WHERE name = ?", arguments: [Self.identity])
         }
         guard known != identity.hex else { return true }
         guard !isKept else { return false }
         try queue.write { database in
+            let epoch = try stored(database)
+            try database.execute(sql: Self.clearing)
             try database.execute(
-                sql: "DELETE FROM runs; DELETE FROM chunks; DELETE FROM positions; DELETE FROM meta")
+                sql: "INSERT INTO meta VALUES(?, ?)", arguments: [Self.epochMark, String(epoch)])
         }
-        return false
+        return true
+    }
+
+    private func stored(_ database: Database) throws -> Int64 {
+        let text = try String.fetchOne(
+            database, sql: "SELECT value FROM meta WHERE name = ?", arguments: [Self.epochMark])
+        return text.flatMap { Int64($0) } ?? 0
     }
 
     /// Gives each store what is stored of it, to be read when it is used.
     /// - Parameter identity: of what the state must be; nil takes whatever there is.
-    func load(
+    package func load(
         _ stores: [any AnyStateStore], identity: Digest?
     ) throws(StreamsError) -> (inputs: [InputPosition], meta: [String: String]) {
         guard let queue, let reader else { return ([], [:]) }
         do {
-            guard try identity.map({ try isOf($0, queue) }) ?? true else {
+            guard try identity.map({ try serves($0, queue) }) ?? true else {
                 for store in stores { store.attach(StateDisk(reader: reader, runs: []), count: 0) }
                 return ([], [:])
             }
-            return try queue.read { database in
+            return try isKept ? queue.read(read) : queue.write(claimAndRead)
+            func claimAndRead(_ database: Database) throws -> (inputs: [InputPosition], meta: [String: String]) {
+                epoch = try stored(database) + 1
+                try database.execute(
+                    sql: "INSERT OR REPLACE INTO meta VALUES(?, ?)", arguments: [Self.epochMark, String(epoch)])
+                return try read(database)
+            }
+            func read(_ database: Database) throws -> (inputs: [InputPosition], meta: [String: String]) {
                 lists = try StateRun.load(database)
                 let names = Set(stores.map(\.name))
                 if let name = lists.keys.sorted().first(where: { !names.contains($0) }) {
@@ -143,12 +167,17 @@ package final class StateDatabase {
     /// State, timers, holds and positions, all or nothing; the runs of every store that changed.
     ///
     /// Runs that were merged are read until the fold has taken the new lists, so they go with the checkpoint after this one.
-    func checkpoint(
+    package func checkpoint(
         _ deltas: [StateDelta], inputs: [InputPosition], meta: [String: String]
     ) throws(StreamsError) -> [String: [StateRun]] {
         guard let queue else { return [:] }
         do {
             let changed = try queue.write { database in
+                guard try stored(database) == epoch else {
+                    throw StreamsError(
+                        "state-taken", "another fold has begun with this state; this one writes nothing any more",
+                        fault: .world)
+                }
                 let obsolete = try Row.fetchAll(
                     database, sql: "SELECT id, firstChunk, length(starts) / 8 FROM runs WHERE obsolete = 1")
                 for row in obsolete {
@@ -177,6 +206,12 @@ package final class StateDatabase {
             throw StreamsError(
                 "checkpoint", "a checkpoint cannot be written to \(path ?? "")", cause: error, fault: .world)
         }
+    }
+
+    /// Brings what was committed from the journal to its place in the file, synced. What fails here is tried again after the
+    /// next checkpoint: the journal holds it until then.
+    func flush() {
+        try? queue?.writeWithoutTransaction { _ = try $0.checkpoint(.passive) }
     }
 
     /// The delta as a run, with the runs before it that are not much larger.

@@ -34,13 +34,14 @@ struct StateLeaves {
     }
 
     mutating func root(of store: String) -> Digest {
-        var stream = DigestStream()
-        stream.update(store)
-        for index in buckets.indices {
-            Self.settle(&buckets[index])
-            stream.update(buckets[index].digest.bytes)
+        for index in buckets.indices { Self.settle(&buckets[index]) }
+        return withUnsafeTemporaryAllocation(byteCount: Self.bucketCount * Digest.byteCount, alignment: 8) { raw in
+            for index in buckets.indices { buckets[index].digest.store(into: raw, at: index * Digest.byteCount) }
+            var stream = DigestStream()
+            stream.update(store)
+            stream.update(UnsafeRawBufferPointer(raw))
+            return stream.finish()
         }
-        return stream.finish()
     }
 
     private static func settle(_ bucket: inout Bucket) {

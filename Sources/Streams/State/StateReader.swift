@@ -84,7 +84,8 @@ final class StateReader {
         return nil
     }
 
-    private static func search(_ raw: UnsafeRawBufferPointer, _ key: UnsafeRawBufferPointer, _ place: UInt64) -> Found? {
+    private static func search(_ raw: UnsafeRawBufferPointer, _ key: UnsafeRawBufferPointer, _ place: UInt64) -> Found?
+    {
         var offset = StateChunk.headerBytes
         while let entry = StateEntry(raw, at: offset), entry.place <= place {
             if entry.place == place, StateKey.order(entry.key, key) == 0 {

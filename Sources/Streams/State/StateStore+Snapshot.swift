@@ -118,22 +118,27 @@ extension StateStore {
 
     private func leaf(_ place: Place) -> Digest {
         guard let value = contents[place.shard][place.index] else { return .zero }
-        var writer = ByteWriter()
-        writer.append(sized: shards[place.shard].slots[place.index].key)
-        value.encode(into: &writer)
-        return Digest.of(writer.bytes)
+        scratch.bytes.removeAll(keepingCapacity: true)
+        scratch.append(sized: shards[place.shard].slots[place.index].key)
+        value.encode(into: &scratch)
+        return Digest.of(scratch.bytes)
     }
 
     package func prepareDigest() {
-        guard keepsDigest, !isDigestPrepared else { return }
+        // What is in memory by now is as the disk has it, and its leaves are known.
+        guard keepsDigest, !isDigestPrepared, epoch == 1, dirty.isEmpty else { return }
         isDigestPrepared = true
         guard let disk, !disk.runs.isEmpty else { return }
         leafScan = StateLeafScan(disk)
     }
 
     package func digest() -> Digest {
-        guard keepsDigest else { return wholeDigest() }
-        prepareDigest()
+        guard keepsDigest, isDigestPrepared else {
+            leaves = allLeaves()
+            isDigestPrepared = keepsDigest
+            undigested.removeAll(keepingCapacity: true)
+            return leaves.root(of: name)
+        }
         for packed in undigested {
             let place = Place(packed: packed)
             if shards[place.shard].slots[place.index].isUndigested { account(place) }
@@ -149,10 +154,10 @@ extension StateStore {
         return leaves.root(of: name)
     }
 
-    /// Computed from everything there is.
-    func wholeDigest() -> Digest {
+    /// The leaves of everything there is; from now on the slots have theirs.
+    private func allLeaves() -> StateLeaves {
         var all = StateLeaves()
-        if let disk, !disk.runs.isEmpty, !isWhole {
+        if let disk, isOnDisk {
             _ = disk.reader.read { database in
                 try StateMerge(disk.runs, database).forEach { entry in
                     let hash = entry.hash
@@ -163,11 +168,13 @@ extension StateStore {
             }
         }
         for shard in shards.indices {
-            for index in shards[shard].slots.indices {
-                let bucket = StateLeaves.bucket(of: shards[shard].slots[index].hash)
-                all.replace(.zero, with: leaf(Place(shard, index)), in: bucket)
+            for index in shards[shard].slots.indices where !shards[shard].slots[index].isFree {
+                let leaf = leaf(Place(shard, index))
+                all.replace(.zero, with: leaf, in: shard)
+                shards[shard].slots[index].leaf = leaf
+                shards[shard].slots[index].isUndigested = false
             }
         }
-        return all.root(of: name)
+        return all
     }
 }

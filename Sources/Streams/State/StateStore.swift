@@ -82,6 +82,8 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
     var isDigestPrepared = false
     /// Nothing is on the disk alone, and nothing is let go: somebody goes over all of it.
     var isWhole = false
+    /// Reused from key to key.
+    var scratch = ByteWriter()
     /// Where the hand of the clock stands.
     var hand = Place(0, 0)
 
@@ -260,12 +262,6 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
 
     /// Whether some of it may be on the disk only.
     var isOnDisk: Bool { !isWhole && disk?.runs.isEmpty == false }
-
-    /// Whether a key is in memory and no checkpoint has taken it as it is.
-    func isDirty(_ key: String) -> Bool {
-        guard let place = find(key, StateKey.hash(key)) else { return false }
-        return shards[place.shard].slots[place.index].dirtyEpoch != 0
-    }
 
     /// Goes through the keys that the disk has, in the order of their places, and takes them into memory; keys of which memory
     /// says that they are not there any more are left out. False where the disk cannot be read.

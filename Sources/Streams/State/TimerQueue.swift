@@ -2,33 +2,45 @@ import Base
 
 /// Timers in (time, stage, key) order: a binary heap whose removed entries are skipped when they come up. The heap holds the
 /// timers of the near future; those further off are read from the disk when their time comes.
-struct TimerQueue {
+package struct TimerQueue {
     /// Timers read at once.
-    private static let page = 4096
+    private let page: Int
     /// Timers that may wait in memory; of more, the further ones are left to the disk.
-    static let heapLimit = 1 << 18
+    private let heapLimit: Int
 
-    struct Entry: Hashable, Comparable {
-        let time: Instant
-        let stage: Int
-        let key: String
+    package struct Entry: Comparable {
+        package let time: Instant
+        package let stage: Int
+        package let key: String
 
-        static func < (left: Entry, right: Entry) -> Bool {
+        package static func < (left: Entry, right: Entry) -> Bool {
             if left.time != right.time { return left.time < right.time }
             if left.stage != right.stage { return left.stage < right.stage }
             return left.key.utf8.lexicographicallyPrecedes(right.key.utf8)
         }
 
-        /// What the store keeps it under.
-        var name: String { "\(stage)|\(time.milliseconds)|\(key)" }
+        /// Counts checkpoints: it was set before the one that began as this one's number, or is on the disk.
+        fileprivate(set) var epoch: UInt32 = 0
 
-        init(time: Instant, stage: Int, key: String) {
+        /// What the store keeps it under: stage, milliseconds since 1970, key, with bars between them.
+        package var name: String {
+            var bytes: [UInt8] = []
+            bytes.reserveCapacity(24 + key.utf8.count)
+            JSONNumber.append(Int64(stage), to: &bytes)
+            bytes.append(UInt8(ascii: "|"))
+            JSONNumber.append(time.milliseconds, to: &bytes)
+            bytes.append(UInt8(ascii: "|"))
+            bytes.append(contentsOf: key.utf8)
+            return String(decoding: bytes, as: UTF8.self)
+        }
+
+        package init(time: Instant, stage: Int, key: String) {
             self.time = time
             self.stage = stage
             self.key = key
         }
 
-        init?(name: String) {
+        package init?(name: String) {
             let parts = name.split(separator: "|", maxSplits: 2, omittingEmptySubsequences: false)
             guard parts.count == 3, let stage = Int(parts[0]), let time = Int64(parts[1]) else { return nil }
             self.init(time: Instant(milliseconds: time), stage: stage, key: String(parts[2]))
@@ -36,12 +48,14 @@ struct TimerQueue {
     }
 
     /// Which timers are set; the truth that is checkpointed and digested. On the disk they stand by their time.
-    let store = StateStore<TimerMark>(name: "runner.timers") { name in
+    package let store = StateStore<TimerMark>(name: "runner.timers") { name in
         TimerQueue.place(of: TimerQueue.time(of: name), StateKey.hash(name))
     }
     private var heap: [Entry] = []
     /// The first of the heap is known to be set: it is asked for before every event.
     private var isFirstSet = false
+    /// Counts checkpoints.
+    private var epoch: UInt32 = 1
     /// Every timer that is set for an earlier time is in the heap; nil where all of them are.
     private var frontier: Instant?
 
@@ -70,22 +84,29 @@ struct TimerQueue {
         return isNegative ? 0 &- time : time
     }
 
+    package init(page: Int = 4096, heapLimit: Int = 1 << 18) {
+        self.page = page
+        self.heapLimit = heapLimit
+    }
+
     // MARK: Setting
 
-    mutating func insert(_ entry: Entry) {
+    package mutating func insert(_ entry: Entry) {
         let name = entry.name
         guard !store.has(name) else { return }
         store.set(name, TimerMark())
+        var entry = entry
+        entry.epoch = epoch
         push(entry)
     }
 
-    mutating func remove(_ entry: Entry) {
+    package mutating func remove(_ entry: Entry) {
         _ = store.remove(entry.name)
         isFirstSet = false
     }
 
     /// Begins anew with what is stored.
-    mutating func restore() {
+    package mutating func restore() {
         heap = []
         isFirstSet = false
         frontier = store.isOnDisk ? .distantPast : nil
@@ -94,7 +115,7 @@ struct TimerQueue {
     // MARK: Taking
 
     /// The next timer that is still set.
-    mutating func peek() -> Entry? {
+    package mutating func peek() -> Entry? {
         while true {
             guard let first = heap.first else {
                 guard frontier != nil else { return nil }
@@ -114,7 +135,7 @@ struct TimerQueue {
         }
     }
 
-    mutating func take() -> Entry? {
+    package mutating func take() -> Entry? {
         guard let first = peek() else { return nil }
         pop()
         _ = store.remove(first.name)
@@ -132,7 +153,7 @@ struct TimerQueue {
             guard let entry = Entry(name: name) else { return true }
             let time = entry.time.milliseconds
             // What stands at the same edge has no order on the disk.
-            if count >= Self.page, time != last, time < Self.edge, time > -Self.edge {
+            if count >= page, time != last, time < Self.edge, time > -Self.edge {
                 frontier = entry.time
                 return false
             }
@@ -146,15 +167,18 @@ struct TimerQueue {
         for entry in found { push(entry) }
     }
 
-    /// Leaves the further half of very many timers to the disk. Never while a checkpoint is under way.
-    mutating func shrink() {
-        guard heap.count > Self.heapLimit, store.isOnDisk else { return }
-        // The middle of some of them is near enough to that of all.
-        let sample = stride(from: 0, to: heap.count, by: heap.count / 1024).map { heap[$0].time }.sorted()
-        let cut = sample[sample.count / 2]
+    /// A checkpoint begins: what is set from now on is not in it.
+    package mutating func checkpointBegins() { epoch &+= 1 }
+
+    /// A checkpoint is on the disk, and none is under way: leaves the further ones of very many timers to the disk.
+    package mutating func shrink() {
+        guard heap.count > heapLimit, store.isOnDisk else { return }
+        // A sample's share is near enough to that of all.
+        let sample = stride(from: 0, to: heap.count, by: max(1, heap.count / 1024)).map { heap[$0].time }.sorted()
+        let cut = sample[sample.count * heapLimit / 2 / heap.count]
         guard cut > heap[0].time, cut.milliseconds < Self.edge, cut.milliseconds > -Self.edge else { return }
-        // Those that no checkpoint has taken are nowhere else.
-        heap = heap.filter { $0.time < cut || store.isDirty($0.name) }
+        // What was set since is nowhere else.
+        heap = heap.filter { $0.time < cut || $0.epoch == epoch }
         for parent in stride(from: heap.count / 2 - 1, through: 0, by: -1) { sink(parent) }
         frontier = min(frontier ?? .distantFuture, cut)
         isFirstSet = false
@@ -195,8 +219,8 @@ struct TimerQueue {
     }
 }
 
-struct TimerMark: StateValue {
+package struct TimerMark: StateValue {
     init() {}
-    func encode(into writer: inout ByteWriter) { writer.append(UInt8(1)) }
-    init(decoding reader: inout ByteReader) throws(BaseError) { try reader.skip(1) }
+    package func encode(into writer: inout ByteWriter) { writer.append(UInt8(1)) }
+    package init(decoding reader: inout ByteReader) throws(BaseError) { try reader.skip(1) }
 }

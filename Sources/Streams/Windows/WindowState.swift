@@ -24,6 +24,10 @@ package struct WindowState: StateValue {
     /// Entries that were dropped from the arrays for good: an entry's own number is this and its index.
     private var dropped = 0
 
+    /// So many events are gone through at every reading; of more, every window is kept up from event to event. Most keys of
+    /// many have few, and columns of their own would be most of what they take.
+    private static let fewEvents = 16
+
     private struct Window {
         var head: Int
         var columns: [WindowColumn]
@@ -35,7 +39,7 @@ package struct WindowState: StateValue {
     /// - Parameter texts: by column; NaN stands in the row beside a text. Empty when there are none.
     package mutating func add(time: Int64, row: [Double], texts: [String?] = [], plan: WindowPlan) {
         if !plan.spans.isEmpty {
-            prepare(plan)
+            if times.count - start >= Self.fewEvents { prepare(plan) }
             let limit = time - plan.longestSpan
             while start < times.count, times[start] <= limit { start += 1 }
             times.append(time)
@@ -106,6 +110,10 @@ package struct WindowState: StateValue {
 
     /// The same, behind what is in the list already.
     package mutating func read(_ plan: WindowPlan, at now: Int64, into list: inout [Double]) {
+        if windows.isEmpty, times.count - start <= Self.fewEvents {
+            for reading in plan.readings { list.append(few(reading, plan, now)) }
+            return
+        }
         prepare(plan)
         for index in windows.indices {
             // A head never lies before what is kept.
@@ -120,18 +128,50 @@ package struct WindowState: StateValue {
         case .last: return lastTime == .min ? .nan : lastValues[reading.column]
         case .secondsSince: return lastTime == .min ? .nan : Double(now - lastTime) / 1000
         case .hoursSince: return lastTime == .min ? .nan : Double(now - lastTime) / 3_600_000
-        case .count: return windows.isEmpty ? 0 : Double(times.count - windows[reading.window].head)
+        case .count: return Double(times.count - windows[reading.window].head)
+        default:
+            return edge(reading, windows[reading.window].head..<times.count)
+                ?? windows[reading.window].columns[reading.column].value(reading)
+        }
+    }
+
+    /// What the events at the edges of a window say; nil for a measure of all of them.
+    private func edge(_ reading: WindowReading, _ inside: Range<Int>) -> Double? {
+        switch reading.measure {
+        case .first: inside.isEmpty ? .nan : values[inside.lowerBound * columnCount + reading.column]
+        case .oldest: known(inside, reading.column)
+        case .newest: known(inside.reversed(), reading.column)
+        default: nil
+        }
+    }
+
+    /// The same from the events themselves: sums are exact, so it makes no difference to any bit.
+    private func few(_ reading: WindowReading, _ plan: WindowPlan, _ now: Int64) -> Double {
+        switch reading.measure {
+        case .last: return lastTime == .min ? .nan : lastValues[reading.column]
+        case .secondsSince: return lastTime == .min ? .nan : Double(now - lastTime) / 1000
+        case .hoursSince: return lastTime == .min ? .nan : Double(now - lastTime) / 3_600_000
         default: break
         }
-        // Nothing was ever seen: as many different values as events.
-        guard !windows.isEmpty else { return reading.measure == .distinct ? 0 : .nan }
-        let column = reading.column
-        let inside = windows[reading.window].head..<times.count
+        var head = start
+        while head < times.count, times[head] <= now - plan.spans[reading.window] { head += 1 }
+        if reading.measure == .count { return Double(times.count - head) }
+        if let found = edge(reading, head..<times.count) { return found }
+        let inside = (head..<times.count).lazy.map { values[$0 * columnCount + reading.column] }.filter { !$0.isNaN }
         switch reading.measure {
-        case .first: return inside.isEmpty ? .nan : values[inside.lowerBound * columnCount + column]
-        case .oldest: return known(inside, column)
-        case .newest: return known(inside.reversed(), column)
-        default: return windows[reading.window].columns[column].value(reading)
+        case .min: return inside.reduce(Double.nan) { $1 <= $0 || $0.isNaN ? $1 : $0 }
+        case .max: return inside.reduce(Double.nan) { $1 >= $0 || $0.isNaN ? $1 : $0 }
+        case .sum, .mean:
+            var (sum, count) = (ExactSum(), 0)
+            for value in inside {
+                sum.add(value)
+                count += 1
+            }
+            return count == 0 ? .nan : reading.measure == .sum ? sum.value : sum.value / Double(count)
+        default:
+            var column = WindowColumn(WindowColumn.Measures(reading.measure))
+            for (entry, value) in inside.enumerated() { column.add(value, entry) }
+            return column.value(reading)
         }
     }
 
