@@ -97,6 +97,7 @@ package struct NewEvent: Sendable {
     package func with(_ name: String, _ value: String, data: [UInt8]? = nil) -> NewEvent {
         NewEvent(
             id: id, source: source, type: type, time: time, key: key, subject: subject, contentType: contentType,
-            data: data ?? self.data, causation: causation, correlation: correlation, extensions: extensions + [(name, value)])
+            data: data ?? self.data, causation: causation, correlation: correlation,
+            extensions: extensions + [(name, value)])
     }
 }

@@ -109,6 +109,7 @@ public struct EventStream<Value: StreamValue> {
     }
 
     /// Under the keys that the events have in their topic.
+    @inlinable
     public func keyedByEvent(_ name: String = "key of the event") -> KeyedStream<Value> {
         let keyed = keyed(name) { $0.key.isEmpty ? nil : $0.key }
         builder.nodes[keyed.stream.node].isPartitioned = nil

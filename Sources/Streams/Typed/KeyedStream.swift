@@ -10,6 +10,7 @@ public struct KeyedStream<Value: StreamValue> {
     var builder: StreamBuilder { stream.builder }
 
     /// One new value for each, under the same key.
+    @inlinable
     public func map<New: StreamValue>(
         _ name: String = "map", _ transform: @escaping (StreamRecord<Value>) throws -> New
     ) -> KeyedStream<New> {
@@ -17,6 +18,7 @@ public struct KeyedStream<Value: StreamValue> {
     }
 
     /// Those for which the predicate holds, under the same keys.
+    @inlinable
     public func filter(
         _ name: String = "filter", _ isWanted: @escaping (StreamRecord<Value>) throws -> Bool
     ) -> KeyedStream<Value> {
@@ -98,6 +100,7 @@ public struct KeyedStream<Value: StreamValue> {
         return made
     }
 
+    @inlinable
     public func windowed(by window: WindowShape) -> WindowedStream<Value> {
         WindowedStream(stream: stream, window: window)
     }

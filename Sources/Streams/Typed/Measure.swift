@@ -16,8 +16,8 @@ public struct Measure<Value>: Sendable {
 
     public let name: String
     public let kind: Kind
-    let number: @Sendable (Value) throws -> Double?
-    let text: @Sendable (Value) throws -> String?
+    @usableFromInline let number: @Sendable (Value) throws -> Double?
+    @usableFromInline let text: @Sendable (Value) throws -> String?
     /// Of a sliding window, where it is another than the stream's, in milliseconds.
     private(set) var span: Int64?
 

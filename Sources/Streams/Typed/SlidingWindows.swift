@@ -1,8 +1,9 @@
 import Base
 import Learning
 
-/// The measures of a sliding window as columns: what is kept of every value, and where each result is read.
-struct SlidingPlan<Value: StreamValue>: Sendable {
+/// The measures of a sliding window as columns: what is kept of every value, and where each result is read. It knows nothing of
+/// the values' type: what is generic would be looked up anew for every event.
+struct SlidingPlan: Sendable {
     private enum Place {
         case count(Int)
         case number(Int)
@@ -10,20 +11,19 @@ struct SlidingPlan<Value: StreamValue>: Sendable {
         case top(Int, window: Int, column: Int)
     }
 
-    private let measures: [Measure<Value>]
     let names: WindowNames
     let numbers: WindowPlan
-    private let numberColumns: [Int]
-    private let textColumns: [Int]
+    /// Which measures need a number, and which a text, of each value.
+    let numberColumns: [Int]
+    let textColumns: [Int]
     private let textSpans: [Int64]
     private let places: [Place]
     /// The window that the results name: the longest.
     let size: Int64
 
     /// - Parameter size: of measures without a length of their own, in milliseconds.
-    init(_ measures: [Measure<Value>], size: Int64) {
+    init<Value>(_ measures: [Measure<Value>], size: Int64) {
         precondition(size > 0, "a window has a size")
-        self.measures = measures
         names = WindowNames(measures.map(\.name))
         self.size = measures.compactMap(\.span).reduce(size, max)
         let columns = measures.indices.filter { measures[$0].kind != .count && !measures[$0].isOfTexts }
@@ -50,15 +50,6 @@ struct SlidingPlan<Value: StreamValue>: Sendable {
             plan.read(reading, column: columns.firstIndex(of: index), span: span, share: share)
         }
         (numbers, numberColumns, textColumns, textSpans, self.places) = (plan, columns, texts, spans, places)
-    }
-
-    /// What a value adds to each column, before anything is changed by it.
-    func read(_ value: Value, _ buffers: SlidingBuffers) throws {
-        buffers.row.removeAll(keepingCapacity: true)
-        for column in numberColumns { buffers.row.append(try measures[column].number(value) ?? .nan) }
-        guard !textColumns.isEmpty else { return }
-        buffers.texts.removeAll(keepingCapacity: true)
-        for column in textColumns { buffers.texts.append(try measures[column].text(value)) }
     }
 
     /// Takes a value in as it was read; what every measure says then.
@@ -113,36 +104,58 @@ struct SlidingState: StateValue {
     }
 }
 
-/// Windows that end at every event.
-struct SlidingWindows<Value: StreamValue> {
-    let made: EventStream<WindowResult>
+/// Windows that end at every event, of one operator.
+@usableFromInline
+final class SlidingWindows {
+    @usableFromInline let node: Int
+    /// Which measures need a number, and which a text, of each value.
+    @usableFromInline let numberColumns: [Int]
+    @usableFromInline let textColumns: [Int]
+    private let plan: SlidingPlan
+    private let store: StateStore<SlidingState>
+    private let buffers = SlidingBuffers()
 
-    init(_ stream: EventStream<Value>, _ node: Int, _ plan: SlidingPlan<Value>) {
-        let store: StateStore<SlidingState> = stream.builder.store(node)
-        let made = EventStream<WindowResult>(stream.builder, node)
-        self.made = made
-        let buffers = SlidingBuffers()
-        let columns = plan.numbers.columnCount
-        stream.outlet.receive { record, flow in
-            let time = record.time.milliseconds
-            try plan.read(record.value, buffers)
-            var isNew = false
-            let values = store.modify(record.key, default: SlidingState(columnCount: columns)) {
-                isNew = $0.newest == .min
-                return plan.slide(&$0, to: time, buffers)
-            }
-            if isNew { flow.setTimer(node, at: record.time + plan.size, key: record.key) }
-            try made.outlet.send(record.with(WindowResult(from: time - plan.size, to: time, plan.names, values)), flow)
-        }
+    init(_ builder: StreamBuilder, _ node: Int, _ plan: SlidingPlan) {
+        self.node = node
+        self.plan = plan
+        (numberColumns, textColumns) = (plan.numberColumns, plan.textColumns)
+        let store: StateStore<SlidingState> = builder.store(node)
+        self.store = store
         // A key of which nothing comes any more leaves nothing behind.
-        stream.builder.timers[node] = { key, at, flow in
+        builder.timers[node] = { [size = plan.size] key, at, flow in
             guard let newest = store.inspect(key, { $0.newest }) else { return }
-            if newest <= at.milliseconds - plan.size {
+            if newest <= at.milliseconds - size {
                 _ = store.remove(key)
             } else {
-                flow.setTimer(node, at: Instant(milliseconds: newest + plan.size), key: key)
+                flow.setTimer(node, at: Instant(milliseconds: newest + size), key: key)
             }
         }
+    }
+
+    /// Before the numbers and texts of a value.
+    @usableFromInline
+    func begin() {
+        buffers.row.removeAll(keepingCapacity: true)
+        if !textColumns.isEmpty { buffers.texts.removeAll(keepingCapacity: true) }
+    }
+
+    @usableFromInline
+    func take(_ number: Double?) { buffers.row.append(number ?? .nan) }
+
+    @usableFromInline
+    func take(_ text: String?) { buffers.texts.append(text) }
+
+    /// Takes the value in of which everything was taken; what its window says then.
+    @usableFromInline
+    func slide(_ key: String, _ time: Instant, _ flow: StreamFlow) -> WindowResult {
+        let milliseconds = time.milliseconds
+        var isNew = false
+        let values = store.modify(key, default: SlidingState(columnCount: plan.numbers.columnCount)) {
+            isNew = $0.newest == .min
+            return plan.slide(&$0, to: milliseconds, buffers)
+        }
+        if isNew { flow.setTimer(node, at: time + plan.size, key: key) }
+        return WindowResult(from: milliseconds - plan.size, to: milliseconds, plan.names, values)
     }
 }
 

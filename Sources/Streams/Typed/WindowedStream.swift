@@ -91,29 +91,61 @@ public struct WindowResult: StreamValue, Sendable {
 
 /// A keyed stream in windows.
 public struct WindowedStream<Value: StreamValue> {
-    let stream: EventStream<Value>
-    let window: WindowShape
+    @usableFromInline let stream: EventStream<Value>
+    @usableFromInline let window: WindowShape
+
+    @usableFromInline
+    init(stream: EventStream<Value>, window: WindowShape) {
+        self.stream = stream
+        self.window = window
+    }
 
     /// The measures of each window of each key.
+    @inlinable
     public func measure(
         _ measures: Measure<Value>..., emits emission: Emission = .whenClosed
     ) -> EventStream<WindowResult> {
-        if case .sliding = window {
-        } else {
-            precondition(measures.allSatisfy { $0.span == nil }, "only sliding windows have measures of other lengths")
-        }
-        let builder = stream.builder
-        let node = builder.node(
+        if case .sliding(let size) = window { return sliding(measures, size, emission) }
+        return closing(measures, emission)
+    }
+
+    @usableFromInline
+    func node(_ measures: [Measure<Value>], _ emission: Emission) -> Int {
+        stream.builder.node(
             .window, window.name, parents: [stream.node],
             settings: measures.map(\.settings) + (emission == .onEveryEvent ? ["on every event"] : []))
+    }
+
+    @usableFromInline
+    func closing(_ measures: [Measure<Value>], _ emission: Emission) -> EventStream<WindowResult> {
+        precondition(measures.allSatisfy { $0.span == nil }, "only sliding windows have measures of other lengths")
+        let node = node(measures, emission)
         switch window {
         case .tumbling(let size):
             return PaneWindows(stream, node, measures, size: size, step: size, emission).made
         case .hopping(let size, let step):
             return PaneWindows(stream, node, measures, size: size, step: step, emission).made
         case .session(let gap): return SessionWindows(stream, node, measures, gap: gap, emission).made
-        case .sliding(let size): return SlidingWindows(stream, node, SlidingPlan(measures, size: size)).made
+        case .sliding(let size): return sliding(measures, size, emission)
         }
+    }
+
+    @usableFromInline
+    func windows(_ measures: [Measure<Value>], _ size: Int64, _ emission: Emission) -> SlidingWindows {
+        SlidingWindows(stream.builder, node(measures, emission), SlidingPlan(measures, size: size))
+    }
+
+    @inlinable
+    func sliding(_ measures: [Measure<Value>], _ size: Int64, _ emission: Emission) -> EventStream<WindowResult> {
+        let windows = windows(measures, size, emission)
+        let made = EventStream<WindowResult>(stream.builder, windows.node)
+        stream.outlet.receive { [out = made.outlet] record, flow in
+            windows.begin()
+            for index in windows.numberColumns { windows.take(try measures[index].number(record.value)) }
+            for index in windows.textColumns { windows.take(try measures[index].text(record.value)) }
+            try out.send(record.with(windows.slide(record.key, record.time, flow)), flow)
+        }
+        return made
     }
 }
 
