@@ -90,6 +90,9 @@ struct Tail: AsyncParsableCommand {
                     throw error
                 }
                 let events = answer["events"]?.array ?? []
+                for gone in answer["trimmed"]?.array ?? [] {
+                    FileHandle.standardError.write(Data("headrace: retention took \(gone.string ?? "")\n".utf8))
+                }
                 next = answer["next"]?.string ?? next
                 for event in events {
                     printed += 1

@@ -267,6 +267,12 @@ struct Repair: AsyncParsableCommand {
                 return .object(report)
             }
             defer { fflush(nil) }
+            if let brokers = answer["kafka"]?.string {
+                throw NodeError(
+                    "unsupported",
+                    "the log is on Kafka at \(brokers) and has no files here: what is to be repaired is the brokers' to repair"
+                )
+            }
             if common.json { return Terminal.print(answer) }
             let would = dryRun ? "would be " : ""
             if let file = answer["truncatedFile"]?.string {

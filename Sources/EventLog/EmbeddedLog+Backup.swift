@@ -9,7 +9,7 @@ package struct BackupReport: Sendable {
     package var totalBytes: Int64 = 0
     /// Events below this sequence are in it.
     package var events: UInt64 = 0
-    /// Damage that is known in what was copied; `verify` looks for more.
+    /// Damage that is known, and rotten batches in what was copied now; `verify` looks for more.
     package var damaged: [DamagedRange] = []
     /// Files of ids that the backup has and this log only in part; they were left as they are.
     package var keptIdentifiers: [String] = []
@@ -41,17 +41,22 @@ extension EmbeddedLog {
             var report = BackupReport()
             report.events = mark.sequence
             report.damaged = damaged
-            var wanted: [(path: String, bytes: Int64)] = []
+            var wanted: [(path: String, bytes: Int64, partition: TopicPartition?)] = []
             for partition in manifest.partitions {
-                for file in partition.files { wanted.append((file.path(partition.partition), file.bytes)) }
+                for file in partition.files {
+                    wanted.append((file.path(partition.partition), file.bytes, partition.partition))
+                }
                 if !partition.files.isEmpty { try target.makeDirectory(Manifest.directory(partition.partition)) }
             }
             for chain in manifest.chains {
-                wanted.append((chain.path, chain.bytes))
+                wanted.append((chain.path, chain.bytes, nil))
             }
-            for segment in segments { wanted.append((segment.path, segment.end)) }
-            for (path, bytes) in wanted {
-                report.copiedBytes += try copy(path, bytes, to: target, exists: present.contains(path))
+            for segment in segments { wanted.append((segment.path, segment.end, nil)) }
+            for (path, bytes, partition) in wanted {
+                let exists = present.contains(path)
+                let copied = try copy(path, bytes, of: partition, to: target, exists: exists)
+                report.copiedBytes += copied.bytes
+                report.damaged += copied.damaged.filter { !report.damaged.contains($0) }
                 report.totalBytes += bytes
                 report.files += 1
             }
@@ -145,13 +150,19 @@ extension EmbeddedLog {
     }
 
     /// Files only grow, so what is there is not copied again.
+    /// - Parameter partition: of a file of batches, which are looked at.
     private func copy(
-        _ path: String, _ bytes: Int64, to target: any LogVolume, exists: Bool
-    ) throws(EventLogError) -> Int64 {
+        _ path: String, _ bytes: Int64, of partition: TopicPartition?, to target: any LogVolume, exists: Bool
+    ) throws(EventLogError) -> (bytes: Int64, damaged: [DamagedRange]) {
         let from = try volume.open(path, .read)
         let into = try target.open(path, .create)
         let start = exists ? min(into.size, bytes) : 0
         var offset = start
+        var passing = start < bytes ? partition.map { PassingBatches(file: path, partition: $0) } : nil
+        // What is there may end within a batch.
+        for at in stride(from: 0, to: passing == nil ? 0 : start, by: Int64.Stride(EmbeddedLog.copySize)) {
+            passing?.pass(try from.read(at: at, count: Int(min(Int64(EmbeddedLog.copySize), start - at))))
+        }
         while offset < bytes {
             let part = try from.read(at: offset, count: Int(min(Int64(EmbeddedLog.copySize), bytes - offset)))
             guard !part.isEmpty else {
@@ -161,11 +172,13 @@ extension EmbeddedLog {
                     fault: .world)
             }
             try into.write(part, at: offset)
+            passing?.pass(part)
             offset += Int64(part.count)
         }
+        passing?.end(at: bytes)
         if into.size > bytes { try into.truncate(to: bytes) }
         try into.sync()
-        return bytes - start
+        return (bytes - start, passing?.damaged ?? [])
     }
 
     /// The manifest makes the copy valid; only then goes what it no longer names.

@@ -79,6 +79,17 @@ final class AppendGroup: Sendable {
         if let refusal { completion(.failure(refusal)) }
     }
 
+    /// Answers the publishers of whose events none is under way; what a fold has waiting goes on waiting.
+    func refuseWaiting(_ error: EventLogError) {
+        let refused: [Waiting] = queue.update { state in
+            let refused = state.waiting.filter(\.append.refusable)
+            state.waiting.removeAll(where: \.append.refusable)
+            state.bytes -= refused.reduce(0) { $0 + $1.cost }
+            return refused
+        }
+        for waiting in refused { waiting.completion(.failure(error)) }
+    }
+
     private func next() -> [Waiting]? {
         let group: [Waiting]? = queue.wait { state in
             guard !state.waiting.isEmpty else { return state.closing ? [] : nil }

@@ -30,6 +30,11 @@ final class KafkaClient: @unchecked Sendable {
         var fatal: EventLogError?
         /// The brokers know this client and will not have it, or it does not trust them.
         var refusal: EventLogError?
+        /// Every connection is gone, and none came since.
+        var isDown = false
+
+        /// What says most about why nobody answers: that nobody does is known.
+        var reason: String? { messages.last { !$0.contains("_ALL_BROKERS_DOWN") } ?? messages.last }
     }
 
     static let messageLimit = 20
@@ -61,7 +66,7 @@ final class KafkaClient: @unchecked Sendable {
         polling: Polling = .own, prepare: (OpaquePointer) -> Void = { _ in }
     ) throws(EventLogError) {
         self.name = name
-        secrets = configuration.settings.map(\.value).filter { $0.utf8.count >= 3 }.sorted { $0.count > $1.count }
+        secrets = configuration.secrets
         let conf = rd_kafka_conf_new()
         var message = [CChar](repeating: 0, count: 512)
         let all =
@@ -181,20 +186,36 @@ final class KafkaClient: @unchecked Sendable {
             fatal = KafkaErrors.error(
                 origin, "the Kafka client '\(name)'", detail: KafkaClient.first(text), kind: .fatal)
         }
-        let refused: Set<rd_kafka_resp_err_t> = [
-            RD_KAFKA_RESP_ERR__AUTHENTICATION, RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED, RD_KAFKA_RESP_ERR__SSL,
-            RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM,
-        ]
         let refusal =
-            refused.contains(code)
+            KafkaClient.isRefusal(code, reason)
             ? KafkaErrors.error(
-                code, "the Kafka client '\(name)'", detail: KafkaClient.redacted(reason, secrets), kind: .refused) : nil
+                code == RD_KAFKA_RESP_ERR__TRANSPORT ? RD_KAFKA_RESP_ERR__SSL : code, "the Kafka client '\(name)'",
+                detail: KafkaClient.redacted(reason, secrets), kind: .refused) : nil
         state.withLock {
             $0.errors[kind.rawValue, default: 0] += 1
             if let fatal { $0.fatal = fatal }
             if let refusal { $0.refusal = refusal }
+            if code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN { $0.isDown = true }
         }
         heard("\(KafkaFailure(code).name): \(reason)")
+    }
+
+    /// The brokers answered: what was said of their being gone is past.
+    func answered() { state.withLock { $0.isDown = false } }
+
+    /// Whether an error says that this client is not wanted, or does not want the brokers: then waiting changes nothing. With
+    /// TLS 1.3 a client believes itself connected before its certificate is looked at, so the broker's alert comes as the end of
+    /// a connection.
+    static func isRefusal(_ code: rd_kafka_resp_err_t, _ reason: String) -> Bool {
+        switch code {
+        case RD_KAFKA_RESP_ERR__AUTHENTICATION, RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED, RD_KAFKA_RESP_ERR__SSL,
+            RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM:
+            true
+        case RD_KAFKA_RESP_ERR__TRANSPORT:
+            ["alert certificate", "alert bad certificate", "alert unknown ca", "alert unsupported certificate"]
+                .contains { reason.contains($0) }
+        default: false
+        }
     }
 
     func measured(_ json: UnsafeRawBufferPointer) {

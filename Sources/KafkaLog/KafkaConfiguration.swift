@@ -23,6 +23,14 @@ package struct KafkaConfiguration: Sendable, CustomStringConvertible {
 
     package var description: String { "Kafka at \(bootstrap) as '\(name)'" }
 
+    /// Values that nobody must see, the longest first: those of settings that are named like secrets, and of those that may
+    /// hold one among others.
+    var secrets: [String] {
+        let names = ["password", "secret", "key.pem", "sasl.oauthbearer.config", "sasl.jaas", "token"]
+        return settings.filter { setting in !setting.value.isEmpty && names.contains { setting.name.contains($0) } }
+            .map(\.value).sorted { $0.utf8.count > $1.utf8.count }
+    }
+
     /// What the log itself relies on; set otherwise, it would lose or double events.
     static let reserved: Set<String> = [
         "bootstrap.servers", "metadata.broker.list", "transactional.id", "enable.idempotence", "acks",

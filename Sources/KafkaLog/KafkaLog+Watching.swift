@@ -9,10 +9,10 @@ extension KafkaLog {
         while let log = log(), !log.table.withLock({ $0.closing }) {
             do {
                 try log.refresh()
-                log.silence.withLock { $0 = nil }
+                log.answered()
             } catch {
                 log.silent(error)
-                if log.refreshEachTopic() { log.silence.withLock { $0 = nil } }
+                if log.refreshEachTopic() { log.answered() }
             }
             seconds += watchInterval
             if seconds >= startInterval {
@@ -34,7 +34,13 @@ extension KafkaLog {
         publish(table.update { $0.observe(found.filter { $0.value >= 0 }) })
     }
 
-    /// Notes that the brokers do not answer, and since when.
+    private func answered() {
+        silence.withLock { $0 = nil }
+        control.answered()
+    }
+
+    /// Notes that the brokers do not answer, and since when. Publishers that wait for their turn are told: nothing of theirs is
+    /// under way.
     private func silent(_ error: EventLogError) {
         let now = Instant.wallClock()
         silence.withLock {
@@ -44,6 +50,7 @@ extension KafkaLog {
                     "broker-unavailable", "\(configuration) has not answered since \(now): \(error.message)",
                     cause: error.cause, fault: .world, retriable: true)
         }
+        if let outage { group.withLock { $0 }?.refuseWaiting(outage) }
     }
 
     /// Topics in a row without an answer after which the others are not asked.

@@ -40,7 +40,7 @@ package final class KafkaLog: EventLog {
     let control: KafkaClient
     let cursors: CursorTable
     private let pages = PageCache()
-    private let group: Monitor<AppendGroup?>
+    let group: Monitor<AppendGroup?>
     private let producer = Monitor<KafkaProducer?>(nil)
     private let watcher = Monitor<BlockingThread?>(nil)
     private let tallied = Monitor<UInt64>(0)
@@ -92,7 +92,7 @@ package final class KafkaLog: EventLog {
             if code == RD_KAFKA_RESP_ERR_NO_ERROR { return rd_kafka_metadata_destroy(metadata) }
             // Who is refused is refused again: no use in waiting.
             if let refusal = control.report.refusal { throw refusal }
-            let heard = control.report.messages.last.map { " (\($0))" } ?? ""
+            let heard = control.report.reason.map { " (\($0))" } ?? ""
             if !announced {
                 announced = true
                 configuration.announce(
@@ -133,7 +133,14 @@ package final class KafkaLog: EventLog {
     }
 
     /// Why the brokers cannot be asked, and since when; nil while they answer.
-    package var outage: EventLogError? { silence.withLock { $0 } }
+    package var outage: EventLogError? {
+        if let known = silence.withLock({ $0 }) { return known }
+        let report = control.report
+        guard report.isDown else { return nil }
+        return EventLogError(
+            "broker-unavailable", "\(configuration) does not answer\(report.reason.map { ": \($0)" } ?? "")",
+            fault: .world, retriable: true)
+    }
 
     func unsupported(_ what: String) -> EventLogError {
         EventLogError("unsupported", "a log on Kafka has no \(what); the embedded log does")

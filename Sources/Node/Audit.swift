@@ -317,9 +317,11 @@ package struct Audit {
         let mark: TopologyRunner.Mark
         let digests: [(name: String, digest: Digest)]
 
-        package init(_ runner: TopologyRunner) {
+        /// Fails where a part of it cannot be read: what is missing is no difference.
+        package init(_ runner: TopologyRunner) throws {
             mark = runner.mark
             digests = runner.stateDigests()
+            try runner.requireState()
         }
     }
 
@@ -341,7 +343,7 @@ package struct Audit {
                 return false
             }
             let folded = runner.folded
-            let ours = HeldState(runner)
+            let ours = try HeldState(runner)
             let theirs = limit == nil ? try held().flatMap { $0.mark == ours.mark ? $0 : nil } : nil
             let facts: [(String, JSON)] =
                 [

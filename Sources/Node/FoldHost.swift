@@ -96,6 +96,7 @@ package final class FoldHost: Sendable {
     }
 
     private func loop(_ runner: TopologyRunner, _ log: any EventLog) throws {
+        defer { runner.end() }
         var version: UInt64 = 0
         var saved = Date()
         var dirty = false
@@ -114,9 +115,10 @@ package final class FoldHost: Sendable {
             if runner.isCheckpointing {
                 try runner.advanceCheckpoint()
             } else if dirty, runner.needsCheckpoint || Date().timeIntervalSince(saved) > checkpointSeconds {
-                try runner.beginCheckpoint()
-                saved = Date()
-                dirty = false
+                if try runner.beginCheckpoint() {
+                    saved = Date()
+                    dirty = false
+                }
             } else if !worked {
                 // Also without an event: progress alone moves what is consumed.
                 try runner.flush()
@@ -176,7 +178,9 @@ package final class FoldHost: Sendable {
                             throw NodeError(
                                 "fold-stopped", "the fold has stopped; see the node's status", fault: .world)
                         }
-                        return try body(runner)
+                        let answer = try body(runner)
+                        try runner.requireState()
+                        return answer
                     })
             }
             return false

@@ -264,13 +264,13 @@ extension Node: NodeReading {
     /// The state in service: the fold's where it runs, else what it stored last; nil where there is none.
     private func heldState(_ workspace: CompiledWorkspace) throws -> Audit.HeldState? {
         // A fold that has stopped has nothing to compare with; why it did stands in the status.
-        if isStarted { return try? fold.askBlocking { Audit.HeldState($0) } }
+        if isStarted { return try? fold.askBlocking { try Audit.HeldState($0) } }
         guard FileManager.default.fileExists(atPath: configuration.stateFile) else { return nil }
         let runner = try TopologyRunner(
             topology: try WorkspaceTopology(workspace).topology, derived: WorkspaceTopology.derived, log: log,
             database: try StateDatabase(path: configuration.stateFile, isKept: true),
             sink: ComparingSink(log: log, ends: [:]) { _ in })
-        return Audit.HeldState(runner)
+        return try Audit.HeldState(runner)
     }
 
     package func topology() throws -> JSON {

@@ -100,7 +100,7 @@ struct StreamAudit {
             found.difference = "the log holds \(place)@\(more), which the replay does not emit"
             return found
         }
-        let ours = Audit.HeldState(runner)
+        let ours = try Audit.HeldState(runner)
         guard let theirs = try held(number), theirs.mark == ours.mark else { return found }
         found.stores = theirs.digests.count
         if let other = zip(ours.digests, theirs.digests).first(where: { $0 != $1 }) {

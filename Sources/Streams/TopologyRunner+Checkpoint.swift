@@ -29,6 +29,10 @@ private struct HandedDatabase: @unchecked Sendable {
 extension TopologyRunner {
     /// Keys taken between two slices while a checkpoint is under way: some milliseconds.
     static let snapshotKeys = 12288
+    /// Of fewer changed keys no checkpoint is begun before it is due.
+    static let earlyKeys = 1 << 16
+    /// Bytes by which the memory of a small state may be passed while a checkpoint is under way.
+    static let memorySlack = 64 << 20
 
     package var isCheckpointing: Bool { underWay != nil }
     /// Everything that it writes was taken, and a thread is bringing it to the disk.
@@ -49,8 +53,10 @@ extension TopologyRunner {
 
     /// Begins a checkpoint of how things are now, unless one is under way. Events may be folded on; `advanceCheckpoint` between slices brings it to its
     /// end. What changes meanwhile is kept as it was, so that the fold waits for no more than a piece of it.
-    package func beginCheckpoint() throws {
-        guard !isCheckpointing, isWriterAtRest else { return }
+    /// - Returns: whether one was begun: none while one is under way, or the one before is not at rest.
+    @discardableResult
+    package func beginCheckpoint() throws -> Bool {
+        guard !isCheckpointing, isWriterAtRest else { return false }
         if let failure = database.reader?.failure { throw failure }
         try sink.flush(consumed)
         let positions = inputs.map { input in
@@ -82,6 +88,7 @@ extension TopologyRunner {
             meta[StateDatabase.countMark + store.name] = String(store.count)
         }
         underWay = Checkpoint(inputs: positions, meta: meta)
+        return true
     }
 
     /// Takes the next piece of the checkpoint under way, or looks whether it is written.
@@ -133,8 +140,15 @@ extension TopologyRunner {
     }
 
     /// Lets go, between two slices, what was not used lately and is on the disk, where memory is spent.
-    func keepWithinMemory() {
-        guard !isCheckpointing else { return }
+    func keepWithinMemory() throws {
+        if isCheckpointing {
+            // What changes faster than it can be written waits for it.
+            let limit = max(database.memory * 2, database.memory + Self.memorySlack)
+            while isCheckpointing, stores.reduce(0, { $0 + $1.residentBytes }) > limit {
+                try advanceCheckpoint(waits: true)
+            }
+            return
+        }
         var room = Self.snapshotKeys
         for store in stores where room > 0 { store.forget(&room) }
         needsCheckpoint = false
@@ -142,7 +156,14 @@ extension TopologyRunner {
         for store in stores.sorted(by: { $0.residentBytes > $1.residentBytes }) where room > 0 { store.evict(&room) }
         // What no checkpoint has taken cannot go.
         let residents = stores.map(\.residents)
-        needsCheckpoint = residents.reduce(0) { $0 + $1.changed } * 2 > residents.reduce(0) { $0 + $1.all }
+        let changed = residents.reduce(0) { $0 + $1.changed }
+        needsCheckpoint = changed > Self.earlyKeys && changed * 2 > residents.reduce(0) { $0 + $1.all }
+    }
+
+    /// Waits for the threads that write for this fold: nobody may begin where it began while they do.
+    package func end() {
+        underWay?.writer?.join()
+        lastWriter?.join()
     }
 
     /// Before the first event: whether digests are kept up, or computed when somebody asks.

@@ -160,6 +160,7 @@ package final class TopologyRunner {
     /// Folds up to one slice. False when nothing can be folded before more arrives in the log.
     package func runSlice() throws -> Bool {
         var worked = 0
+        try requireState()
         if !isBegun {
             isBegun = true
             beginDigests()
@@ -169,12 +170,15 @@ package final class TopologyRunner {
             guard try step() else { break }
             worked += 1
         }
+        // A timer that could not be read is none that was not set: nothing is said, and nothing is kept.
+        try requireState()
         if topology.saysProgress {
             slices += 1
             if worked < TopologyRunner.sliceEvents || slices % TopologyRunner.progressSlices == 0 { try noteProgress() }
+            try requireState()
         }
         if worked > 0 { try sink.sliceEnded(consumed) }
-        keepWithinMemory()
+        try keepWithinMemory()
         return worked > 0
     }
 
@@ -344,10 +348,10 @@ package final class TopologyRunner {
     /// Hands emitted events to the later stages, in the order they were emitted, and then to the log.
     private func deliver() throws {
         if let failure = context.placeFailure { throw failure }
-        // What was folded with a part of the state missing is worth nothing.
-        if let failure = database.reader?.failure { throw failure }
         var index = 0
         while index < context.emitted.count {
+            // A later stage may have been the one that missed a part of its state.
+            try requireState()
             let derived = context.emitted[index]
             index += 1
             if let stages = subscribers[derived.topic], let data = derived.event.data {
@@ -372,7 +376,13 @@ package final class TopologyRunner {
             if stopRequested { break }
         }
         if let failure = context.placeFailure { throw failure }
+        try requireState()
         context.emitted.removeAll(keepingCapacity: true)
+    }
+
+    /// What is folded, or answered, with a part of the state missing is worth nothing.
+    package func requireState() throws {
+        if let failure = database.failure { throw failure }
     }
 
     private func emitSide(
@@ -389,7 +399,10 @@ package final class TopologyRunner {
     }
 
     /// Makes what was emitted so far durable, so that effectors and views see it.
-    package func flush() throws { try sink.flush(consumed) }
+    package func flush() throws {
+        try requireState()
+        try sink.flush(consumed)
+    }
 
     // MARK: Digests and checkpoints
 

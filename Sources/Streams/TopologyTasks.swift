@@ -29,6 +29,7 @@ package enum TopologyTasks {
     private static func fold(
         _ runner: TopologyRunner, _ checkpointSeconds: Double?, isStopped: () -> Bool
     ) throws {
+        defer { runner.end() }
         var saved = DispatchTime.now().uptimeNanoseconds
         while !isStopped(), try runner.runSlice() {
             if runner.isCheckpointing {
@@ -38,8 +39,7 @@ package enum TopologyTasks {
             guard let checkpointSeconds else { continue }
             let now = DispatchTime.now().uptimeNanoseconds
             guard runner.needsCheckpoint || Double(now - saved) > checkpointSeconds * 1e9 else { continue }
-            try runner.beginCheckpoint()
-            saved = now
+            if try runner.beginCheckpoint() { saved = now }
         }
         try runner.checkpoint()
     }

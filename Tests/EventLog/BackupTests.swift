@@ -50,6 +50,31 @@ import Testing
         #expect(try restore("backup", to: "c").events == 40)
     }
 
+    /// A batch that is rotten in the files is told when it is copied, with its place, and what is sound goes with it.
+    @Test(arguments: ["byte", "length"]) func rotIsToldWhenItIsCopied(what: String) throws {
+        let log = try EmbeddedLogTests.open(scratch.path + "/a", segmentSize: 4000)
+        try log.declare(TopicLayout(name: "t", partitions: 1))
+        for id in 0..<200 {
+            _ = try log.append(LogAppend(principal: "p", events: [("t", nil, EmbeddedLogTests.event("e\(id)"))]))
+        }
+        try log.maintain()
+        let clean = try log.backup(to: DiskVolume(scratch.path + "/clean"))
+        #expect(clean.damaged.isEmpty && clean.events == 200)
+        log.close()
+        let folder = scratch.path + "/a/t-0"
+        let name = try #require(
+            FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasSuffix(".log") }.min())
+        var bytes = try Data(contentsOf: URL(filePath: "\(folder)/\(name)"))
+        bytes[what == "byte" ? RecordBatchLayout.headerSize + 7 : RecordBatchLayout.length] ^= 0x80
+        try bytes.write(to: URL(filePath: "\(folder)/\(name)"))
+        let report = try backup("a", to: "backup")
+        let found = try #require(report.damaged.first)
+        #expect(report.damaged.count == 1 && found.file == "t-0/\(name)" && found.from == 0, "\(report.damaged)")
+        if what == "byte" { #expect(found.lost?.offsets.lowerBound == 0 && found.to < Int64(bytes.count)) }
+        #expect(
+            try backup("a", to: "backup").copiedBytes == 0, "it is told where it was copied; verify tells it always")
+    }
+
     @Test(arguments: ["files", "empty", "data"]) func whatIsNoBackupIsRefused(kind: String) throws {
         try FileManager.default.createDirectory(atPath: scratch.path + "/x", withIntermediateDirectories: true)
         try grow("a", 0..<2)

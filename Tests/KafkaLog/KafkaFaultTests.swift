@@ -142,7 +142,7 @@ private let faults: [BrokerFault] = [
         #expect(try values(log) == Array(0..<5))
     },
     BrokerFault("who may be refused is told to come back when too much is under way") { mock, log in
-        for broker in 1...3 as ClosedRange<Int32> { rd_kafka_mock_broker_set_down(mock.cluster, broker) }
+        for broker in 1...3 as ClosedRange<Int32> { rd_kafka_mock_broker_set_rtt(mock.cluster, broker, 3000) }
         let codes = Monitor<[String: Int]>([:])
         let large = [UInt8](repeating: 0x20, count: 900_000)
         var given = 0
@@ -155,7 +155,31 @@ private let faults: [BrokerFault] = [
             given += 1
         }
         #expect(codes.withLock { $0["log-saturated"] } == 1 && given > 10, "\(given)")
+        for broker in 1...3 as ClosedRange<Int32> { rd_kafka_mock_broker_set_rtt(mock.cluster, broker, 0) }
+    },
+    BrokerFault("publishers are told at once that nobody answers, also those that wait for their turn") { mock, log in
+        _ = try log.append(append(0..<1))
+        for broker in 1...3 as ClosedRange<Int32> { rd_kafka_mock_broker_set_down(mock.cluster, broker) }
+        let codes = Monitor<[String]>([])
+        let begun = Date()
+        var slowest = 0.0
+        // The first ones go on their way and wait for what becomes of them; whoever comes later is told.
+        while Date().timeIntervalSince(begun) < 12, !codes.withLock({ $0.contains("broker-unavailable") }) {
+            let event = NewEvent(
+                id: "o\(Date())", source: "test", type: "t", time: Instant(milliseconds: 1), data: [UInt8]("7".utf8))
+            log.append(LogAppend(principal: "p", events: [("a", 0, event)], refusable: true)) { result in
+                if case .failure(let error) = result { codes.withLock { $0.append(error.code) } }
+            }
+            slowest = Date().timeIntervalSince(begun)
+            Thread.sleep(forTimeInterval: 0.05)
+        }
+        #expect(codes.withLock { $0.contains("broker-unavailable") } && slowest < 10, "\(slowest) s")
+        #expect(log.outage?.retriable == true)
         for broker in 1...3 as ClosedRange<Int32> { rd_kafka_mock_broker_set_up(mock.cluster, broker) }
+        let back = Date(timeIntervalSinceNow: 15)
+        while log.outage != nil, Date() < back { Thread.sleep(forTimeInterval: 0.05) }
+        #expect(log.outage == nil)
+        _ = try log.append(append(100..<101))
     },
     BrokerFault("slow brokers and failing fetches slow readers down") { mock, log in
         for broker in 1...3 as ClosedRange<Int32> { rd_kafka_mock_broker_set_rtt(mock.cluster, broker, 150) }

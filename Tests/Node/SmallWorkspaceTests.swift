@@ -4,6 +4,7 @@ import Features
 import Foundation
 import GRDB
 import Node
+import Streams
 import Testing
 
 /// A node in this process, over a few rows of CSV.
@@ -161,9 +162,9 @@ import Testing
             let place = try #require(chunk.range(of: Data("blue".utf8)))
             chunk.replaceSubrange(place, with: Data("grey".utf8))
             // Its checksum too: this is no damage.
-            let sum = chunk[8...].withUnsafeBytes { stableHash($0) }
-            chunk.replaceSubrange(0..<8, with: withUnsafeBytes(of: sum.littleEndian) { Data($0) })
-            try database.execute(sql: "UPDATE chunks SET data = ? WHERE id = ?", arguments: [chunk, first])
+            var bytes = [UInt8](chunk)
+            StateChunk.seal(&bytes, id: try #require(first))
+            try database.execute(sql: "UPDATE chunks SET data = ? WHERE id = ?", arguments: [Data(bytes), first])
         }
         try state.close()
         let forged = try replay()

@@ -101,4 +101,7 @@ final class KafkaBroker: @unchecked Sendable {
     }
 }
 
-enum TestSupportError: Error { case noBroker }
+enum TestSupportError: Error {
+    case noBroker
+    case noDoor(String)
+}

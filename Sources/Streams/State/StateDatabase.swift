@@ -4,7 +4,7 @@ import Foundation
 import GRDB
 
 /// Where a runner's state survives: one SQLite file, one transaction per checkpoint. Keys stand in sorted runs (`StateRun`): a
-/// checkpoint writes what changed as a new one, together with those before it that are no larger.
+/// checkpoint writes what changed as a new one, together with those before it that are not much larger.
 package final class StateDatabase {
     /// What a fold may keep in memory of its state unless somebody says otherwise, in bytes.
     package static let defaultMemory = 512 << 20
@@ -23,6 +23,10 @@ package final class StateDatabase {
     package var failure: StreamsError? { reader?.failure }
     /// Grows with everybody who begins to fold with this state: who came before writes nothing any more.
     private var epoch: Int64 = 0
+    /// Times in a row that the journal could not be brought into the file, after which a checkpoint fails.
+    private static let flushAttempts = 10
+    private var flushFailures = 0
+    private var flushFailure: (any Error)?
     /// By store, the oldest first; used by whoever writes, and read when nobody does.
     private var lists: [String: [StateRun]] = [:]
 
@@ -45,27 +49,28 @@ package final class StateDatabase {
                 try database.execute(sql: "PRAGMA cache_size = -16000")
                 // By `flush`, so that nobody waits for it who waits for the commit.
                 try database.execute(sql: "PRAGMA wal_autocheckpoint = 0")
+                try database.execute(sql: "PRAGMA journal_size_limit = 67108864")
             }
             configuration.journalMode = .wal
             // A runner that went a moment ago may still be closing its connection.
             configuration.busyMode = .timeout(5)
             let queue = try DatabaseQueue(path: path, configuration: configuration)
             self.queue = queue
-            try queue.write { try Self.prepare($0) }
+            try queue.write { try Self.prepare($0, isKept: isKept) }
         } catch {
             throw StreamsError("state-open", "the state in \(path) cannot be opened", cause: error, fault: .world)
         }
         reader = try StateReader(path: path)
     }
 
-    private static func prepare(_ database: Database) throws {
+    private static func prepare(_ database: Database, isKept: Bool) throws {
         try database.execute(
             sql: """
                 CREATE TABLE IF NOT EXISTS runs(
-                    id INTEGER PRIMARY KEY, store TEXT NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
-                    firstChunk INTEGER NOT NULL, obsolete INTEGER NOT NULL, starts BLOB NOT NULL, filter BLOB NOT NULL
+                    id INTEGER PRIMARY KEY AUTOINCREMENT, store TEXT NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
+                    firstChunk INTEGER NOT NULL, obsolete INTEGER NOT NULL, starts BLOB NOT NULL, filter BLOB NOT NULL, sum INTEGER NOT NULL
                 ) STRICT;
-                CREATE TABLE IF NOT EXISTS chunks(id INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
+                CREATE TABLE IF NOT EXISTS chunks(id INTEGER PRIMARY KEY AUTOINCREMENT, data BLOB NOT NULL) STRICT;
                 CREATE TABLE IF NOT EXISTS positions(
                     topic TEXT NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL, source INTEGER NOT NULL,
                     through INTEGER NOT NULL, PRIMARY KEY(topic, partition)
@@ -73,7 +78,9 @@ package final class StateDatabase {
                 CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
                 """)
         // Rows by key, as builds before this one had them: folded again from the log.
-        if try database.tableExists("state") { try database.execute(sql: "DROP TABLE state; " + Self.clearing) }
+        if !isKept, try database.tableExists("state") {
+            try database.execute(sql: "DROP TABLE state; " + Self.clearing)
+        }
     }
 
     private static let clearing = "DELETE FROM runs; DELETE FROM chunks; DELETE FROM positions; DELETE FROM meta"
@@ -92,23 +99,6 @@ package final class StateDatabase {
     /// Under this name stands who may write.
     private static let epochMark = "epoch"
 
-    /// Whether what is stored is of use to a fold: what another one stored goes, as it can be folded again from the log. Who
-    /// only compares leaves it, and has nothing to compare with.
-    private func serves(_ identity: Digest, _ queue: DatabaseQueue) throws -> Bool {
-        let known = try queue.read { database in
-            try String.fetchOne(database, sql: "SELECT value FROM meta WHERE name = ?", arguments: [Self.identity])
-        }
-        guard known != identity.hex else { return true }
-        guard !isKept else { return false }
-        try queue.write { database in
-            let epoch = try stored(database)
-            try database.execute(sql: Self.clearing)
-            try database.execute(
-                sql: "INSERT INTO meta VALUES(?, ?)", arguments: [Self.epochMark, String(epoch)])
-        }
-        return true
-    }
-
     private func stored(_ database: Database) throws -> Int64 {
         let text = try String.fetchOne(
             database, sql: "SELECT value FROM meta WHERE name = ?", arguments: [Self.epochMark])
@@ -122,18 +112,27 @@ package final class StateDatabase {
     ) throws(StreamsError) -> (inputs: [InputPosition], meta: [String: String]) {
         guard let queue, let reader else { return ([], [:]) }
         do {
-            guard try identity.map({ try serves($0, queue) }) ?? true else {
-                for store in stores { store.attach(StateDisk(reader: reader, runs: []), count: 0) }
-                return ([], [:])
-            }
             return try isKept ? queue.read(read) : queue.write(claimAndRead)
+            // What another fold stored goes, and whoever writes for one is locked out, all in one.
             func claimAndRead(_ database: Database) throws -> (inputs: [InputPosition], meta: [String: String]) {
                 epoch = try stored(database) + 1
+                if try !serves(database) { try database.execute(sql: Self.clearing) }
                 try database.execute(
                     sql: "INSERT OR REPLACE INTO meta VALUES(?, ?)", arguments: [Self.epochMark, String(epoch)])
                 return try read(database)
             }
+            // Whoever only compares has nothing to compare with where the state is another fold's.
+            func serves(_ database: Database) throws -> Bool {
+                guard let identity else { return true }
+                let known = try String.fetchOne(
+                    database, sql: "SELECT value FROM meta WHERE name = ?", arguments: [Self.identity])
+                return known == identity.hex
+            }
             func read(_ database: Database) throws -> (inputs: [InputPosition], meta: [String: String]) {
+                guard try !isKept || serves(database) else {
+                    for store in stores { store.attach(StateDisk(reader: reader, runs: []), count: 0) }
+                    return ([], [:])
+                }
                 lists = try StateRun.load(database)
                 let names = Set(stores.map(\.name))
                 if let name = lists.keys.sorted().first(where: { !names.contains($0) }) {
@@ -201,7 +200,10 @@ package final class StateDatabase {
                 return changed
             }
             for (store, runs) in changed { lists[store] = runs }
+            if let flushFailure, flushFailures >= Self.flushAttempts { throw flushFailure }
             return changed
+        } catch let error as StreamsError {
+            throw error
         } catch {
             throw StreamsError(
                 "checkpoint", "a checkpoint cannot be written to \(path ?? "")", cause: error, fault: .world)
@@ -211,7 +213,13 @@ package final class StateDatabase {
     /// Brings what was committed from the journal to its place in the file, synced. What fails here is tried again after the
     /// next checkpoint: the journal holds it until then.
     func flush() {
-        try? queue?.writeWithoutTransaction { _ = try $0.checkpoint(.passive) }
+        do {
+            try queue?.writeWithoutTransaction { _ = try $0.checkpoint(.passive) }
+            flushFailures = 0
+        } catch {
+            flushFailures += 1
+            flushFailure = error
+        }
     }
 
     /// The delta as a run, with the runs before it that are not much larger.

@@ -12,8 +12,15 @@ struct StateLeaves {
         var added: [Digest] = []
         var gone: [Digest] = []
         var digest = Digest.zero
+
+        var limit: Int { max(StateLeaves.waiting, leaves.count) }
     }
 
+    /// Leaves wait to be sorted in until the digest is asked for, up to so many and as many as there are.
+    private static let waiting = 64
+
+    /// Every leaf that may go is in here. While what is on the disk is still read, some are not.
+    var isComplete = true
     private var buckets: [Bucket] = Array(repeating: Bucket(), count: bucketCount)
 
     static func bucket(of hash: UInt64) -> Int { Int(hash & 255) }
@@ -23,6 +30,10 @@ struct StateLeaves {
         guard old != new else { return }
         if old != .zero { buckets[bucket].gone.append(old) }
         if new != .zero { buckets[bucket].added.append(new) }
+        // Keys that come and go for a long time would pile up.
+        if isComplete, buckets[bucket].added.count + buckets[bucket].gone.count > buckets[bucket].limit {
+            Self.settle(&buckets[bucket])
+        }
     }
 
     /// Takes in all of another's.

@@ -41,7 +41,10 @@ final class StateCursor {
         let rows = try Row.fetchCursor(statement, arguments: [run.firstChunk + Int64(next)])
         guard let row = try rows.next() else { throw StateReader.damaged(run) }
         try row.withUnsafeData(atIndex: 0) { data in
-            guard let data, data.withUnsafeBytes({ StateChunk.isWhole($0) }) else { throw StateReader.damaged(run) }
+            let id = run.firstChunk + Int64(next)
+            guard let data, data.withUnsafeBytes({ StateChunk.isWhole($0, id: id) }) else {
+                throw StateReader.damaged(run)
+            }
             if data.count > buffer.count {
                 buffer.deallocate()
                 buffer = .allocate(byteCount: data.count, alignment: 8)

@@ -74,7 +74,7 @@ final class StateReader {
             guard let row = try rows.next() else { throw Self.damaged(run) }
             let found: Found? = try row.withUnsafeData(atIndex: 0) { data in
                 try (data ?? Data()).withUnsafeBytes { raw in
-                    guard StateChunk.isWhole(raw) else { throw Self.damaged(run) }
+                    guard StateChunk.isWhole(raw, id: run.firstChunk + Int64(chunk)) else { throw Self.damaged(run) }
                     return Self.search(raw, key, place)
                 }
             }

@@ -24,23 +24,27 @@ package struct StateRun: Sendable {
     }
 }
 
-/// A chunk's bytes: a checksum (u64 of what follows) and then entries.
-enum StateChunk {
+/// A chunk's bytes: a checksum (u64, of its number and what follows) and then entries.
+package enum StateChunk {
     static let headerBytes = 8
     /// With its row's own bytes it fills a page of the database.
     static let limit = 16_200
 
-    static func seal(_ bytes: inout [UInt8]) {
-        let sum = bytes.withUnsafeBytes { stableHash(UnsafeRawBufferPointer(rebasing: $0[headerBytes...])) }
+    package static func seal(_ bytes: inout [UInt8], id: Int64) {
+        let sum = bytes.withUnsafeBytes { Self.sum(UnsafeRawBufferPointer(rebasing: $0[headerBytes...]), id) }
         withUnsafeBytes(of: sum.littleEndian) { raw in
             for (index, byte) in raw.enumerated() { bytes[index] = byte }
         }
     }
 
-    static func isWhole(_ raw: UnsafeRawBufferPointer) -> Bool {
+    static func isWhole(_ raw: UnsafeRawBufferPointer, id: Int64) -> Bool {
         guard raw.count > headerBytes else { return false }
         return UInt64(littleEndian: raw.loadUnaligned(as: UInt64.self))
-            == stableHash(UnsafeRawBufferPointer(rebasing: raw[headerBytes...]))
+            == sum(UnsafeRawBufferPointer(rebasing: raw[headerBytes...]), id)
+    }
+
+    private static func sum(_ raw: UnsafeRawBufferPointer, _ id: Int64) -> UInt64 {
+        stableHash(raw, seed: UInt64(bitPattern: id))
     }
 }
 
@@ -60,8 +64,14 @@ struct StateRunWriter {
         self.database = database
         self.store = store
         insert = try database.cachedStatement(sql: "INSERT INTO chunks(id, data) VALUES(?, ?)")
-        id = (try Int64.fetchOne(database, sql: "SELECT max(id) FROM runs") ?? 0) + 1
-        firstChunk = (try Int64.fetchOne(database, sql: "SELECT max(id) FROM chunks") ?? 0) + 1
+        // Never those of one that is gone: somebody may still look for it.
+        func next(_ table: String) throws -> Int64 {
+            let last = try Int64.fetchOne(
+                database, sql: "SELECT seq FROM sqlite_sequence WHERE name = ?", arguments: [table])
+            return (last ?? 0) + 1
+        }
+        id = try next("runs")
+        firstChunk = try next("chunks")
     }
 
     mutating func append(_ entry: StateEntry) throws {
@@ -73,8 +83,9 @@ struct StateRunWriter {
     }
 
     private mutating func flush() throws {
-        StateChunk.seal(&chunk)
-        try insert.execute(arguments: [firstChunk + Int64(starts.count) - 1, Data(chunk)])
+        let number = firstChunk + Int64(starts.count) - 1
+        StateChunk.seal(&chunk, id: number)
+        try insert.execute(arguments: [number, Data(chunk)])
         chunk.removeSubrange(StateChunk.headerBytes...)
     }
 
@@ -89,22 +100,34 @@ struct StateRunWriter {
         for place in starts { index.append(little: place) }
         try database.execute(
             sql:
-                "INSERT INTO runs(id, store, entries, bytes, firstChunk, starts, filter, obsolete) VALUES(?, ?, ?, ?, ?, ?, ?, 0)",
+                "INSERT INTO runs(id, store, entries, bytes, firstChunk, starts, filter, sum, obsolete) VALUES(?, ?, ?, ?, ?, ?, ?, ?, 0)",
             arguments: [
                 id, store, run.entries, run.bytes, firstChunk, Data(index.bytes), Data(run.filter.bytes),
+                run.sum(store),
             ])
         return run
     }
 }
 
 extension StateRun {
+    /// Of all that says where what is: with a bit of it wrong, a key that is there would not be found.
+    fileprivate func sum(_ store: String) -> Int64 {
+        var writer = ByteWriter(capacity: starts.count * 8)
+        writer.append(sized: store)
+        for number in [id, Int64(entries), Int64(bytes), firstChunk] { writer.append(little: number) }
+        for place in starts { writer.append(little: place) }
+        writer.append(filter.bytes)
+        return writer.bytes.withUnsafeBytes { Int64(bitPattern: stableHash($0)) }
+    }
+
     /// Runs by store, the oldest first.
     static func load(_ database: Database) throws -> [String: [StateRun]] {
         var lists: [String: [StateRun]] = [:]
         let rows = try Row.fetchCursor(
             database,
             sql:
-                "SELECT id, store, entries, bytes, firstChunk, starts, filter FROM runs WHERE obsolete = 0 ORDER BY id")
+                "SELECT id, store, entries, bytes, firstChunk, starts, filter, sum FROM runs WHERE obsolete = 0 ORDER BY id"
+        )
         while let row = try rows.next() {
             let starts: Data = row[5]
             let filter: Data = row[6]
@@ -118,6 +141,9 @@ extension StateRun {
                         UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: $0 * 8, as: UInt64.self))
                     }
                 }, filter: filter)
+            guard run.sum(row[1]) == row[7] as Int64 else {
+                throw BaseError("bad-run", "the index of a run of '\(row[1] as String)' is damaged", fault: .world)
+            }
             lists[row[1], default: []].append(run)
         }
         return lists

@@ -37,7 +37,7 @@ extension StateStore {
         return true
     }
 
-    private func position(_ place: Place) -> UInt64 {
+    func position(_ place: Place) -> UInt64 {
         let hash = shards[place.shard].slots[place.index].hash
         guard let placing else { return hash }
         var key = shards[place.shard].slots[place.index].key
@@ -129,6 +129,7 @@ extension StateStore {
         guard keepsDigest, !isDigestPrepared, epoch == 1, dirty.isEmpty else { return }
         isDigestPrepared = true
         guard let disk, !disk.runs.isEmpty else { return }
+        leaves.isComplete = false
         leafScan = StateLeafScan(disk)
     }
 
@@ -144,10 +145,13 @@ extension StateStore {
             if shards[place.shard].slots[place.index].isUndigested { account(place) }
         }
         undigested.removeAll(keepingCapacity: true)
+        stale = 0
         if let scan = leafScan {
             leafScan = nil
             switch scan.join() {
-            case .success(let found): leaves.merge(found)
+            case .success(let found):
+                leaves.merge(found)
+                leaves.isComplete = true
             case .failure(let error): disk?.reader.fail(error)
             }
         }

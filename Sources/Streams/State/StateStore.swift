@@ -76,6 +76,8 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
     /// Slots of removed keys, to be forgotten once the disk knows.
     var gone: [UInt32] = []
     var undigested: [UInt32] = []
+    /// Of them, those whose key was let go meanwhile.
+    var stale = 0
     var leaves = StateLeaves()
     var leafScan: StateLeafScan?
     /// Whether what is on the disk is in the leaves or in the scan.
@@ -149,11 +151,27 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
 
     /// Forgets a slot; what it said is on the disk, or nothing.
     func release(_ place: Place) {
-        if shards[place.shard].slots[place.index].isUndigested { account(place) }
+        if shards[place.shard].slots[place.index].isUndigested {
+            account(place)
+            stale += 1
+            trimUndigested()
+        }
         resident -= Self.slotBytes + Int(shards[place.shard].slots[place.index].weight)
         shards[place.shard].remove(place.index)
         contents[place.shard][place.index] = nil
         slotCount -= 1
+    }
+
+    /// The list of what the digest lacks grows with what changes, is let go and comes back; it names each slot once again.
+    private func trimUndigested() {
+        guard stale > 1024, stale > slotCount else { return }
+        stale = 0
+        undigested.removeAll(keepingCapacity: true)
+        for shard in shards.indices {
+            for index in shards[shard].slots.indices where shards[shard].slots[index].isUndigested {
+                undigested.append(Place(shard, index).packed)
+            }
+        }
     }
 
     func weigh(_ place: Place, _ bytes: Int) {
@@ -260,6 +278,12 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
         return shards.flatMap { $0.slots.lazy.filter(\.isPresent).map { StateKey($0.key) } }.sorted().map(\.text)
     }
 
+    /// What could not be read since the state was opened.
+    var failure: StreamsError? { disk?.reader.failure }
+
+    /// What is on the disk is not what it must be.
+    func fail(_ what: String) { disk?.reader.fail(BaseError("bad-state", what, fault: .world)) }
+
     /// Whether some of it may be on the disk only.
     var isOnDisk: Bool { !isWhole && disk?.runs.isEmpty == false }
 
@@ -267,7 +291,11 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
     /// says that they are not there any more are left out. False where the disk cannot be read.
     /// - Parameter body: false ends it before the next key.
     func forEachStored(from place: UInt64, _ body: (String) -> Bool) -> Bool {
-        guard let disk, !isWhole, !disk.runs.isEmpty else { return true }
+        guard !isWhole else {
+            for key in presentKeys(from: place) where !body(key) { break }
+            return true
+        }
+        guard let disk, !disk.runs.isEmpty else { return true }
         let done: Void? = disk.reader.read { database in
             let merge = try StateMerge(disk.runs, from: place, database)
             while let entry = merge.entry {
@@ -284,6 +312,18 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
             }
         }
         return done != nil
+    }
+
+    /// In the order of their places.
+    private func presentKeys(from place: UInt64) -> [String] {
+        var found: [(place: UInt64, key: String)] = []
+        for shard in shards.indices {
+            for index in shards[shard].slots.indices where shards[shard].slots[index].isPresent {
+                let at = position(Place(shard, index))
+                if at >= place { found.append((at, shards[shard].slots[index].key)) }
+            }
+        }
+        return found.sorted { $0.place < $1.place }.map(\.key)
     }
 
     private func bringAll() {

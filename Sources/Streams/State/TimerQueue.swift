@@ -41,9 +41,12 @@ package struct TimerQueue {
         }
 
         package init?(name: String) {
-            let parts = name.split(separator: "|", maxSplits: 2, omittingEmptySubsequences: false)
-            guard parts.count == 3, let stage = Int(parts[0]), let time = Int64(parts[1]) else { return nil }
-            self.init(time: Instant(milliseconds: time), stage: stage, key: String(parts[2]))
+            // By bytes: a bar and a mark that a key begins with are one character.
+            let parts = name.utf8.split(separator: 0x7C, maxSplits: 2, omittingEmptySubsequences: false)
+            guard parts.count == 3, let stage = Int(Substring(parts[0])), let time = Int64(Substring(parts[1])) else {
+                return nil
+            }
+            self.init(time: Instant(milliseconds: time), stage: stage, key: String(Substring(parts[2])))
         }
     }
 
@@ -117,15 +120,12 @@ package struct TimerQueue {
     /// The next timer that is still set.
     package mutating func peek() -> Entry? {
         while true {
-            guard let first = heap.first else {
-                guard frontier != nil else { return nil }
+            if let frontier, heap.first.map({ $0.time >= frontier }) ?? true {
                 readOn()
+                guard store.failure == nil else { return nil }
                 continue
             }
-            if let frontier, first.time >= frontier {
-                readOn()
-                continue
-            }
+            guard let first = heap.first else { return nil }
             if isFirstSet { return first }
             if store.has(first.name) {
                 isFirstSet = true
@@ -150,7 +150,10 @@ package struct TimerQueue {
         var last = Int64.min
         var found: [Entry] = []
         let isRead = store.forEachStored(from: Self.place(of: from.milliseconds, 0)) { name in
-            guard let entry = Entry(name: name) else { return true }
+            guard let entry = Entry(name: name) else {
+                store.fail("the timer '\(name)' has no time")
+                return false
+            }
             let time = entry.time.milliseconds
             // What stands at the same edge has no order on the disk.
             if count >= page, time != last, time < Self.edge, time > -Self.edge {
@@ -162,7 +165,11 @@ package struct TimerQueue {
             found.append(entry)
             return true
         }
-        guard isRead else { return }
+        guard isRead, store.failure == nil else {
+            // The fold ends at its next step; until then nobody takes what was not read for nothing.
+            frontier = from
+            return
+        }
         isFirstSet = false
         for entry in found { push(entry) }
     }

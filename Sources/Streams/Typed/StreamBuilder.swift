@@ -176,10 +176,13 @@ private final class TypedStage: Stage {
     }
 
     func fire(timer key: String, at time: Instant, _ context: StageContext) throws {
-        guard let bar = key.firstIndex(of: "|"), let node = Int(key[..<bar]), let handle = timers[node] else { return }
+        // By bytes: a bar and a mark that a key begins with are one character.
+        guard let bar = key.utf8.firstIndex(of: 0x7C), let node = Int(key[..<bar]), let handle = timers[node] else {
+            return
+        }
         let flow = flow(context)
         flow.begin(timer: key, at: time)
-        try guarded { try handle(String(key[key.index(after: bar)...]), time, flow) }
+        try guarded { try handle(String(Substring(key.utf8[key.utf8.index(after: bar)...])), time, flow) }
     }
 
     /// Whatever an operator throws is the event's own: it is recorded beside it, and the fold goes on.
