@@ -23,6 +23,12 @@ package struct Digest: Hashable, Sendable, Comparable, CustomStringConvertible {
         self.init(words: (words[0], words[1], words[2], words[3]))
     }
 
+    /// The same of bytes in memory, of which every frame of a log has some.
+    package init?(_ raw: UnsafeRawBufferPointer) {
+        guard raw.count == Digest.byteCount else { return nil }
+        self.init(loading: raw)
+    }
+
     /// Takes 64 hexadecimal digits; nil for anything else.
     package init?(hex: String) {
         guard let bytes = [UInt8](hex: hex) else { return nil }

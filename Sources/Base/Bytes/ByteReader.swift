@@ -1,13 +1,15 @@
 /// Reads numbers and bytes from a buffer, refusing to step past its end.
 package struct ByteReader {
     package let bytes: UnsafeRawBufferPointer
-    package private(set) var offset: Int
+    @usableFromInline package var offset: Int
 
+    @inlinable
     package init(_ bytes: UnsafeRawBufferPointer, offset: Int = 0) {
         self.bytes = bytes
         self.offset = offset
     }
 
+    @inlinable
     package var remaining: Int { bytes.count - offset }
 
     @inlinable
@@ -18,24 +20,29 @@ package struct ByteReader {
         }
     }
 
+    @inlinable
     package mutating func big<T: FixedWidthInteger>(_ type: T.Type = T.self) throws(BaseError) -> T {
         try require(MemoryLayout<T>.size)
         defer { offset += MemoryLayout<T>.size }
         return T(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: T.self))
     }
 
+    @inlinable
     package mutating func little<T: FixedWidthInteger>(_ type: T.Type = T.self) throws(BaseError) -> T {
         try require(MemoryLayout<T>.size)
         defer { offset += MemoryLayout<T>.size }
         return T(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: T.self))
     }
 
+    @inlinable
     package mutating func byte() throws(BaseError) -> UInt8 { try big(UInt8.self) }
 
+    @inlinable
     package mutating func double() throws(BaseError) -> Double { Double(bitPattern: try little(UInt64.self)) }
 
     package mutating func float() throws(BaseError) -> Float { Float(bitPattern: try little(UInt32.self)) }
 
+    @inlinable
     package mutating func varint() throws(BaseError) -> Int64 {
         var result: UInt64 = 0
         var shift: UInt64 = 0
@@ -51,6 +58,7 @@ package struct ByteReader {
         }
     }
 
+    @inlinable
     package mutating func slice(_ count: Int) throws(BaseError) -> UnsafeRawBufferPointer {
         try require(count)
         defer { offset += count }
@@ -67,6 +75,7 @@ package struct ByteReader {
         return String(decoding: try slice(Int(count)), as: UTF8.self)
     }
 
+    @inlinable
     package mutating func skip(_ count: Int) throws(BaseError) {
         try require(count)
         offset += count
