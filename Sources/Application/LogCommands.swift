@@ -128,7 +128,7 @@ struct Verify: AsyncParsableCommand {
             print("unreadable: the disk gives no bytes of \(line.string ?? "") now; check again later")
         }
         for line in answer["rebuildable"]?.array ?? [] {
-            print("derived: \(line.string ?? "") is damaged and can be built again; a running node does so")
+            print("derived: \(line.string ?? "") is missing or damaged and can be built again: headrace log repair")
         }
     }
 }
@@ -258,10 +258,16 @@ struct Repair: AsyncParsableCommand {
                 )
             }
             let answer = try await Log.ask(common, "GET", "/v1/log", writes: !dryRun) { log in
-                if !dryRun { try log.maintain() }
-                var report = LogReport.recovery(log.recovery).object ?? [:]
+                if !dryRun {
+                    try log.buildMissingIndexes()
+                    try log.maintain()
+                }
+                var report = LogReport.recovery(log.inspect().recovery).object ?? [:]
                 // What opening does not look at may be damaged as well.
                 let check = try LogReport.verification(log)
+                if dryRun {
+                    report["rebuilt"] = .array((report["rebuilt"]?.array ?? []) + (check["rebuildable"]?.array ?? []))
+                }
                 report["damaged"] = .array((check["damaged"]?.array ?? []) + (check["rewritten"]?.array ?? []))
                 report["lostIds"] = check["lostIds"] ?? .array([])
                 return .object(report)

@@ -234,6 +234,7 @@ private struct Verification {
             for record in partition.files {
                 result.bytes += record.bytes
                 let file = PartitionFile(partition.partition, record, cache)
+                if !file.hasIndex { result.rebuildable.append(PartitionFile.indexPath(file.path)) }
                 do {
                     if record.isCompacted {
                         try checkCompacted(file)

@@ -121,6 +121,13 @@ extension EmbeddedLog {
     /// A log that closes breaks its upkeep off between two steps.
     var isClosing: Bool { maintenance.withLock { $0.closing } && options.hasThreads }
 
+    /// Builds the indexes of partitions' files that are missing or damaged; `maintain` writes them. Files of which the batches
+    /// cannot be read keep waiting for theirs.
+    package func buildMissingIndexes() throws(EventLogError) {
+        let files = shared.withLock { state in state.partitions.list.flatMap(\.files) }
+        for file in files where !file.hasIndex { _ = try file.entries() }
+    }
+
     /// Indexes that were rebuilt in memory are written beside their files again.
     private func writeMissingIndexes() throws(EventLogError) {
         let files = shared.withLock { state in state.partitions.list.flatMap(\.files) }

@@ -73,6 +73,12 @@ final class PartitionFile: Sendable {
         return entries
     }
 
+    /// Whether the index beside the file is there, whole, and of these bytes.
+    var hasIndex: Bool {
+        guard let bytes = cache.volume.contents(PartitionFile.indexPath(path)), bytes.count >= 8 else { return false }
+        return PartitionFile.stamp(bytes) == record.indexStamp && PartitionFile.decodeIndex(bytes) != nil
+    }
+
     func file() throws(EventLogError) -> any LogFile { try cache.file(path) }
 
     /// An index that had to be built from the file, for the upkeep to write.

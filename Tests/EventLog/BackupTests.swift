@@ -75,6 +75,36 @@ import Testing
             try backup("a", to: "backup").copiedBytes == 0, "it is told where it was copied; verify tells it always")
     }
 
+    /// Indexes beside a partition's files that are gone or damaged are told, and built again.
+    @Test func missingIndexesAreToldAndBuilt() throws {
+        let log = try EmbeddedLogTests.open(scratch.path + "/a", segmentSize: 4000)
+        try log.declare(TopicLayout(name: "t", partitions: 1))
+        for id in 0..<100 {
+            _ = try log.append(LogAppend(principal: "p", events: [("t", nil, EmbeddedLogTests.event("e\(id)"))]))
+        }
+        try log.maintain()
+        #expect(try log.verify().rebuildable.isEmpty)
+        log.close()
+        let folder = scratch.path + "/a/t-0"
+        let name = try #require(
+            FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasSuffix(".index") }.min())
+        let path = URL(filePath: "\(folder)/\(name)")
+        let whole = try Data(contentsOf: path)
+        for damage in ["gone", "rotten"] {
+            var bytes = whole
+            bytes[20] ^= 4
+            if damage == "gone" { try FileManager.default.removeItem(at: path) } else { try bytes.write(to: path) }
+            let again = try EmbeddedLogTests.open(scratch.path + "/a")
+            #expect(try again.verify().rebuildable == ["t-0/\(name)"] && again.verify().isIntact)
+            try again.buildMissingIndexes()
+            try again.maintain()
+            #expect(
+                try again.verify().rebuildable.isEmpty && again.inspect().recovery.rebuiltIndexes == ["t-0/\(name)"])
+            #expect(try Data(contentsOf: path) == whole)
+            again.close()
+        }
+    }
+
     @Test(arguments: ["files", "empty", "data"]) func whatIsNoBackupIsRefused(kind: String) throws {
         try FileManager.default.createDirectory(atPath: scratch.path + "/x", withIntermediateDirectories: true)
         try grow("a", 0..<2)

@@ -57,6 +57,24 @@ import Testing
         node.stop()
     }
 
+    /// Whoever goes on where retention has been is told what it will not see; whoever begins is not.
+    @Test func whatRetentionTookIsTold() async throws {
+        let node = try Node(settings)
+        for number in 0..<6 { try await publish(node, number, size: 80) }
+        let going = try page(node, from: "0:2").ids
+        try node.log.trim(TopicPartition("t", 0), before: 4)
+        let routes = Routes(node: node, log: node.log, gateway: node.gateway, clock: { Instant.wallClock() })
+        func trimmed(_ from: String) throws -> (ids: [String], gone: String) {
+            let page = try routes.readPage(topic: "t", from: from, limit: 10, progress: false)
+            let ids = (page["events"]?.array ?? []).compactMap { $0["id"]?.string }
+            return (ids, (page["trimmed"]?.array ?? []).compactMap(\.string).joined())
+        }
+        #expect(going == ["e2", "e3", "e4", "e5"])
+        #expect(try trimmed("0:2") == (["e4", "e5"], "t/0 from offset 2 to 3"))
+        for from in ["", "beginning", "0:4", "end"] { #expect(try trimmed(from).gone.isEmpty) }
+        node.stop()
+    }
+
     /// The node starts, serves what was folded and what can be read up to the damage, and says where it is.
     @Test func aNodeOutlivesRot() async throws {
         let node = try Node(settings)
