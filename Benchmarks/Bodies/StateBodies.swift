@@ -33,6 +33,33 @@ package enum StateBodies {
         return flights
     }
 
+    /// Folds everything with so much memory for the state.
+    /// - Returns: events a second, the most that the state took in memory, and what is on the disk in the end, in bytes.
+    package static func foldWithin(
+        _ log: any EventLog, stateDirectory: String, memory: Int
+    ) throws -> (perSecond: Double, resident: Int, stored: Int) {
+        try FileManager.default.createDirectory(atPath: stateDirectory, withIntermediateDirectories: true)
+        let path = stateDirectory + "/state.sqlite"
+        let runner = try TopologyRunner(
+            topology: Topology(name: "keys", stages: [keyedDays().build()], answers: [], attachments: []),
+            derived: [], log: log, database: try StateDatabase(path: path, memory: memory), sink: Sink())
+        defer { runner.end() }
+        var most = 0
+        let seconds = try LogBodies.seconds {
+            while try runner.runSlice() {
+                most = max(most, runner.residentBytes)
+                if runner.isCheckpointing {
+                    try runner.advanceCheckpoint()
+                } else if runner.needsCheckpoint {
+                    try runner.beginCheckpoint()
+                }
+            }
+            try runner.checkpoint()
+        }
+        let size = try FileManager.default.attributesOfItem(atPath: path)[.size] as? Int
+        return (Double(runner.folded) / seconds, most, size ?? 0)
+    }
+
     private final class Sink: DerivedSink {
         func take(_ event: DerivedEvent) {}
         func sliceEnded(_ consumed: () -> [TopicPartition: Int64]) {}

@@ -59,6 +59,9 @@ struct StreamBench: ParsableCommand {
     /// Distinct keys of the figures that are about many.
     private static let keys = 1_000_000
 
+    /// For state that is more than ten times as large.
+    private static let smallMemory = 16 << 20
+
     private func measureKeys(_ lines: [[UInt8]]) throws {
         let many = try EmbeddedLog.open(directory + "/many")
         defer { many.close() }
@@ -79,5 +82,10 @@ struct StreamBench: ParsableCommand {
         Figure(name: "checkpoint.million-keys", value: state.seconds, unit: "s").print()
         Figure(name: "checkpoint.stall", value: state.stall * 1000, unit: "ms").print()
         Figure(name: "restart.million-keys", value: state.restart, unit: "s").print()
+        let small = try StateBodies.foldWithin(
+            one, stateDirectory: directory + "/small", memory: Self.smallMemory)
+        Figure(name: "fold.small-memory", value: small.perSecond, unit: "events/s").print()
+        Figure(name: "fold.small-memory.resident", value: Double(small.resident) / 1e6, unit: "MB").print()
+        Figure(name: "fold.small-memory.stored", value: Double(small.stored) / 1e6, unit: "MB").print()
     }
 }

@@ -139,20 +139,21 @@ extension TopologyRunner {
         checkpoints += 1
     }
 
+    /// About what the state takes in memory, in bytes.
+    package var residentBytes: Int { stores.reduce(0) { $0 + $1.residentBytes } }
+
     /// Lets go, between two slices, what was not used lately and is on the disk, where memory is spent.
     func keepWithinMemory() throws {
         if isCheckpointing {
             // What changes faster than it can be written waits for it.
             let limit = max(database.memory * 2, database.memory + Self.memorySlack)
-            while isCheckpointing, stores.reduce(0, { $0 + $1.residentBytes }) > limit {
-                try advanceCheckpoint(waits: true)
-            }
+            while isCheckpointing, residentBytes > limit { try advanceCheckpoint(waits: true) }
             return
         }
         var room = Self.snapshotKeys
         for store in stores where room > 0 { store.forget(&room) }
         needsCheckpoint = false
-        guard database.reader != nil, stores.reduce(0, { $0 + $1.residentBytes }) > database.memory else { return }
+        guard database.reader != nil, residentBytes > database.memory else { return }
         for store in stores.sorted(by: { $0.residentBytes > $1.residentBytes }) where room > 0 { store.evict(&room) }
         // What no checkpoint has taken cannot go.
         let residents = stores.map(\.residents)

@@ -58,8 +58,14 @@ final class StateReader {
     /// - Parameter runs: the oldest first.
     func find(_ key: UnsafeRawBufferPointer, place: UInt64, hash: UInt64, in runs: [StateRun]) -> Found {
         for run in runs.reversed() where run.filter.mayHold(hash) {
-            let found = read { database in try look(key, place, run, database) }
-            if let found = found ?? nil { return found }
+            guard failure == nil else { return .nothing }
+            do {
+                // One question is its own snapshot, and a run never changes.
+                let found = try queue.unsafeRead { database in try look(key, place, run, database) }
+                if let found { return found }
+            } catch {
+                fail(error)
+            }
         }
         return .nothing
     }
