@@ -85,7 +85,8 @@ struct Tail: AsyncParsableCommand {
                             .readPage(topic: topic, from: next, limit: page, progress: false)
                     }
                 } catch let error as any DescribedError where !next.isEmpty && printed > 0 {
-                    // Whoever goes on later needs to know where.
+                    // Whoever goes on later needs to know where; of damage, the error says it.
+                    guard error.code != "rot" else { throw error }
                     FileHandle.standardError.write(Data("headrace: to go on from here: --from \(next)\n".utf8))
                     throw error
                 }

@@ -42,6 +42,12 @@ final class Connection {
 
     /// Seconds a long answer (an audit) may take.
     private static let patience = 3600.0
+    /// The request's own limit is not enough: the session's holds beside it, and is a minute.
+    private static let session: URLSession = {
+        let configuration = URLSessionConfiguration.default
+        configuration.timeoutIntervalForRequest = patience
+        return URLSession(configuration: configuration)
+    }()
 
     /// Asks over HTTP where a node runs, and calls `direct` where none does.
     func ask(
@@ -76,7 +82,7 @@ final class Connection {
             request.setValue(contentType, forHTTPHeaderField: "Content-Type")
         }
         do {
-            let (data, response) = try await URLSession.shared.data(for: request)
+            let (data, response) = try await session.data(for: request)
             return ((response as? HTTPURLResponse)?.statusCode ?? 0, [UInt8](data))
         } catch {
             throw NodeError(

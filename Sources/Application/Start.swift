@@ -40,6 +40,9 @@ struct Start: AsyncParsableCommand {
             settings.connectors = connector
             settings.host = host
             settings.port = port
+            guard until.map({ Instant($0) != nil }) ?? true else {
+                throw NodeError("bad-time", "--until: '\(until ?? "")' is no RFC 3339 time")
+            }
             settings.until = until
             settings.checkpointSeconds = checkpoint
             settings.kafka = kafka

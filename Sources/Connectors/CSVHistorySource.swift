@@ -114,7 +114,12 @@ package final class CSVHistorySource: Sendable {
     private func play() throws {
         let history = try CSVHistory(configuration)
         var planned = history.plan()
-        let limit = configuration.values["until"].flatMap { Instant($0) }
+        let limit = try configuration.values["until"].map { text in
+            guard let limit = Instant(text) else {
+                throw ConnectorsError("bad-time", "'until' of '\(configuration.name)': '\(text)' is no RFC 3339 time")
+            }
+            return limit
+        }
         if let limit { planned.removeAll { $0.time > limit.milliseconds } }
         var stream = DigestStream()
         for table in history.tables { stream.update(table.table.bytes) }

@@ -11,6 +11,8 @@ package struct BackupReport: Sendable {
     package var events: UInt64 = 0
     /// Damage that is known, and rotten batches in what was copied now; `verify` looks for more.
     package var damaged: [DamagedRange] = []
+    /// Damage that earlier backups brought to the same place, in files that are still in it: they are not copied again.
+    package var earlier: [String] = []
     /// Files of ids that the backup has and this log only in part; they were left as they are.
     package var keptIdentifiers: [String] = []
 }
@@ -52,6 +54,7 @@ extension EmbeddedLog {
                 wanted.append((chain.path, chain.bytes, nil))
             }
             for segment in segments { wanted.append((segment.path, segment.end, nil)) }
+            var indexes: Set<String> = []
             for (path, bytes, partition) in wanted {
                 let exists = present.contains(path)
                 let copied = try copy(path, bytes, of: partition, to: target, exists: exists)
@@ -60,6 +63,16 @@ extension EmbeddedLog {
                 report.totalBytes += bytes
                 report.files += 1
             }
+            for partition in manifest.partitions {
+                for file in partition.files {
+                    let file = PartitionFile(partition.partition, file, cache)
+                    let path = PartitionFile.indexPath(file.path)
+                    guard file.hasIndex, let index = volume.contents(path) else { continue }
+                    indexes.insert(path)
+                    if target.contents(path) != index { try target.replace(path, with: index, durable: false) }
+                }
+            }
+            try remember(&report, on: target, Set(wanted.map(\.path)))
             // Ids cannot always be had from the rest: events may be trimmed by then. They are small and replaced whole.
             for path in try volume.list() where path.hasSuffix(".ids") {
                 let file = try volume.open(path, .read)
@@ -74,9 +87,25 @@ extension EmbeddedLog {
                 report.totalBytes += Int64(bytes.count)
                 report.files += 1
             }
-            try finish(manifest, mark, on: target, keep: Set(wanted.map(\.path)))
+            try finish(manifest, mark, on: target, keep: indexes.union(wanted.map(\.path)))
             return report
         }
+    }
+
+    /// Name of the file in which a backup says what of it is damaged, a line each.
+    private static let damagePath = "damage"
+
+    /// Keeps what is damaged in a backup beside it, and tells what was known before.
+    private func remember(
+        _ report: inout BackupReport, on target: any LogVolume, _ kept: Set<String>
+    ) throws(EventLogError) {
+        let text = String(decoding: target.contents(Self.damagePath) ?? [], as: UTF8.self)
+        let found = report.damaged.map(\.description)
+        report.earlier = text.split(separator: "\n").map { String($0) }.filter { line in
+            !found.contains(line) && kept.contains(line.split(separator: " ").first.map { String($0) } ?? "")
+        }
+        let lines = (report.earlier + found).joined(separator: "\n")
+        if lines != text { try target.replace(Self.damagePath, with: [UInt8](lines.utf8), durable: true) }
     }
 
     /// Whether a file of ids there is whole and holds more than one here.

@@ -178,14 +178,19 @@ package final class FoldHost: Sendable {
                             throw NodeError(
                                 "fold-stopped", "the fold has stopped; see the node's status", fault: .world)
                         }
-                        let answer = try body(runner)
+                        let answer = Result { try body(runner) }
+                        // What is missing is not absent, whatever was made of it.
                         try runner.requireState()
-                        return answer
+                        return try answer.get()
                     })
             }
             return false
         }
         guard isRefused else { return }
+        if let failure = state.withLock({ $0.failure }) {
+            answer(.failure(NodeError("fold-stopped", "the fold has stopped: \(failure)", fault: .world)))
+            return
+        }
         answer(
             .failure(
                 NodeError(

@@ -87,7 +87,7 @@ package enum LogReport {
         .object([
             "files": .int(Int64(report.files)), "copiedBytes": .int(report.copiedBytes),
             "totalBytes": .int(report.totalBytes), "events": .int(Int64(report.events)),
-            "damaged": .array(report.damaged.map { .string($0.description) }),
+            "damaged": .array((report.damaged.map(\.description) + report.earlier).map { .string($0) }),
             "kept": .array(report.keptIdentifiers.map { .string($0) }),
         ])
     }

@@ -71,8 +71,10 @@ import Testing
         let found = try #require(report.damaged.first)
         #expect(report.damaged.count == 1 && found.file == "t-0/\(name)" && found.from == 0, "\(report.damaged)")
         if what == "byte" { #expect(found.lost?.offsets.lowerBound == 0 && found.to < Int64(bytes.count)) }
-        #expect(
-            try backup("a", to: "backup").copiedBytes == 0, "it is told where it was copied; verify tells it always")
+        let again = try backup("a", to: "backup")
+        #expect(again.copiedBytes == 0 && again.damaged.isEmpty && again.earlier == [found.description])
+        let copy = try FileManager.default.contentsOfDirectory(atPath: scratch.path + "/backup/t-0")
+        #expect(copy.contains { $0.hasSuffix(".index") } && copy.contains(name))
     }
 
     /// Indexes beside a partition's files that are gone or damaged are told, and built again.

@@ -58,9 +58,13 @@ package final class StateDatabase {
             self.queue = queue
             try queue.write { try Self.prepare($0, isKept: isKept) }
         } catch {
-            throw StreamsError("state-open", "the state in \(path) cannot be opened", cause: error, fault: .world)
+            throw StreamsError("state-open", Self.remedy(path), cause: error, fault: .world)
         }
         reader = try StateReader(path: path)
+    }
+
+    static func remedy(_ path: String) -> String {
+        "the state in \(path) cannot be used: if the file may not be read or written, mend its permissions or the disk; if it is damaged, delete it (and \(path)-wal), and it is folded again from the log"
     }
 
     private static func prepare(_ database: Database, isKept: Bool) throws {
@@ -157,8 +161,7 @@ package final class StateDatabase {
             throw error
         } catch {
             throw StreamsError(
-                "state-load", "the state in \(path ?? "") cannot be read; delete the file to rebuild it from the log",
-                cause: error,
+                "state-load", Self.remedy(path ?? ""), cause: error,
                 fault: .world)
         }
     }

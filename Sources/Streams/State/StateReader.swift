@@ -26,7 +26,7 @@ final class StateReader {
             configuration.busyMode = .timeout(5)
             queue = try DatabaseQueue(path: path, configuration: configuration)
         } catch {
-            throw StreamsError("state-open", "the state in \(path) cannot be opened", cause: error, fault: .world)
+            throw StreamsError("state-open", StateDatabase.remedy(path), cause: error, fault: .world)
         }
     }
 
@@ -51,8 +51,7 @@ final class StateReader {
     func fail(_ error: any Error) {
         guard failure == nil else { return }
         failure = StreamsError(
-            "state-load", "the state in \(path) cannot be read; delete the file to rebuild it from the log",
-            cause: error, fault: .world)
+            "state-load", StateDatabase.remedy(path), cause: error, fault: .world)
     }
 
     /// - Parameter runs: the oldest first.
