@@ -264,7 +264,15 @@ package struct Routes: Sendable {
         var bytes = 0
         var isFull = false
         let isGoingOn = !from.isEmpty && from != "beginning"
-        let gone = isGoingOn ? try next.indices.compactMap { try trimmed(TopicPartition(topic, $0), next[$0]) } : []
+        var gone: [String] = []
+        for partition in next.indices where isGoingOn {
+            // Told once: the next page begins behind it.
+            let place = TopicPartition(topic, partition)
+            let start = try log.offsets(place).lowerBound
+            guard next[partition] < start else { continue }
+            gone.append("\(place) from offset \(next[partition]) to \(start - 1)")
+            next[partition] = start
+        }
         for partition in next.indices where !isFull {
             do {
                 try log.forEachEvent(TopicPartition(topic, partition), from: next[partition]) { event in
@@ -291,12 +299,6 @@ package struct Routes: Sendable {
         // Whoever goes on where retention has been is told what it will not see.
         if !gone.isEmpty { members["trimmed"] = .array(gone.map { .string($0) }) }
         return .object(members)
-    }
-
-    /// What retention took between a position that somebody goes on from and the first event that is left.
-    private func trimmed(_ partition: TopicPartition, _ next: Int64) throws -> String? {
-        let start = try log.offsets(partition).lowerBound
-        return next < start ? "\(partition) from offset \(next) to \(start - 1)" : nil
     }
 
     /// Server-sent events; each id is the position to go on from, so Last-Event-ID resumes without gap or double.

@@ -54,25 +54,22 @@ extension EmbeddedLog {
                 wanted.append((chain.path, chain.bytes, nil))
             }
             for segment in segments { wanted.append((segment.path, segment.end, nil)) }
-            var indexes: Set<String> = []
+            var found: [DamagedRange] = []
             for (path, bytes, partition) in wanted {
                 let exists = present.contains(path)
                 let copied = try copy(path, bytes, of: partition, to: target, exists: exists)
                 report.copiedBytes += copied.bytes
-                report.damaged += copied.damaged.filter { !report.damaged.contains($0) }
+                found += copied.damaged
+                // At once: what is there is not looked at again, also after a backup that was broken off.
+                if !copied.damaged.isEmpty { try remember(copied.damaged, on: target) }
                 report.totalBytes += bytes
                 report.files += 1
             }
-            for partition in manifest.partitions {
-                for file in partition.files {
-                    let file = PartitionFile(partition.partition, file, cache)
-                    let path = PartitionFile.indexPath(file.path)
-                    guard file.hasIndex, let index = volume.contents(path) else { continue }
-                    indexes.insert(path)
-                    if target.contents(path) != index { try target.replace(path, with: index, durable: false) }
-                }
-            }
-            try remember(&report, on: target, Set(wanted.map(\.path)))
+            let indexes = try copyIndexes(manifest, to: target)
+            let kept = Set(wanted.map(\.path))
+            let told = Set((report.damaged + found).map(\.description))
+            report.earlier = try remembered(on: target, keep: kept).filter { !told.contains($0) }
+            report.damaged += found.filter { !report.damaged.contains($0) }
             // Ids cannot always be had from the rest: events may be trimmed by then. They are small and replaced whole.
             for path in try volume.list() where path.hasSuffix(".ids") {
                 let file = try volume.open(path, .read)
@@ -95,17 +92,28 @@ extension EmbeddedLog {
     /// Name of the file in which a backup says what of it is damaged, a line each.
     private static let damagePath = "damage"
 
-    /// Keeps what is damaged in a backup beside it, and tells what was known before.
-    private func remember(
-        _ report: inout BackupReport, on target: any LogVolume, _ kept: Set<String>
-    ) throws(EventLogError) {
-        let text = String(decoding: target.contents(Self.damagePath) ?? [], as: UTF8.self)
-        let found = report.damaged.map(\.description)
-        report.earlier = text.split(separator: "\n").map { String($0) }.filter { line in
-            !found.contains(line) && kept.contains(line.split(separator: " ").first.map { String($0) } ?? "")
+    /// Keeps beside a backup what is damaged in it.
+    private func remember(_ damaged: [DamagedRange], on target: any LogVolume) throws(EventLogError) {
+        let known = lines(target)
+        let new = damaged.map(\.description).filter { !known.contains($0) }
+        guard !new.isEmpty else { return }
+        try target.replace(Self.damagePath, with: [UInt8]((known + new).joined(separator: "\n").utf8), durable: true)
+    }
+
+    /// What was found damaged in files that are still in the backup.
+    private func remembered(on target: any LogVolume, keep: Set<String>) throws(EventLogError) -> [String] {
+        let known = lines(target)
+        let left = known.filter { keep.contains($0.split(separator: " ").first.map { String($0) } ?? "") }
+        if left.count < known.count {
+            try target.replace(Self.damagePath, with: [UInt8](left.joined(separator: "\n").utf8), durable: true)
         }
-        let lines = (report.earlier + found).joined(separator: "\n")
-        if lines != text { try target.replace(Self.damagePath, with: [UInt8](lines.utf8), durable: true) }
+        return left
+    }
+
+    private func lines(_ target: any LogVolume) -> [String] {
+        String(decoding: target.contents(Self.damagePath) ?? [], as: UTF8.self).split(separator: "\n").map {
+            String($0)
+        }
     }
 
     /// Whether a file of ids there is whole and holds more than one here.
@@ -178,6 +186,21 @@ extension EmbeddedLog {
         return nil
     }
 
+    /// Indexes are small and replaced whole; those that are missing here are built where they are needed.
+    private func copyIndexes(_ manifest: Manifest, to target: any LogVolume) throws(EventLogError) -> Set<String> {
+        var indexes: Set<String> = []
+        for partition in manifest.partitions {
+            for record in partition.files {
+                let file = PartitionFile(partition.partition, record, cache)
+                let path = PartitionFile.indexPath(file.path)
+                guard file.hasIndex, let index = volume.contents(path) else { continue }
+                indexes.insert(path)
+                if target.contents(path) != index { try target.replace(path, with: index, durable: false) }
+            }
+        }
+        return indexes
+    }
+
     /// Files only grow, so what is there is not copied again.
     /// - Parameter partition: of a file of batches, which are looked at.
     private func copy(
@@ -190,7 +213,7 @@ extension EmbeddedLog {
         var passing = start < bytes ? partition.map { PassingBatches(file: path, partition: $0) } : nil
         // What is there may end within a batch.
         for at in stride(from: 0, to: passing == nil ? 0 : start, by: Int64.Stride(EmbeddedLog.copySize)) {
-            passing?.pass(try from.read(at: at, count: Int(min(Int64(EmbeddedLog.copySize), start - at))))
+            passing?.pass(try into.read(at: at, count: Int(min(Int64(EmbeddedLog.copySize), start - at))))
         }
         while offset < bytes {
             let part = try from.read(at: offset, count: Int(min(Int64(EmbeddedLog.copySize), bytes - offset)))

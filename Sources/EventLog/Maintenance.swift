@@ -125,7 +125,13 @@ extension EmbeddedLog {
     /// cannot be read keep waiting for theirs.
     package func buildMissingIndexes() throws(EventLogError) {
         let files = shared.withLock { state in state.partitions.list.flatMap(\.files) }
-        for file in files where !file.hasIndex { _ = try file.entries() }
+        for file in files where !file.hasIndex {
+            do throws(EventLogError) {
+                _ = try file.entries()
+            } catch {
+                guard ["no-such-file", "read-failed"].contains(error.code) else { throw error }
+            }
+        }
     }
 
     /// Indexes that were rebuilt in memory are written beside their files again.

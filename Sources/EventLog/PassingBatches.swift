@@ -40,7 +40,8 @@ struct PassingBatches {
                 if crc != number(RecordBatchLayout.crc, UInt32.self) {
                     let first = number(RecordBatchLayout.baseOffset, Int64.self)
                     let delta = Int64(number(RecordBatchLayout.lastOffsetDelta, Int32.self))
-                    note(used, size, first >= 0 && delta >= 0 ? first..<first + delta + 1 : nil)
+                    let isLikely = first >= 0 && delta >= 0 && first < Int64.max - delta - 1
+                    note(used, size, isLikely ? first..<first + delta + 1 : nil)
                 }
                 used += size
             }

@@ -26,7 +26,10 @@ package struct KafkaConfiguration: Sendable, CustomStringConvertible {
     /// Values that nobody must see, the longest first: those of settings that are named like secrets, and of those that may
     /// hold one among others.
     var secrets: [String] {
-        let names = ["password", "secret", "key.pem", "sasl.oauthbearer.config", "sasl.jaas", "token"]
+        let names = [
+            "password", "passphrase", "secret", "key.pem", "oauthbearer.config", "jaas", "kinit.cmd", "sasl.username",
+            "client.id",
+        ]
         return settings.filter { setting in !setting.value.isEmpty && names.contains { setting.name.contains($0) } }
             .map(\.value).sorted { $0.utf8.count > $1.utf8.count }
     }

@@ -11,8 +11,9 @@ extension KafkaLog {
                 try log.refresh()
                 log.answered()
             } catch {
+                // One partition without a leader fails the question about all of them.
                 log.silent(error)
-                if log.refreshEachTopic() { log.answered() }
+                if log.refreshEachTopic() { log.answered() } else { log.refuseWaiting() }
             }
             seconds += watchInterval
             if seconds >= startInterval {
@@ -39,8 +40,7 @@ extension KafkaLog {
         control.answered()
     }
 
-    /// Notes that the brokers do not answer, and since when. Publishers that wait for their turn are told: nothing of theirs is
-    /// under way.
+    /// Notes that the brokers do not answer, and since when.
     private func silent(_ error: EventLogError) {
         let now = Instant.wallClock()
         silence.withLock {
@@ -50,6 +50,10 @@ extension KafkaLog {
                     "broker-unavailable", "\(configuration) has not answered since \(now): \(error.message)",
                     cause: error.cause, fault: .world, retriable: true)
         }
+    }
+
+    /// Publishers that wait for their turn are told of an outage: nothing of theirs is under way.
+    private func refuseWaiting() {
         if let outage { group.withLock { $0 }?.refuseWaiting(outage) }
     }
 

@@ -89,7 +89,10 @@ package final class KafkaLog: EventLog {
         while true {
             var metadata: UnsafePointer<rd_kafka_metadata>?
             let code = rd_kafka_metadata(control.pointer, 0, nil, &metadata, 1000)
-            if code == RD_KAFKA_RESP_ERR_NO_ERROR { return rd_kafka_metadata_destroy(metadata) }
+            if code == RD_KAFKA_RESP_ERR_NO_ERROR {
+                control.answered()
+                return rd_kafka_metadata_destroy(metadata)
+            }
             // Who is refused is refused again: no use in waiting.
             if let refusal = control.report.refusal { throw refusal }
             let heard = control.report.reason.map { " (\($0))" } ?? ""

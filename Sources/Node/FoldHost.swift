@@ -118,6 +118,8 @@ package final class FoldHost: Sendable {
                 if try runner.beginCheckpoint() {
                     saved = Date()
                     dirty = false
+                } else if !worked {
+                    try runner.flush()
                 }
             } else if !worked {
                 // Also without an event: progress alone moves what is consumed.

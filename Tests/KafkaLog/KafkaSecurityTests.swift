@@ -84,7 +84,8 @@ extension HeavyTests {
                 said.withLock { $0.append("\(error)") }
                 #expect(error.code == "not-authorized" && !error.retriable, "\(error)")
                 #expect(Date().timeIntervalSince(begun) < 10)
-                #expect(error.message.contains(given.refusal ?? "-"), "\(error)")
+                let reason = try #require(given.refusal, "\(error)")
+                #expect(error.message.contains(reason), "\(error)")
             }
             for text in said.withLock({ $0 }) { #expect(!text.contains(right) && !text.contains(wrong), "\(text)") }
         }

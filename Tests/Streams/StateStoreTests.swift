@@ -189,7 +189,7 @@ import Testing
         #expect(rival.database.failure?.code == "state-load")
         // As builds before runs had it: what it says is folded again.
         try file.write {
-            try $0.execute(sql: "CREATE TABLE state(x)")
+            try $0.execute(sql: "CREATE TABLE state(x); PRAGMA user_version = 0")
             try $0.execute(sql: "INSERT OR REPLACE INTO meta VALUES('keys/s', '9')")
         }
         try file.close()

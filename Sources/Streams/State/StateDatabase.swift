@@ -16,6 +16,8 @@ package final class StateDatabase {
     private let path: String?
     /// Who only compares leaves what is there as it is.
     private let isKept: Bool
+    /// False of state that another build stored, where it is only looked at.
+    private var isReadable = true
     /// What stores may keep in memory together, in bytes, of what is on the disk too.
     package let memory: Int
     private(set) var reader: StateReader?
@@ -56,7 +58,7 @@ package final class StateDatabase {
             configuration.busyMode = .timeout(5)
             let queue = try DatabaseQueue(path: path, configuration: configuration)
             self.queue = queue
-            try queue.write { try Self.prepare($0, isKept: isKept) }
+            isReadable = try queue.write { try Self.prepare($0, isKept: isKept) }
         } catch {
             throw StreamsError("state-open", Self.remedy(path), cause: error, fault: .world)
         }
@@ -67,7 +69,20 @@ package final class StateDatabase {
         "the state in \(path) cannot be used: if the file may not be read or written, mend its permissions or the disk; if it is damaged, delete it (and \(path)-wal), and it is folded again from the log"
     }
 
-    private static func prepare(_ database: Database, isKept: Bool) throws {
+    /// Of the tables; state in other ones is folded again from the log.
+    private static let layout = 2
+
+    private static func prepare(_ database: Database, isKept: Bool) throws -> Bool {
+        let known = try Int.fetchOne(database, sql: "PRAGMA user_version") ?? 0
+        let isNew = try !database.tableExists("meta")
+        // Whoever only compares has nothing to compare with.
+        guard known == layout || isNew || !isKept else { return false }
+        if known != layout {
+            for table in ["state", "runs", "chunks", "positions", "meta"] {
+                try database.execute(sql: "DROP TABLE IF EXISTS \(table)")
+            }
+            try database.execute(sql: "PRAGMA user_version = \(layout)")
+        }
         try database.execute(
             sql: """
                 CREATE TABLE IF NOT EXISTS runs(
@@ -81,10 +96,7 @@ package final class StateDatabase {
                 ) STRICT, WITHOUT ROWID;
                 CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
                 """)
-        // Rows by key, as builds before this one had them: folded again from the log.
-        if !isKept, try database.tableExists("state") {
-            try database.execute(sql: "DROP TABLE state; " + Self.clearing)
-        }
+        return true
     }
 
     private static let clearing = "DELETE FROM runs; DELETE FROM chunks; DELETE FROM positions; DELETE FROM meta"
@@ -133,7 +145,7 @@ package final class StateDatabase {
                 return known == identity.hex
             }
             func read(_ database: Database) throws -> (inputs: [InputPosition], meta: [String: String]) {
-                guard try !isKept || serves(database) else {
+                guard try isReadable && (!isKept || serves(database)) else {
                     for store in stores { store.attach(StateDisk(reader: reader, runs: []), count: 0) }
                     return ([], [:])
                 }
