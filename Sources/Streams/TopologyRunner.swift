@@ -106,6 +106,9 @@ package final class TopologyRunner {
         try restore()
     }
 
+    // Operators hold each other, and with them their stores: the disk must not be held with them.
+    deinit { for store in stores { store.detach() } }
+
     private func restore() throws {
         let (positions, meta) = try database.load(stores, identity: topology.identity)
         for saved in positions {

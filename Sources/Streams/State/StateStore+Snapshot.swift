@@ -7,6 +7,11 @@ extension StateStore {
         total = count
     }
 
+    package func detach() {
+        disk = nil
+        leafScan = nil
+    }
+
     package func snapshotStored(_ runs: [StateRun]) { disk?.runs = runs }
 
     package func beginSnapshot() {

@@ -21,6 +21,8 @@ package protocol AnyStateStore: AnyObject {
     /// Begins with what is stored of it.
     /// - Parameter count: of all its keys.
     func attach(_ disk: StateDisk, count: Int)
+    /// Lets go of the disk: nobody uses the store any more, whoever may still hold it.
+    func detach()
     /// Holds what changed since the last snapshot as it is now, to be taken piece by piece while changes go on.
     func beginSnapshot()
     /// Takes up to so many of the held keys with their encoded values; true when none is left.
