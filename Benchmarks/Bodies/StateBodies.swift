@@ -34,10 +34,10 @@ package enum StateBodies {
     }
 
     /// Folds everything with so much memory for the state.
-    /// - Returns: events a second, the most that the state took in memory, and what is on the disk in the end, in bytes.
+    /// - Returns: events, and so many a second, the most that the state took in memory, and what is on the disk in the end, in bytes.
     package static func foldWithin(
         _ log: any EventLog, stateDirectory: String, memory: Int
-    ) throws -> (perSecond: Double, resident: Int, stored: Int) {
+    ) throws -> (folded: Int64, perSecond: Double, resident: Int, stored: Int) {
         try FileManager.default.createDirectory(atPath: stateDirectory, withIntermediateDirectories: true)
         let path = stateDirectory + "/state.sqlite"
         let runner = try TopologyRunner(
@@ -57,7 +57,7 @@ package enum StateBodies {
             try runner.checkpoint()
         }
         let size = try FileManager.default.attributesOfItem(atPath: path)[.size] as? Int
-        return (Double(runner.folded) / seconds, most, size ?? 0)
+        return (runner.folded, Double(runner.folded) / seconds, most, size ?? 0)
     }
 
     private final class Sink: DerivedSink {

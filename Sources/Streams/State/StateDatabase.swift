@@ -25,6 +25,11 @@ package final class StateDatabase {
     package var failure: StreamsError? { reader?.failure }
     /// Grows with everybody who begins to fold with this state: who came before writes nothing any more.
     private var epoch: Int64 = 0
+    /// A chunk of a run fills one page.
+    private static let pageBytes = 16_384
+    /// What SQLite may keep in memory, and what its journal may keep on the disk when it is empty.
+    private static let cacheKilobytes = 16_000
+    private static let journalBytes = 64 << 20
     /// Times in a row that the journal could not be brought into the file, after which a checkpoint fails.
     private static let flushAttempts = 10
     private var flushFailures = 0
@@ -46,12 +51,12 @@ package final class StateDatabase {
         do {
             var configuration = Configuration()
             configuration.prepareDatabase { database in
-                try database.execute(sql: "PRAGMA page_size = 16384")
+                try database.execute(sql: "PRAGMA page_size = \(Self.pageBytes)")
                 try database.execute(sql: "PRAGMA synchronous = NORMAL")
-                try database.execute(sql: "PRAGMA cache_size = -16000")
+                try database.execute(sql: "PRAGMA cache_size = -\(Self.cacheKilobytes)")
                 // By `flush`, so that nobody waits for it who waits for the commit.
                 try database.execute(sql: "PRAGMA wal_autocheckpoint = 0")
-                try database.execute(sql: "PRAGMA journal_size_limit = 67108864")
+                try database.execute(sql: "PRAGMA journal_size_limit = \(Self.journalBytes)")
             }
             configuration.journalMode = .wal
             // A runner that went a moment ago may still be closing its connection.

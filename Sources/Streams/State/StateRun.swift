@@ -15,12 +15,7 @@ package struct StateRun: Sendable {
 
     /// The first chunk that may hold an entry at a place or behind it.
     func chunk(from place: UInt64) -> Int {
-        var (low, high) = (0, starts.count)
-        while low < high {
-            let middle = (low + high) / 2
-            if starts[middle] < place { low = middle + 1 } else { high = middle }
-        }
-        return max(0, low - 1)
+        max(0, starts.sortedIndex { $0 < place } - 1)
     }
 }
 

@@ -101,6 +101,9 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
     package var residentBytes: Int { resident }
     package var residents: (all: Int, changed: Int) { (slotCount, dirty.count) }
 
+    /// Let go and still listed for the digest: of fewer the list is not written anew.
+    private static var staleLimit: Int { 1024 }
+
     /// What a slot takes beside its value's bytes: itself, its key, and the value's own arrays.
     private static var slotBytes: Int { MemoryLayout<Slot>.stride + MemoryLayout<Value?>.stride + 96 }
 
@@ -166,7 +169,7 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
 
     /// The list of what the digest lacks grows with what changes, is let go and comes back; it names each slot once again.
     private func trimUndigested() {
-        guard stale > 1024, stale > slotCount else { return }
+        guard stale > Self.staleLimit, stale > slotCount else { return }
         stale = 0
         undigested.removeAll(keepingCapacity: true)
         for shard in shards.indices {
