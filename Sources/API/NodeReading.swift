@@ -31,6 +31,8 @@ package protocol NodeReading: AnyObject, Sendable {
     /// - Parameter request: `{"positions": [...]}` or `{"all": true, "topic", "code"}`, with `"now"` and `"data"`.
     func retryLetters(_ request: JSON) async throws -> JSON
     func logBackup(_ directory: String) throws -> JSON
+    /// Builds what is derived and missing, and says what cannot be repaired.
+    func logRepair() throws -> JSON
     /// Where the events of all topics stand, in the order in which they came.
     func logOrder(from: Int64, limit: Int) throws -> JSON
     /// Gives what a pin holds to retention and compaction again.
@@ -43,7 +45,7 @@ package protocol NodeReading: AnyObject, Sendable {
 package func httpStatus(_ error: any DescribedError) -> Int {
     switch error.code {
     case "unknown-topic", "unknown-view", "unknown-entity", "unknown-node", "unknown-model", "unknown-prediction",
-        "not-found",
+        "not-found", "unknown-letter",
         "unknown-report", "unknown-subject", "unknown-pin":
         return 404
     case "body-too-large", "event-too-large", "append-too-large": return 413

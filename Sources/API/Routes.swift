@@ -79,6 +79,7 @@ package struct Routes: Sendable {
         work("/v1/log/backup") { node, request in
             try node.logBackup(try member("directory", "an absolute path on the node's machine", of: request))
         }
+        work("/v1/log/repair") { node, _ in try node.logRepair() }
         work("/v1/log/unpin") { node, request in try node.unpin(try member("pin", "the pin's name", of: request)) }
         work("/v1/erase") { node, request in
             try node.erase(try member("subject", "whose personal fields shall become unreadable", of: request))
@@ -317,65 +318,79 @@ package struct Routes: Sendable {
                 retriable: true)
         }
         let type = gateway.topic(topic)?.defaultType
+        let follower: LogFollower
+        do {
+            follower = try log.follow(
+                Dictionary(uniqueKeysWithValues: begin.enumerated().map { (TopicPartition(topic, $0), $1) }))
+        } catch {
+            followers.withLock { $0 -= 1 }
+            throw error
+        }
         let (stream, continuation) = AsyncStream<[UInt8]>.makeStream(bufferingPolicy: .bufferingOldest(2))
         let task = Task { [self] in
             defer {
                 followers.withLock { $0 -= 1 }
                 continuation.finish()
             }
-            var next = begin
-            for await _ in log.changes() {
-                while !Task.isCancelled {
-                    // On a thread that may block; a damaged range ends the stream with its reason.
-                    let from = next
-                    let text: String
-                    do {
-                        (text, next) = try await quick.run { try pieces(topic, from, type) }
-                    } catch {
-                        let known = error as? any DescribedError
-                        let code = known?.code ?? "internal"
-                        // Where to go on stands in the message.
-                        let data = JSON.object([
-                            "code": .string(code), "message": .string(known?.message ?? "the log cannot be read"),
-                        ]).text
-                        _ = continuation.yield([UInt8]("event: error\ndata: \(data)\n\n".utf8))
-                        if code == "busy" { continue }
-                        return
-                    }
-                    if next == from { break }
-                    // A follower that is slower than the log waits here: nothing is dropped and nothing piles up.
-                    while !text.isEmpty, !Task.isCancelled {
-                        guard case .dropped = continuation.yield([UInt8](text.utf8)) else { break }
-                        try? await Task.sleep(for: .milliseconds(20))
+            do {
+                var next = begin
+                while let (partition, from, batches) = try await follower.next() {
+                    for batch in batches {
+                        let known = next
+                        let text: String = try await patiently {
+                            try self.text(of: batch, partition, from: from, type: type, positions: known)
+                        }
+                        next[partition.partition] = batch.header.lastOffset + 1
+                        // A follower that is slower than the log waits here: nothing is dropped and nothing piles up.
+                        while !text.isEmpty, !Task.isCancelled {
+                            guard case .dropped = continuation.yield([UInt8](text.utf8)) else { break }
+                            try? await Task.sleep(for: .milliseconds(20))
+                        }
                     }
                 }
-                if Task.isCancelled { return }
+            } catch {
+                // A damaged range ends the stream with its reason; where to go on stands in the message.
+                let known = error as? any DescribedError
+                let data = JSON.object([
+                    "code": .string(known?.code ?? "internal"),
+                    "message": .string(known?.message ?? "the log cannot be read"),
+                ]).text
+                _ = continuation.yield([UInt8]("event: error\ndata: \(data)\n\n".utf8))
             }
         }
         continuation.onTermination = { _ in task.cancel() }
         return WebResponse(contentType: "text/event-stream", body: .stream(stream))
     }
 
-    /// One read of every partition as server-sent events, and where the next begins.
-    private func pieces(_ topic: String, _ from: [Int64], _ type: String?) throws -> (text: String, next: [Int64]) {
-        var next = from
-        var text = ""
-        for partition in next.indices {
-            for batch in try log.read(TopicPartition(topic, partition), from: next[partition], maxBytes: 64 << 10) {
-                for index in batch.records.indices where batch.records[index].offset >= next[partition] {
-                    let event = StoredEvent(batch: batch, index: index)
-                    next[partition] = event.offset + 1
-                    guard !event.isProgress else { continue }
-                    let id = next.enumerated().map { "\($0):\($1)" }.joined(separator: ",")
-                    let data = CloudEventsFormat.write(
-                        event, try gateway.opened(event, topic: topic), topic: topic, partition: partition,
-                        defaultType: type
-                    ).text
-                    text += "id: \(id)\ndata: \(data)\n\n"
-                }
+    /// Waits while other requests have the threads.
+    private func patiently<R: Sendable>(_ body: @escaping @Sendable () throws -> R) async throws -> R {
+        while true {
+            do {
+                return try await quick.run(body)
+            } catch let error as BaseError where error.code == "busy" {
+                try await Task.sleep(for: .milliseconds(20))
             }
         }
-        return (text, next)
+    }
+
+    /// A batch's events from an offset on, each with the position from which to go on behind it.
+    private func text(
+        of batch: RecordBatch, _ place: TopicPartition, from: Int64, type: String?, positions: [Int64]
+    ) throws -> String {
+        var next = positions
+        var text = ""
+        for index in batch.records.indices where batch.records[index].offset >= from {
+            let event = StoredEvent(batch: batch, index: index)
+            next[place.partition] = event.offset + 1
+            guard !event.isProgress else { continue }
+            let id = next.enumerated().map { "\($0):\($1)" }.joined(separator: ",")
+            let data = CloudEventsFormat.write(
+                event, try gateway.opened(event, topic: place.topic), topic: place.topic, partition: place.partition,
+                defaultType: type
+            ).text
+            text += "id: \(id)\ndata: \(data)\n\n"
+        }
+        return text
     }
 }
 

@@ -1,7 +1,7 @@
 import Base
 import EventLog
 import Foundation
-import FoundationNetworking
+import HTTP
 import Node
 
 /// Talks to the node that owns the data directory, or opens the directory itself when there is none.
@@ -42,12 +42,6 @@ final class Connection {
 
     /// Seconds a long answer (an audit) may take.
     private static let patience = 3600.0
-    /// The request's own limit is not enough: the session's holds beside it, and is a minute.
-    private static let session: URLSession = {
-        let configuration = URLSessionConfiguration.default
-        configuration.timeoutIntervalForRequest = patience
-        return URLSession(configuration: configuration)
-    }()
 
     /// Asks over HTTP where a node runs, and calls `direct` where none does.
     func ask(
@@ -57,8 +51,18 @@ final class Connection {
         switch way {
         case .local(let node): return try await direct(node)
         case .remote(let address):
-            let (status, bytes) = try await Self.send(address + path, method, body, contentType)
-            guard let json = try? JSON(parsing: bytes) else {
+            let answer: HTTPClient.Answer
+            do {
+                answer = try await HTTPClient.send(
+                    method, address + path, headers: body == nil ? [:] : ["Content-Type": contentType], body: body,
+                    within: Self.patience)
+            } catch {
+                throw NodeError(
+                    error.code, "the node at \(address) does not answer: \(error.message)", cause: error.cause,
+                    fault: error.fault, retriable: error.retriable)
+            }
+            let status = answer.status
+            guard let json = try? JSON(parsing: answer.body) else {
                 throw NodeError("bad-answer", "the node at \(address) answered \(status) without JSON", fault: .world)
             }
             guard status < 300 else {
@@ -68,26 +72,6 @@ final class Connection {
                     fault: status >= 500 ? .world : .caller)
             }
             return json
-        }
-    }
-
-    private static func send(_ url: String, _ method: String, _ body: [UInt8]?, _ contentType: String) async throws -> (
-        Int, [UInt8]
-    ) {
-        guard let url = URL(string: url) else { throw NodeError("bad-address", "'\(url)' is no address") }
-        var request = URLRequest(url: url, timeoutInterval: patience)
-        request.httpMethod = method
-        if let body {
-            request.httpBody = Data(body)
-            request.setValue(contentType, forHTTPHeaderField: "Content-Type")
-        }
-        do {
-            let (data, response) = try await session.data(for: request)
-            return ((response as? HTTPURLResponse)?.statusCode ?? 0, [UInt8](data))
-        } catch {
-            throw NodeError(
-                "unreachable", "the node at \(url.absoluteString) does not answer", cause: error, fault: .world,
-                retriable: true)
         }
     }
 

@@ -54,11 +54,16 @@ struct Inspect: AsyncParsableCommand {
                             Terminal.cell(frame[$0] ?? .null)
                         } + [(frame["batches"]?.array ?? []).compactMap(\.string).joined(separator: ", ")]
                     })
-                for range in answer["damaged"]?.array ?? [] { print("damaged bytes: \(Inspect.range(range))") }
+                let damaged = answer["damaged"]?.array ?? []
+                for range in damaged { print("damaged bytes: \(Inspect.range(range))") }
+                if !damaged.isEmpty { throw ExitCode(11) }
                 return
             }
             let answer = try await Log.ask(common, "GET", "/v1/log") { LogReport.inspection($0) }
-            if common.json { return Terminal.print(answer) }
+            if common.json {
+                Terminal.print(answer)
+                return try Inspect.refuseDamage(answer)
+            }
             if let brokers = answer["kafka"]?.string { return Inspect.show(answer, brokers) }
             print("\(Terminal.cell(answer["events"] ?? .null)) events, head \(answer["head"]?.string ?? "")")
             let written = ((answer["writeAmplification"]?.double ?? 1) * 100).rounded() / 100
@@ -89,11 +94,18 @@ struct Inspect: AsyncParsableCommand {
             for damage in answer["recovery"]?["damaged"]?.array ?? [] { print("damaged: \(damage.string ?? "")") }
             for lost in answer["recovery"]?["lostIds"]?.array ?? [] { print("lost: \(lost.string ?? "")") }
             if let failure = answer["upkeep"]?.string { print("the upkeep failed: \(failure)") }
+            try Inspect.refuseDamage(answer)
         }
     }
 }
 
 extension Inspect {
+    /// Damage that is known ends every command of the log with the same code.
+    fileprivate static func refuseDamage(_ answer: JSON) throws {
+        let recovery = answer["recovery"]
+        guard ["damaged", "lostIds"].allSatisfy({ recovery?[$0]?.array?.isEmpty ?? true }) else { throw ExitCode(11) }
+    }
+
     /// Half-open, as everywhere.
     fileprivate static func range(_ json: JSON) -> String {
         guard let ends = json.array?.compactMap(\.int), ends.count == 2 else { return Terminal.cell(json) }
@@ -214,12 +226,21 @@ struct Order: AsyncParsableCommand {
             let answer = try await Log.ask(common, "GET", "/v1/log/order?from=\(from)&limit=\(limit)") {
                 try LogReport.order($0, from: from, limit: limit)
             }
-            if common.json { return Terminal.print(answer) }
-            Terminal.table(
-                ["sequence", "position"],
-                (answer["order"]?.array ?? []).map { row in
-                    ["sequence", "position"].map { Terminal.cell(row[$0] ?? .null) }
-                })
+            let lost = answer["lost"]?.array ?? []
+            if common.json {
+                Terminal.print(answer)
+            } else if let rows = answer["order"]?.array, !rows.isEmpty {
+                Terminal.table(
+                    ["sequence", "position"],
+                    rows.map { row in ["sequence", "position"].map { Terminal.cell(row[$0] ?? .null) } })
+            } else if lost.isEmpty {
+                print("the log has \(Terminal.cell(answer["events"] ?? .null)) events, none from sequence \(from) on")
+            }
+            guard !lost.isEmpty else { return }
+            if !common.json {
+                for range in lost { print("lost: the places of \(Inspect.range(range)); see headrace log verify") }
+            }
+            throw ExitCode(11)
         }
     }
 }
@@ -238,70 +259,6 @@ struct Unpin: AsyncParsableCommand {
             let answer = try await connection.ask("POST", "/v1/log/unpin", body: body) { node in try node.unpin(name) }
             if common.json { return Terminal.print(answer) }
             print("released \(name)")
-        }
-    }
-}
-
-struct Repair: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
-        abstract: "Cut a torn tail, clear leftovers, build missing indexes. Readable events are never removed.")
-    @OptionGroup var common: Common
-    @Flag(name: .long, help: "Say what would be done, and change nothing.") var dryRun = false
-
-    func run() async throws {
-        try await reporting {
-            let directory = NodeConfiguration(dataDirectory: common.data, platformTopics: "").logDirectory
-            guard dryRun || !EmbeddedLog.isOwned(directory) else {
-                throw NodeError(
-                    "locked",
-                    "a node owns the log in '\(common.data)'; it repairs what can be repaired when it starts. Stop it first"
-                )
-            }
-            let answer = try await Log.ask(common, "GET", "/v1/log", writes: !dryRun) { log in
-                if !dryRun {
-                    try log.buildMissingIndexes()
-                    try log.maintain()
-                }
-                var report = LogReport.recovery(log.inspect().recovery).object ?? [:]
-                // What opening does not look at may be damaged as well.
-                let check = try LogReport.verification(log)
-                if dryRun {
-                    report["rebuilt"] = .array((report["rebuilt"]?.array ?? []) + (check["rebuildable"]?.array ?? []))
-                }
-                report["damaged"] = .array((check["damaged"]?.array ?? []) + (check["rewritten"]?.array ?? []))
-                report["lostIds"] = check["lostIds"] ?? .array([])
-                return .object(report)
-            }
-            defer { fflush(nil) }
-            if let brokers = answer["kafka"]?.string {
-                throw NodeError(
-                    "unsupported",
-                    "the log is on Kafka at \(brokers) and has no files here: what is to be repaired is the brokers' to repair"
-                )
-            }
-            if common.json { return Terminal.print(answer) }
-            let would = dryRun ? "would be " : ""
-            if let file = answer["truncatedFile"]?.string {
-                print(
-                    "\(Terminal.cell(answer["truncatedBytes"] ?? .null)) bytes of a torn tail \(would)cut off \(file)")
-            }
-            for name in answer["removed"]?.array ?? [] {
-                print("\(name.string ?? "") \(would)removed: left by an interrupted step")
-            }
-            for name in answer["rebuilt"]?.array ?? [] { print("\(name.string ?? "") \(would)built again") }
-            for damage in (answer["damaged"]?.array ?? []) + (answer["lostIds"]?.array ?? []) {
-                print("cannot be repaired: \(damage.string ?? "")")
-            }
-            if let mark = answer["mark"]?.string { print(mark) }
-            if answer["truncatedFile"]?.string == nil, answer["mark"]?.string == nil,
-                ["removed", "rebuilt", "damaged", "lostIds"].allSatisfy({ answer[$0]?.array?.isEmpty ?? true })
-            {
-                print("nothing to repair")
-            }
-            guard ["damaged", "lostIds"].allSatisfy({ answer[$0]?.array?.isEmpty ?? true }) else {
-                print("what is named is lost here; the rest is readable. A backup may have it: headrace log restore")
-                throw ExitCode(11)
-            }
         }
     }
 }

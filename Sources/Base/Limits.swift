@@ -24,6 +24,10 @@ package enum Limits {
     package static let jsonText = 32 << 20
     /// Data of one page of an HTTP or CLI read, in bytes; a larger event is a page of its own.
     package static let pageBytes = 4 << 20
+    /// What a repair takes from a backup; all of it is in memory until it is known to be better.
+    package static let healingBytes = 512 << 20
+    /// What a command takes as an answer of a node.
+    package static let answerBytes = 256 << 20
     /// Events in one page of an HTTP or CLI read.
     package static let pageEvents = 10_000
     /// How long one SQL statement may run, in seconds.

@@ -1,11 +1,40 @@
 import Base
 import RecordFormat
 
+/// The order in which events of all topics came, by their global sequence.
+package struct LogOrder: Sendable {
+    /// Where each of them stands.
+    package var places: [(sequence: UInt64, partition: TopicPartition, offset: Int64)]
+    /// Sequences among them of which damage took the place: every event has one, so what is not there is lost.
+    package var lost: [Range<UInt64>] = []
+    /// Events the log has taken; sequences lie below it.
+    package var events: UInt64
+
+    /// - Parameter from: the first sequence asked for.
+    init(
+        _ places: [(sequence: UInt64, partition: TopicPartition, offset: Int64)], from: UInt64, limit: Int,
+        events: UInt64
+    ) {
+        (self.places, self.events) = (places, events)
+        var next = from
+        for place in places {
+            if place.sequence > next { lost.append(next..<place.sequence) }
+            next = place.sequence + 1
+        }
+        if places.count < limit, next < events { lost.append(next..<events) }
+    }
+}
+
 extension EmbeddedLog {
-    /// The order in which events of all topics came, by their global sequence: where each of them stands, from one on. What
-    /// was trimmed or compacted still has its place; frames that are damaged are passed over, as `damaged` tells.
+    /// Where the events of all topics stand in the order in which they came, from a sequence on. What was trimmed or compacted
+    /// still has its place.
     /// - Parameter limit: events at most.
-    package func order(
+    package func order(from sequence: UInt64, limit: Int) throws(EventLogError) -> LogOrder {
+        let durable = shared.withLock { $0.durableSequence }
+        return LogOrder(try places(from: sequence, limit: limit), from: sequence, limit: limit, events: durable)
+    }
+
+    private func places(
         from sequence: UInt64, limit: Int
     ) throws(EventLogError) -> [(sequence: UInt64, partition: TopicPartition, offset: Int64)] {
         // Nothing moves meanwhile.

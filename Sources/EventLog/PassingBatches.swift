@@ -10,6 +10,8 @@ struct PassingBatches {
     /// Bytes of a batch of which the rest has not come by, and where it begins.
     private var rest: [UInt8] = []
     private var at: Int64 = 0
+    /// The offset from which the next batch may begin.
+    private var next: Int64 = 0
     /// From here on nobody can say where a batch begins.
     private var lostFrom: Int64?
     private(set) var damaged: [DamagedRange] = []
@@ -37,11 +39,15 @@ struct PassingBatches {
                 guard raw.count - used >= size else { return }
                 let covered = used + RecordBatchLayout.attributes..<used + size
                 let crc = headrace_crc32c(0, raw.baseAddress.map { $0 + covered.lowerBound }, covered.count)
-                if crc != number(RecordBatchLayout.crc, UInt32.self) {
-                    let first = number(RecordBatchLayout.baseOffset, Int64.self)
-                    let delta = Int64(number(RecordBatchLayout.lastOffsetDelta, Int32.self))
-                    let isLikely = first >= 0 && delta >= 0 && first < Int64.max - delta - 1
+                let first = number(RecordBatchLayout.baseOffset, Int64.self)
+                let delta = Int64(number(RecordBatchLayout.lastOffsetDelta, Int32.self))
+                let isLikely = first >= 0 && delta >= 0 && first < Int64.max - delta - 1
+                // What the checksum does not cover: the magic, and the offset, which only grows.
+                let isPlaced = isLikely && first >= next && number(RecordBatchLayout.magic, UInt8.self) == 2
+                if crc != number(RecordBatchLayout.crc, UInt32.self) || !isPlaced {
                     note(used, size, isLikely ? first..<first + delta + 1 : nil)
+                } else {
+                    next = first + delta + 1
                 }
                 used += size
             }

@@ -1,5 +1,6 @@
 import Base
 import EventLog
+import Foundation
 
 /// What the log's files hold and whether they are whole, as JSON: the same from a running node and from a directory.
 package enum LogReport {
@@ -75,12 +76,40 @@ package enum LogReport {
     }
 
     package static func order(_ log: EmbeddedLog, from: UInt64, limit: Int) throws -> JSON {
-        .object([
+        let order = try log.order(from: from, limit: limit)
+        return .object([
             "order": .array(
-                try log.order(from: from, limit: limit).map { sequence, partition, offset in
+                order.places.map { sequence, partition, offset in
                     .object(["sequence": .int(Int64(sequence)), "position": .string("\(partition)@\(offset)")])
-                })
+                }), "events": .int(Int64(order.events)),
+            "lost": .array(
+                order.lost.map { .array([.int(Int64($0.lowerBound)), .int(Int64($0.upperBound))]) }),
         ])
+    }
+
+    /// Takes from a backup what is damaged in a log that no node has open.
+    package static func heal(_ directory: String, from backup: String) throws -> JSON {
+        let report = try EmbeddedLog.heal(DiskVolume(directory), from: DiskVolume(backup))
+        return .object([
+            "healed": .array(report.healed.map { .string($0) }), "bytes": .int(report.bytes),
+            "verification": json(report.verification),
+        ])
+    }
+
+    /// What was repaired, or would be, and what cannot be; what opening does not look at may be damaged as well.
+    package static func repair(_ log: EmbeddedLog, dryRun: Bool) throws -> JSON {
+        if !dryRun {
+            try log.buildMissingIndexes()
+            try log.maintain()
+        }
+        var report = recovery(log.inspect().recovery).object ?? [:]
+        let check = try verification(log)
+        if dryRun {
+            report["rebuilt"] = .array((report["rebuilt"]?.array ?? []) + (check["rebuildable"]?.array ?? []))
+        }
+        report["damaged"] = .array((check["damaged"]?.array ?? []) + (check["rewritten"]?.array ?? []))
+        report["lostIds"] = check["lostIds"] ?? .array([])
+        return .object(report)
     }
 
     private static func json(_ report: BackupReport) -> JSON {
@@ -92,9 +121,19 @@ package enum LogReport {
         ])
     }
 
+    private static func resolved(_ path: String) -> String {
+        URL(filePath: path).standardizedFileURL.resolvingSymlinksInPath().path
+    }
+
     package static func backup(_ log: EmbeddedLog, to directory: String) throws -> JSON {
         guard directory.hasPrefix("/") else {
             throw NodeError("bad-path", "a backup goes to an absolute path, not '\(directory)'")
+        }
+        let (own, target) = (resolved(log.volume.path), resolved(directory))
+        guard target != own, !target.hasPrefix(own + "/") else {
+            throw NodeError(
+                "bad-path",
+                "'\(directory)' is the log's own directory: a backup stands elsewhere, best on another disk")
         }
         return json(try log.backup(to: DiskVolume(directory)))
     }
@@ -148,5 +187,6 @@ extension Node {
     package func logOrder(from: Int64, limit: Int) throws -> JSON {
         try LogReport.order(try files(), from: UInt64(max(0, from)), limit: limit)
     }
+    package func logRepair() throws -> JSON { try LogReport.repair(try files(), dryRun: false) }
     package func logBackup(_ directory: String) throws -> JSON { try LogReport.backup(try files(), to: directory) }
 }

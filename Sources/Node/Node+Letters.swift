@@ -126,7 +126,8 @@ extension Node {
         }
         guard let found else {
             throw NodeError(
-                "not-found", "there is no letter '\(text)'; 'headrace dlq list' shows the positions of those there are")
+                "unknown-letter",
+                "there is no letter '\(text)'; 'headrace dlq list' shows the positions of those there are")
         }
         return found
     }

@@ -1,7 +1,7 @@
 import Base
 import EventLog
 import Foundation
-import FoundationNetworking
+import HTTP
 import RecordFormat
 import Testing
 
@@ -86,12 +86,8 @@ struct HTTPAnswer {
 func http(_ method: String, _ url: String, headers: [String: String] = [:], body: [UInt8]? = nil) async throws
     -> HTTPAnswer
 {
-    var request = URLRequest(url: try #require(URL(string: url)), timeoutInterval: 120)
-    request.httpMethod = method
-    for (name, value) in headers { request.setValue(value, forHTTPHeaderField: name) }
-    if let body { request.httpBody = Data(body) }
-    let (data, response) = try await URLSession.shared.data(for: request)
-    return HTTPAnswer(status: (response as? HTTPURLResponse)?.statusCode ?? 0, body: [UInt8](data))
+    let answer = try await HTTPClient.send(method, url, headers: headers, body: body, within: 120)
+    return HTTPAnswer(status: answer.status, body: answer.body)
 }
 
 /// Everything that must not depend on when a node was killed: per derived topic the events with their data, and the state

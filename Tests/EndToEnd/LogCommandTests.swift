@@ -74,7 +74,10 @@ extension HeavyTests {
             // The order over all topics, running and stopped.
             let order = try log("order", "--limit", "1000", "--json")
             #expect(try log("repair", "--dry-run").contains("nothing to repair"), "beside a node that runs")
-            #expect(try log("repair", status: 2) == "")
+            #expect(try log("repair").contains("nothing to repair"))
+            #expect(try log("repair", "--from", backup, status: 2) == "")
+            #expect(try log("backup", data + "/log/copy", status: 2) == "")
+            #expect(try log("order", "--from", "9999").contains("none from sequence 9999 on"))
             node.killNow()
             let stopped = try log("order", "--limit", "1000", "--json")
             #expect(stopped.hasPrefix(String(order.prefix(order.count / 2))) && order.contains("t/1@"))
@@ -101,6 +104,19 @@ extension HeavyTests {
             let again = try run(headrace, ["tail", "t", "--no-follow", "--json", "--data", restored])
             #expect(try numbers(again.output).sorted() == (0..<60).map { Int64($0) })
             #expect(try log("unpin", "model:nothing@1", status: 3) == "")
+
+            // Rot: every command that meets it says so, and the backup has what was lost.
+            var rotten = try Data(contentsOf: URL(filePath: wal))
+            rotten[Int(end) / 2] ^= 0x20
+            try rotten.write(to: URL(filePath: wal))
+            #expect(try log("verify", status: 11).contains("damaged: "))
+            let name = String(wal.split(separator: "/").last ?? "")
+            #expect(try log("inspect", "--file", name, status: 11).contains("damaged bytes: "))
+            #expect(try log("order", "--limit", "1000", status: 11).contains("lost: the places of "))
+            #expect(try log("repair", status: 11).contains("cannot be repaired: "))
+            let healed = try log("repair", "--from", backup)
+            #expect(healed.contains("healed from the backup: ") && healed.contains("nothing to repair"), "\(healed)")
+            #expect(try log("verify").hasPrefix("INTACT"))
         }
     }
 }

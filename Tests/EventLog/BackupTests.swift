@@ -77,6 +77,61 @@ import Testing
         #expect(copy.contains { $0.hasSuffix(".index") } && copy.contains(name))
     }
 
+    /// What is damaged is taken from a backup where it has it, and from nothing else: another log's bytes are given back.
+    @Test(arguments: ["log byte", "log end", "log gone", "chain byte", "wal byte", "other log", "same rot"])
+    func damageIsHealedFromABackup(what: String) throws {
+        let log = try EmbeddedLogTests.open(scratch.path + "/a", segmentSize: 4000)
+        try log.declare(TopicLayout(name: "t", partitions: 1))
+        func publish(_ ids: Range<Int>, _ log: EmbeddedLog) throws {
+            for id in ids {
+                _ = try log.append(LogAppend(principal: "p", events: [("t", nil, EmbeddedLogTests.event("e\(id)"))]))
+            }
+        }
+        try publish(0..<200, log)
+        try log.maintain()
+        try publish(200..<203, log)
+        if what != "other log" { _ = try log.backup(to: DiskVolume(scratch.path + "/backup")) }
+        let head = try log.verify().head
+        try publish(203..<206, log)
+        log.close()
+        if what == "other log" {
+            let other = try EmbeddedLogTests.open(scratch.path + "/b", segmentSize: 4000)
+            try other.declare(TopicLayout(name: "t", partitions: 1))
+            for id in 0..<200 {
+                _ = try other.append(LogAppend(principal: "q", events: [("t", nil, EmbeddedLogTests.event("o\(id)"))]))
+            }
+            try other.maintain()
+            _ = try other.backup(to: DiskVolume(scratch.path + "/backup"))
+            other.close()
+        }
+        let volume = DiskVolume(scratch.path + "/a")
+        let end = what.hasPrefix("chain") ? ".chain" : what.hasPrefix("wal") ? ".wal" : ".log"
+        let path = scratch.path + "/a/" + (try #require(volume.list().first { $0.hasSuffix(end) }))
+        let sound = try Data(contentsOf: URL(filePath: path))
+        var bytes = sound
+        switch what {
+        case "log end": bytes.removeLast(40)
+        case "log gone": bytes = Data()
+        default: bytes[bytes.count / 2 - (what == "wal byte" ? bytes.count / 4 : 0)] ^= 0x10
+        }
+        if what == "log gone" {
+            try FileManager.default.removeItem(atPath: path)
+        } else {
+            try bytes.write(to: URL(filePath: path))
+        }
+        if what == "same rot" {
+            try bytes.write(to: URL(filePath: path.replacingOccurrences(of: "/a/", with: "/backup/")))
+        }
+        let report = try EmbeddedLog.heal(volume, from: DiskVolume(scratch.path + "/backup"))
+        let now = try Data(contentsOf: URL(filePath: path))
+        if what == "other log" || what == "same rot" {
+            #expect(!report.verification.isIntact && report.healed.isEmpty && report.bytes == 0 && now == bytes)
+        } else {
+            #expect(report.verification.isIntact && !report.healed.isEmpty && now == sound, "\(report)")
+            #expect(report.verification.events == 206 && report.verification.head != head)
+        }
+    }
+
     /// Indexes beside a partition's files that are gone or damaged are told, and built again.
     @Test func missingIndexesAreToldAndBuilt() throws {
         let log = try EmbeddedLogTests.open(scratch.path + "/a", segmentSize: 4000)

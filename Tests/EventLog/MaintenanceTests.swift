@@ -141,10 +141,10 @@ import Testing
         }
         let expected = receipts.withLock { $0 }
         func compare() throws {
-            let found = try fixture.log.order(from: 0, limit: expected.count)
+            let found = try fixture.log.order(from: 0, limit: expected.count).places
             #expect(found.map(\.sequence) == expected.map(\.sequence) && expected.count > 150)
             #expect(found.map { "\($0.partition)@\($0.offset)" } == expected.map(\.place))
-            let some = try fixture.log.order(from: 33, limit: 20)
+            let some = try fixture.log.order(from: 33, limit: 20).places
             #expect(some.map { "\($0.partition)@\($0.offset)" } == expected[33..<53].map(\.place))
         }
         try compare()

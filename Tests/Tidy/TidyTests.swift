@@ -19,11 +19,11 @@ import Testing
             "Streams": ["Base", "RecordFormat", "EventLog", "Catalog", "Learning", "GRDB"], "Learning": ["Base"],
             "Training": stream.union(["Datasets", "Models", "CXGBoost"]),
             "Connectors": ["Base", "RecordFormat", "EventLog", "Catalog", "Gateway"],
-            "HTTP": ["Base", "Hummingbird", "HTTPTypes", "Logging", "NIOCore"],
+            "HTTP": ["Base", "Hummingbird", "HTTPTypes", "Logging", "NIOCore", "NIOHTTP1", "NIOPosix"],
             "API": ["Base", "RecordFormat", "HTTP", "EventLog", "Catalog", "Gateway"],
             "Application": [
                 "Base", "RecordFormat", "EventLog", "Catalog", "Gateway", "HTTP", "API", "Node", "Streams",
-                "ArgumentParser", "FoundationNetworking",
+                "ArgumentParser",
             ],
             "headrace": ["Headrace"],
         ]

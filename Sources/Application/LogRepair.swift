@@ -1,0 +1,84 @@
+import ArgumentParser
+import Base
+import EventLog
+import Foundation
+import Node
+
+struct Repair: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Cut a torn tail, clear leftovers, build missing indexes. Readable events are never removed.")
+    @OptionGroup var common: Common
+    @Flag(name: .long, help: "Say what would be done, and change nothing.") var dryRun = false
+    @Option(name: .long, help: "A backup to take from what is damaged here; no node may be running.") var from: String?
+
+    func run() async throws {
+        try await reporting {
+            if let from {
+                guard !dryRun else {
+                    throw NodeError(
+                        "bad-use", "--dry-run changes nothing, --from takes from a backup; give one of them")
+                }
+                if try heal(from) { return }
+            }
+            // A running node builds what is missing; cutting a torn tail is what it did when it started.
+            let isRunning = EmbeddedLog.isOwned(
+                NodeConfiguration(dataDirectory: common.data, platformTopics: "").logDirectory)
+            let answer =
+                isRunning && !dryRun
+                ? try await Log.ask(common, "POST", "/v1/log/repair", body: []) {
+                    try LogReport.repair($0, dryRun: false)
+                }
+                : try await Log.ask(common, "GET", "/v1/log", writes: !dryRun) {
+                    try LogReport.repair($0, dryRun: dryRun)
+                }
+            defer { fflush(nil) }
+            if let brokers = answer["kafka"]?.string {
+                throw NodeError(
+                    "unsupported",
+                    "the log is on Kafka at \(brokers) and has no files here: what is to be repaired is the brokers' to repair"
+                )
+            }
+            if common.json { return Terminal.print(answer) }
+            let would = dryRun ? "would be " : ""
+            if let file = answer["truncatedFile"]?.string {
+                print(
+                    "\(Terminal.cell(answer["truncatedBytes"] ?? .null)) bytes of a torn tail \(would)cut off \(file)")
+            }
+            for name in answer["removed"]?.array ?? [] {
+                print("\(name.string ?? "") \(would)removed: left by an interrupted step")
+            }
+            for name in answer["rebuilt"]?.array ?? [] { print("\(name.string ?? "") \(would)built again") }
+            for damage in (answer["damaged"]?.array ?? []) + (answer["lostIds"]?.array ?? []) {
+                print("cannot be repaired: \(damage.string ?? "")")
+            }
+            if let mark = answer["mark"]?.string { print(mark) }
+            if answer["truncatedFile"]?.string == nil, answer["mark"]?.string == nil,
+                ["removed", "rebuilt", "damaged", "lostIds"].allSatisfy({ answer[$0]?.array?.isEmpty ?? true })
+            {
+                print("nothing to repair")
+            }
+            guard ["damaged", "lostIds"].allSatisfy({ answer[$0]?.array?.isEmpty ?? true }) else {
+                print("what is named is lost here; the rest is readable. A backup may have it: headrace log restore")
+                throw ExitCode(11)
+            }
+        }
+    }
+    /// Whether there is nothing else to do.
+    private func heal(_ backup: String) throws -> Bool {
+        let configuration = NodeConfiguration(dataDirectory: common.data, platformTopics: "")
+        guard !EmbeddedLog.isOwned(configuration.logDirectory) else {
+            throw NodeError(
+                "locked", "a node runs on '\(common.data)'; what it has open is not replaced: stop it first")
+        }
+        try LogChoice.requireFiles(configuration)
+        let answer = try LogReport.heal(configuration.logDirectory, from: URL(filePath: backup).path)
+        if common.json {
+            Terminal.print(answer)
+            guard answer["verification"]?["verdict"]?.string == "INTACT" else { throw ExitCode(11) }
+            return true
+        }
+        for line in answer["healed"]?.array ?? [] { print("healed from the backup: \(line.string ?? "")") }
+        if answer["healed"]?.array?.isEmpty == true { print("the backup has nothing that would heal it") }
+        return false
+    }
+}
