@@ -42,6 +42,12 @@ package enum CloudEventsFormat {
         }
     }
 
+    /// Attributes that have a place of their own in an event.
+    private static let standard: Set<String> = [
+        "id", "source", "type", "specversion", "time", "subject", "topic", "partitionkey", "causationid",
+        "correlationid", "datacontenttype",
+    ]
+
     private static func incoming(
         _ topic: String?, _ attributes: [String: String], _ data: [UInt8]?, _ contentType: String?, _ now: Instant
     ) -> Incoming {
@@ -59,12 +65,11 @@ package enum CloudEventsFormat {
             return refuse("bad-event", "the CloudEvents attribute '\(name)' is missing")
         }
         guard attributes["specversion"] == "1.0" else { return refuse("bad-event", "'specversion' must be 1.0") }
-        for name in attributes.keys.sorted() {
-            let legal =
-                !name.isEmpty && name.utf8.allSatisfy { ($0 >= 0x61 && $0 <= 0x7A) || ($0 >= 0x30 && $0 <= 0x39) }
-            guard legal else {
-                return refuse("bad-event", "'\(name)' is no attribute name: lower-case letters and digits")
-            }
+        let illegal = attributes.keys.filter { name in
+            name.isEmpty || !name.utf8.allSatisfy { ($0 >= 0x61 && $0 <= 0x7A) || ($0 >= 0x30 && $0 <= 0x39) }
+        }
+        if let name = illegal.min() {
+            return refuse("bad-event", "'\(name)' is no attribute name: lower-case letters and digits")
         }
         var time = now
         if let text = attributes["time"] {
@@ -73,11 +78,7 @@ package enum CloudEventsFormat {
             }
             time = parsed
         }
-        let standard: Set<String> = [
-            "id", "source", "type", "specversion", "time", "subject", "topic", "partitionkey", "causationid",
-            "correlationid", "datacontenttype",
-        ]
-        let extensions = attributes.filter { !standard.contains($0.key) }.sorted { $0.key < $1.key }.map {
+        let extensions = attributes.filter { !Self.standard.contains($0.key) }.sorted { $0.key < $1.key }.map {
             (name: "ce_\($0.key)", value: $0.value)
         }
         return Incoming(
@@ -99,14 +100,18 @@ package enum CloudEventsFormat {
         }
         guard let members = item.object else { return refuse("a CloudEvent is a JSON object") }
         var attributes: [String: String] = [:]
-        for (name, value) in JSON.sorted(members) where name != "data" && name != "data_base64" {
+        var unfit: [String] = []
+        for (name, value) in members where name != "data" && name != "data_base64" {
             switch value {
             case .null: continue
             case .string(let text): attributes[name] = text
             case .int(let number): attributes[name] = String(number)
             case .bool(let flag): attributes[name] = flag ? "true" : "false"
-            default: return refuse("the attribute '\(name)' must be text, a whole number or a boolean")
+            default: unfit.append(name)
             }
+        }
+        if let name = unfit.min() {
+            return refuse("the attribute '\(name)' must be text, a whole number or a boolean")
         }
         var data = members["data"]?.canonical
         if let encoded = members["data_base64"], encoded != .null {

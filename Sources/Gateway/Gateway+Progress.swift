@@ -19,8 +19,24 @@ struct GatewayFeed {
     var lastRound = Instant.distantPast
     /// What was last promised to be complete.
     var promised = Instant.distantPast
+    /// Whether a fold reads a topic that the gateway feeds.
+    func isRead(_ topic: String) -> Bool { !claimed.contains(topic) && inputs.contains { $0.topic == topic } }
+
     /// Appends on their way: an instant is not closed before they have arrived.
     var underWay = 0
+    /// The newest promise that stands in the log behind whatever closed an instant before, and the events since.
+    var said: (through: Instant, round: Int64)?
+    var unsaid = 0
+}
+
+/// What goes with accepted events.
+struct GatewayProgress: Sendable {
+    /// Empty where the log says it already.
+    var entries: [Intake.Entry] = []
+    /// The newest time among the events and before; nil where no fold reads them. Otherwise `arrived` follows.
+    var newest: Instant?
+    fileprivate var says: (through: Instant, round: Int64)?
+    fileprivate var events = 0
 }
 
 extension Gateway {
@@ -28,17 +44,25 @@ extension Gateway {
     package static let closeAfter: Int64 = 50
     /// How far apart rounds for late events are, in milliseconds: each costs an event in every partition that is fed.
     private static let roundEvery: Int64 = 10
+    /// A promise is said again after so many events, so that a start finds one near the end.
+    private static let sayEvery = 1000
 
     /// Names the partitions a fold reads.
     package func feed(inputs: [TopicPartition], claimed: Set<String>) {
         feeds.withLock {
             $0.inputs = inputs
             $0.claimed = claimed
+            $0.said = nil
         }
     }
 
     /// A connector has finished: its topics may be published to.
-    package func release(_ topics: [String]) { feeds.withLock { $0.claimed.subtract(topics) } }
+    package func release(_ topics: [String]) {
+        feeds.withLock {
+            $0.claimed.subtract(topics)
+            $0.said = nil
+        }
+    }
 
     func isClaimed(_ topic: String) -> Bool { feeds.withLock { $0.claimed.contains(topic) } }
 
@@ -54,15 +78,18 @@ extension Gateway {
     /// Rounds beyond this are nobody's: JSON keeps whole numbers up to here everywhere.
     static let roundLimit: Int64 = 1 << 53
 
-    /// The progress that goes with accepted events, in the same append; where there is any, `arrived` follows.
-    func progress(with events: [(topic: String, partition: Int?, event: NewEvent)]) -> [(
-        topic: String, partition: Int?, event: NewEvent
-    )] {
+    /// The progress that goes with accepted events, in the same append; where events are a fold's, `arrived` follows.
+    func progress(with events: [Intake.Entry]) -> GatewayProgress {
         feeds.withLock { feed in
-            let topics = Set(feed.inputs.map(\.topic))
-            let times = events.filter { topics.contains($0.topic) }.map(\.event.time)
-            let fed = feed.inputs.filter { !feed.claimed.contains($0.topic) }
-            guard let newest = times.max(), let oldest = times.min(), !fed.isEmpty else { return [] }
+            var newest = Instant.distantPast
+            var oldest = Instant.distantFuture
+            var fed = 0
+            for entry in events where feed.isRead(entry.topic) {
+                newest = max(newest, entry.event.time)
+                oldest = min(oldest, entry.event.time)
+                fed += 1
+            }
+            guard fed > 0 else { return GatewayProgress() }
             // Without a new round, late ones would be folded only when time goes on or the instant is closed.
             let now = clock()
             if oldest <= feed.promised, now - feed.lastRound >= Self.roundEvery {
@@ -71,25 +98,36 @@ extension Gateway {
             }
             feed.open = true
             feed.underWay += 1
-            let (through, round) = (max(feed.newest, newest) + -1, feed.round)
+            newest = max(feed.newest, newest)
+            let (through, round) = (newest + -1, feed.round)
             feed.promised = max(feed.promised, through)
-            return fed.map { ($0.topic, $0.partition, Self.progress($0, through, "active", round)) }
+            feed.unsaid += fed
+            var progress = GatewayProgress(newest: newest, events: feed.unsaid)
+            // Every partition would get an event that says what the one before it said.
+            if let said = feed.said, said.through >= through, said.round >= round, feed.unsaid <= Self.sayEvery {
+                return progress
+            }
+            progress.says = (through, round)
+            for place in feed.inputs where !feed.claimed.contains(place.topic) {
+                progress.entries.append((place.topic, place.partition, Self.progress(place, through, "active", round)))
+            }
+            return progress
         }
     }
 
-    /// An append with progress has come to its end.
-    /// - Parameter newest: the newest time in it; nil when it failed, so that an event that is not there closes nothing.
-    func arrived(_ newest: Instant?) {
+    /// An append with a fold's events has come to its end.
+    /// - Parameter isThere: false when it failed: an event that is not there closes nothing, and what it said was not said.
+    func arrived(_ progress: GatewayProgress, isThere: Bool) {
         feeds.withLock { feed in
             feed.underWay -= 1
             feed.lastPublish = clock()
-            if let newest { feed.newest = max(feed.newest, newest) }
+            guard isThere, let newest = progress.newest else { return }
+            feed.newest = max(feed.newest, newest)
+            guard let says = progress.says else { return }
+            feed.unsaid -= min(feed.unsaid, progress.events)
+            if let said = feed.said, said.through >= says.through, said.round >= says.round { return }
+            feed.said = says
         }
-    }
-
-    /// Times of progress are one millisecond before the newest event they go with.
-    static func newest(of progress: [(topic: String, partition: Int?, event: NewEvent)]) -> Instant? {
-        progress.first.map { $0.event.time + 1 }
     }
 
     /// Closes an instant that has been open long enough. Called by a thread of the node's.
@@ -97,6 +135,7 @@ extension Gateway {
         let events: [(topic: String, partition: Int?, event: NewEvent)] = feeds.withLock { feed in
             guard feed.open, feed.underWay == 0, clock() - feed.lastPublish >= Self.closeAfter else { return [] }
             feed.open = false
+            feed.said = nil
             feed.round += 1
             feed.promised = max(feed.promised, feed.newest)
             return Self.closing(feed)

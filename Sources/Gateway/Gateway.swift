@@ -220,14 +220,14 @@ package final class Gateway: Sendable {
         let offer =
             bytes > Gateway.inlineBytes || hasPersonalTopics
             ? try await checking.run { try self.offer(events) } : try offer(events)
-        var newest: Instant?
-        defer { if !offer.progress.isEmpty { arrived(newest) } }
+        var isThere = false
+        defer { if offer.progress.newest != nil { arrived(offer.progress, isThere: isThere) } }
         var receipt: AppendReceipt?
         if !offer.entries.isEmpty {
             let append = LogAppend(
                 principal: principal, events: offer.entries, refusable: true, durability: durability)
             receipt = try await log.appendAndWait(append)
-            newest = Gateway.newest(of: offer.progress)
+            isThere = true
         }
         var verdicts: [GatewayVerdict] = []
         var next = 0
@@ -251,7 +251,7 @@ package final class Gateway: Sendable {
         var refusals: [Int: GatewayError] = [:]
         /// How many of the entries are events that were accepted; they come first.
         var accepted = 0
-        var progress: [Intake.Entry] = []
+        var progress = GatewayProgress()
         var entries: [Intake.Entry] = []
     }
 
@@ -275,7 +275,7 @@ package final class Gateway: Sendable {
         let accepted = intake.accepted(offer.accepted)
         offer.entries = try intake.sealed()
         offer.progress = progress(with: accepted)
-        offer.entries += offer.progress
+        offer.entries += offer.progress.entries
         return offer
     }
 }
