@@ -134,9 +134,10 @@ package enum CloudEventsFormat {
     }
 
     /// An event of the log in structured mode, with its position as the extension `position`.
-    /// - Parameter data: the event's data, with what was sealed in it opened.
+    /// - Parameter content: the event's data, with what was sealed in it opened, and the version that it is in.
     package static func write(
-        _ event: StoredEvent, _ data: [UInt8]?, topic: String, partition: Int, defaultType: String?
+        _ event: StoredEvent, _ content: (data: [UInt8]?, version: Int?), topic: String, partition: Int,
+        defaultType: String?
     ) -> JSON {
         var members: [String: JSON] = [:]
         for (name, value) in event.headers {
@@ -147,11 +148,12 @@ package enum CloudEventsFormat {
         members["specversion"] = "1.0"
         members["time"] = .string(event.time.description)
         members["topic"] = .string(topic)
+        if let version = content.version { members["dataversion"] = .string("\(version)") }
         if let key = event.key { members["partitionkey"] = .string(String(decoding: key, as: UTF8.self)) }
         members["position"] = .string("\(topic)/\(partition)@\(event.offset)")
         if members["id"] == nil { members["id"] = .string("\(topic)-\(partition)-\(event.offset)") }
         if members["type"] == nil, let defaultType { members["type"] = .string(defaultType) }
-        if let data {
+        if let data = content.data {
             if let json = try? JSON(parsing: data) {
                 members["data"] = json
             } else {

@@ -32,7 +32,7 @@ package protocol NodeReading: AnyObject, Sendable {
     func retryLetters(_ request: JSON) async throws -> JSON
     func logBackup(_ directory: String) throws -> JSON
     /// Builds what is derived and missing, and says what cannot be repaired.
-    func logRepair() throws -> JSON
+    func logRepair(dryRun: Bool) throws -> JSON
     /// Where the events of all topics stand, in the order in which they came.
     func logOrder(from: Int64, limit: Int) throws -> JSON
     /// Gives what a pin holds to retention and compaction again.

@@ -26,6 +26,7 @@ package struct Routes: Sendable {
     package func install(on server: HTTPServer) {
         events(server)
         reads(server)
+        log(server)
         server.route("GET", "/health/live") { _ in .json(["live": true]) }
         server.route("GET", "/health/ready") { [node] _ in
             let (ready, reason) = node.readiness()
@@ -39,7 +40,35 @@ package struct Routes: Sendable {
     private func events(_ server: HTTPServer) {
         server.route("POST", "/v1/events") { [self] request in try await publish(request) }
         server.route("GET", "/v1/topics/:topic/events") { [self] request in try await quick.run { try page(request) } }
-        server.route("GET", "/v1/topics/:topic/stream") { [self] request in try stream(request) }
+        server.route("GET", "/v1/topics/:topic/stream") { [self] request in try await stream(request) }
+    }
+
+    /// The log's own: what stands in its files, whether they are whole, copies and repairs.
+    private func log(_ server: HTTPServer) {
+        func read(_ path: String, _ body: @escaping @Sendable (any NodeReading, WebRequest) throws -> JSON) {
+            server.route("GET", path) { [node, quick] request in .json(try await quick.run { try body(node, request) })
+            }
+        }
+        func work(_ path: String, _ body: @escaping @Sendable (any NodeReading, WebRequest) throws -> JSON) {
+            server.route("POST", path) { [node, long] request in .json(try await long.run { try body(node, request) }) }
+        }
+        read("/v1/log") { node, _ in try node.logInspection() }
+        read("/v1/log/order") { node, request in
+            let limit = try number(request, "limit", 1...Limits.pageEvents) ?? 50
+            return try node.logOrder(from: Int64(try number(request, "from", 0...Int.max) ?? 0), limit: limit)
+        }
+        work("/v1/log/verify") { node, _ in try node.logVerification() }
+        work("/v1/log/backup") { node, request in
+            try node.logBackup(try member("directory", "an absolute path on the node's machine", of: request))
+        }
+        work("/v1/log/repair") { node, request in
+            let mode = try member("mode", "\"repair\" or \"dry-run\"", of: request)
+            guard ["repair", "dry-run"].contains(mode) else {
+                throw APIError("bad-mode", "'mode' is repair or dry-run, not '\(mode)'")
+            }
+            return try node.logRepair(dryRun: mode == "dry-run")
+        }
+        work("/v1/log/unpin") { node, request in try node.unpin(try member("pin", "the pin's name", of: request)) }
     }
 
     private func reads(_ server: HTTPServer) {
@@ -70,17 +99,6 @@ package struct Routes: Sendable {
         work("/v1/audit/:kind") { node, request in
             try node.audit(request.parameters["kind"] ?? "", request.query["subject"] ?? "")
         }
-        read("/v1/log") { node, _ in try node.logInspection() }
-        read("/v1/log/order") { node, request in
-            let limit = try number(request, "limit", 1...Limits.pageEvents) ?? 50
-            return try node.logOrder(from: Int64(try number(request, "from", 0...Int.max) ?? 0), limit: limit)
-        }
-        work("/v1/log/verify") { node, _ in try node.logVerification() }
-        work("/v1/log/backup") { node, request in
-            try node.logBackup(try member("directory", "an absolute path on the node's machine", of: request))
-        }
-        work("/v1/log/repair") { node, _ in try node.logRepair() }
-        work("/v1/log/unpin") { node, request in try node.unpin(try member("pin", "the pin's name", of: request)) }
         work("/v1/erase") { node, request in
             try node.erase(try member("subject", "whose personal fields shall become unreadable", of: request))
         }
@@ -249,12 +267,25 @@ package struct Routes: Sendable {
             try readPage(
                 topic: request.parameters["topic"] ?? "", from: request.query["from"] ?? "",
                 limit: try number(request, "limit", 1...Limits.pageEvents) ?? 100,
-                progress: request.query["progress"] == "true")
+                progress: request.query["progress"] == "true", asStored: request.query["stored"] == "true")
+        )
+    }
+
+    /// As the newest version of its topic says it, or as it stands.
+    private func data(
+        _ event: StoredEvent, _ topic: String, asStored stored: Bool = false
+    ) throws -> (data: [UInt8]?, version: Int?) {
+        guard stored else { return try gateway.current(event, topic: topic) }
+        return (
+            try gateway.opened(event, topic: topic), event.header(EventHeader.dataVersion).flatMap { Int($0) }
         )
     }
 
     /// A page of events and where the next one begins.
-    package func readPage(topic: String, from: String, limit: Int, progress: Bool) throws -> JSON {
+    /// - Parameter stored: data in the version in which it was written, not lifted to the newest.
+    package func readPage(
+        topic: String, from: String, limit: Int, progress: Bool, asStored stored: Bool = false
+    ) throws -> JSON {
         try require(topic)
         guard (1...Limits.pageEvents).contains(limit) else {
             throw APIError("bad-limit", "'limit' must lie in 1...\(Limits.pageEvents)")
@@ -283,7 +314,7 @@ package struct Routes: Sendable {
                         guard !isFull else { return false }
                         events.append(
                             CloudEventsFormat.write(
-                                event, try gateway.opened(event, topic: topic), topic: topic, partition: partition,
+                                event, try data(event, topic, asStored: stored), topic: topic, partition: partition,
                                 defaultType: type))
                     }
                     next[partition] = event.offset + 1
@@ -303,10 +334,13 @@ package struct Routes: Sendable {
     }
 
     /// Server-sent events; each id is the position to go on from, so Last-Event-ID resumes without gap or double.
-    private func stream(_ request: WebRequest) throws -> WebResponse {
+    private func stream(_ request: WebRequest) async throws -> WebResponse {
         let topic = request.parameters["topic"] ?? ""
         try require(topic)
-        let begin = try start(request.header("last-event-id") ?? request.query["from"], topic)
+        // A moment is looked up in files, or asked of brokers.
+        let begin = try await quick.run { [self] in
+            try start(request.header("last-event-id") ?? request.query["from"], topic)
+        }
         let admitted = followers.withLock { count in
             guard count < Limits.followers else { return false }
             count += 1
@@ -320,8 +354,10 @@ package struct Routes: Sendable {
         let type = gateway.topic(topic)?.defaultType
         let follower: LogFollower
         do {
-            follower = try log.follow(
-                Dictionary(uniqueKeysWithValues: begin.enumerated().map { (TopicPartition(topic, $0), $1) }))
+            let positions = Dictionary(
+                uniqueKeysWithValues: begin.enumerated().map { (TopicPartition(topic, $0), $1) })
+            follower = try await quick.run { [self] in try log.follow(positions) }
+            await follower.take(pagesOf: Limits.followerBytes)
         } catch {
             followers.withLock { $0 -= 1 }
             throw error
@@ -341,11 +377,7 @@ package struct Routes: Sendable {
                             try self.text(of: batch, partition, from: from, type: type, positions: known)
                         }
                         next[partition.partition] = batch.header.lastOffset + 1
-                        // A follower that is slower than the log waits here: nothing is dropped and nothing piles up.
-                        while !text.isEmpty, !Task.isCancelled {
-                            guard case .dropped = continuation.yield([UInt8](text.utf8)) else { break }
-                            try? await Task.sleep(for: .milliseconds(20))
-                        }
+                        if !text.isEmpty { await Self.hand([UInt8](text.utf8), to: continuation) }
                     }
                 }
             } catch {
@@ -355,11 +387,19 @@ package struct Routes: Sendable {
                     "code": .string(known?.code ?? "internal"),
                     "message": .string(known?.message ?? "the log cannot be read"),
                 ]).text
-                _ = continuation.yield([UInt8]("event: error\ndata: \(data)\n\n".utf8))
+                await Self.hand([UInt8]("event: error\ndata: \(data)\n\n".utf8), to: continuation)
             }
         }
         continuation.onTermination = { _ in task.cancel() }
         return WebResponse(contentType: "text/event-stream", body: .stream(stream))
+    }
+
+    /// A follower that is slower than the log waits here: nothing is dropped and nothing piles up.
+    private static func hand(_ piece: [UInt8], to continuation: AsyncStream<[UInt8]>.Continuation) async {
+        while !Task.isCancelled {
+            guard case .dropped = continuation.yield(piece) else { return }
+            try? await Task.sleep(for: .milliseconds(20))
+        }
     }
 
     /// Waits while other requests have the threads.
@@ -385,8 +425,7 @@ package struct Routes: Sendable {
             guard !event.isProgress else { continue }
             let id = next.enumerated().map { "\($0):\($1)" }.joined(separator: ",")
             let data = CloudEventsFormat.write(
-                event, try gateway.opened(event, topic: place.topic), topic: place.topic, partition: place.partition,
-                defaultType: type
+                event, try data(event, place.topic), topic: place.topic, partition: place.partition, defaultType: type
             ).text
             text += "id: \(id)\ndata: \(data)\n\n"
         }

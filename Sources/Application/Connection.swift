@@ -58,7 +58,7 @@ final class Connection {
                     within: Self.patience)
             } catch {
                 throw NodeError(
-                    error.code, "the node at \(address) does not answer: \(error.message)", cause: error.cause,
+                    error.code, "the node at \(address) gave no answer: \(error.message)", cause: error.cause,
                     fault: error.fault, retriable: error.retriable)
             }
             let status = answer.status

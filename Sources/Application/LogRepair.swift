@@ -21,23 +21,11 @@ struct Repair: AsyncParsableCommand {
                 if try heal(from) { return }
             }
             // A running node builds what is missing; cutting a torn tail is what it did when it started.
-            let isRunning = EmbeddedLog.isOwned(
-                NodeConfiguration(dataDirectory: common.data, platformTopics: "").logDirectory)
-            let answer =
-                isRunning && !dryRun
-                ? try await Log.ask(common, "POST", "/v1/log/repair", body: []) {
-                    try LogReport.repair($0, dryRun: false)
-                }
-                : try await Log.ask(common, "GET", "/v1/log", writes: !dryRun) {
-                    try LogReport.repair($0, dryRun: dryRun)
-                }
-            defer { fflush(nil) }
-            if let brokers = answer["kafka"]?.string {
-                throw NodeError(
-                    "unsupported",
-                    "the log is on Kafka at \(brokers) and has no files here: what is to be repaired is the brokers' to repair"
-                )
+            let body = JSON.object(["mode": .string(dryRun ? "dry-run" : "repair")]).canonical
+            let answer = try await Log.ask(common, "POST", "/v1/log/repair", body: body, writes: !dryRun) {
+                try LogReport.repair($0, dryRun: dryRun)
             }
+            defer { fflush(nil) }
             if common.json { return Terminal.print(answer) }
             let would = dryRun ? "would be " : ""
             if let file = answer["truncatedFile"]?.string {
@@ -77,8 +65,14 @@ struct Repair: AsyncParsableCommand {
             guard answer["verification"]?["verdict"]?.string == "INTACT" else { throw ExitCode(11) }
             return true
         }
-        for line in answer["healed"]?.array ?? [] { print("healed from the backup: \(line.string ?? "")") }
-        if answer["healed"]?.array?.isEmpty == true { print("the backup has nothing that would heal it") }
+        let healed = answer["healed"]?.array ?? []
+        for line in healed { print("healed from the backup: \(line.string ?? "")") }
+        guard answer["verification"]?["verdict"]?.string == "INTACT" else {
+            if healed.isEmpty { print("the backup has nothing that would heal it; nothing was changed") }
+            Verify.show(answer["verification"] ?? .null)
+            throw ExitCode(11)
+        }
+        if healed.isEmpty { print("nothing is damaged") }
         return false
     }
 }

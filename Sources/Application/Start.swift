@@ -106,7 +106,8 @@ struct Start: AsyncParsableCommand {
                 "port-taken", "cannot listen on \(settings.host):\(settings.port); choose another --port", fault: .world
             )
         }
-        let address = "http://\(settings.host):\(port)"
+        let host = settings.host.contains(":") ? "[\(settings.host)]" : settings.host
+        let address = "http://\(host):\(port)"
         let json = JSON.object([
             "address": .string(address), "pid": .int(Int64(ProcessInfo.processInfo.processIdentifier)),
         ])

@@ -24,6 +24,8 @@ package enum Limits {
     package static let jsonText = 32 << 20
     /// Data of one page of an HTTP or CLI read, in bytes; a larger event is a page of its own.
     package static let pageBytes = 4 << 20
+    /// What a follower over HTTP holds of a topic, as stored, while it waits for its reader.
+    package static let followerBytes = 64 << 10
     /// What a repair takes from a backup; all of it is in memory until it is known to be better.
     package static let healingBytes = 512 << 20
     /// What a command takes as an answer of a node.

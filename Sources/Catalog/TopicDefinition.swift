@@ -19,6 +19,8 @@ package struct TopicDefinition: Sendable {
     package let schema: JSONSchema?
     /// What of the data is sealed under its subject's key; nil where nothing is.
     package let personal: PersonalFields?
+    /// What earlier versions of its data become.
+    package let upcasting: Upcasting
 
     package static let kind = "Topic"
 
@@ -59,6 +61,7 @@ package struct TopicDefinition: Sendable {
         } else {
             personal = nil
         }
+        upcasting = try Upcasting(&reader, personal: personal)
         try reader.finish()
         guard retentionBytes ?? 1 > 0 else { throw reader.failure("'retention: bytes' must be positive") }
         guard TopicName.isLegal(name) else {

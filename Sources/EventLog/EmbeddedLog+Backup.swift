@@ -43,21 +43,21 @@ extension EmbeddedLog {
             var report = BackupReport()
             report.events = mark.sequence
             report.damaged = damaged
-            var wanted: [(path: String, bytes: Int64, partition: TopicPartition?)] = []
+            var wanted: [(path: String, bytes: Int64, partition: TopicPartition?, end: Int64)] = []
             for partition in manifest.partitions {
                 for file in partition.files {
-                    wanted.append((file.path(partition.partition), file.bytes, partition.partition))
+                    wanted.append((file.path(partition.partition), file.bytes, partition.partition, file.end))
                 }
                 if !partition.files.isEmpty { try target.makeDirectory(Manifest.directory(partition.partition)) }
             }
             for chain in manifest.chains {
-                wanted.append((chain.path, chain.bytes, nil))
+                wanted.append((chain.path, chain.bytes, nil, 0))
             }
-            for segment in segments { wanted.append((segment.path, segment.end, nil)) }
+            for segment in segments { wanted.append((segment.path, segment.end, nil, 0)) }
             var found: [DamagedRange] = []
-            for (path, bytes, partition) in wanted {
+            for (path, bytes, partition, end) in wanted {
                 let exists = present.contains(path)
-                let copied = try copy(path, bytes, of: partition, to: target, exists: exists)
+                let copied = try copy(path, bytes, of: partition, before: end, to: target, exists: exists)
                 report.copiedBytes += copied.bytes
                 found += copied.damaged
                 // At once: what is there is not looked at again, also after a backup that was broken off.
@@ -161,7 +161,7 @@ extension EmbeddedLog {
     }
 
     /// The hash of the append that ends at a sequence; nil where none does, or it cannot be read any more.
-    private func hash(
+    func hash(
         at sequence: UInt64, _ manifest: Manifest, _ segments: [Segment]
     ) throws(EventLogError) -> Digest? {
         if sequence == 0 { return .zero }
@@ -202,15 +202,18 @@ extension EmbeddedLog {
     }
 
     /// Files only grow, so what is there is not copied again.
-    /// - Parameter partition: of a file of batches, which are looked at.
+    /// - Parameters:
+    ///   - partition: of a file of batches, which are looked at.
+    ///   - end: the offset before which its batches end.
     private func copy(
-        _ path: String, _ bytes: Int64, of partition: TopicPartition?, to target: any LogVolume, exists: Bool
+        _ path: String, _ bytes: Int64, of partition: TopicPartition?, before end: Int64, to target: any LogVolume,
+        exists: Bool
     ) throws(EventLogError) -> (bytes: Int64, damaged: [DamagedRange]) {
         let from = try volume.open(path, .read)
         let into = try target.open(path, .create)
         let start = exists ? min(into.size, bytes) : 0
         var offset = start
-        var passing = start < bytes ? partition.map { PassingBatches(file: path, partition: $0) } : nil
+        var passing = start < bytes ? partition.map { PassingBatches(file: path, partition: $0, end: end) } : nil
         // What is there may end within a batch.
         for at in stride(from: 0, to: passing == nil ? 0 : start, by: Int64.Stride(EmbeddedLog.copySize)) {
             passing?.pass(try into.read(at: at, count: Int(min(Int64(EmbeddedLog.copySize), start - at))))

@@ -14,104 +14,130 @@ extension EmbeddedLog {
     /// Bytes compared at once.
     private static let blockSize = 1 << 20
 
-    /// Bytes that stood in a file, and what takes their place.
-    private struct Patch {
-        let path: String
-        let at: Int64
-        let own: [UInt8]
-        let theirs: [UInt8]
-    }
-
     /// Takes from a backup what is damaged here: a log's files only grow and keep their bytes, so the same place of the
-    /// same file in a backup of this log holds what stood there. Nothing is believed: the chain and every digest are checked
-    /// again, and a file that is no better for it gets its own bytes back. A crash on the way leaves damage where there was
-    /// damage, and the next attempt begins again. No node may have the log open.
-    /// - Throws: `not-a-backup`; `too-much` above `Limits.healingBytes`, where a restoration is the better way.
+    /// same file in a backup of this log holds what stood there. Nothing is believed, and nothing is written before it is
+    /// proven: the log is verified as it would be, the chain must lead through the end of the backup to the log's own end, and a
+    /// file of which anything would be worse stays as it is. No node may have the log open.
+    /// - Throws: `not-a-backup`; `bad-backup` where it is one of another log, or of one that went on differently; `too-much` above
+    ///   `Limits.healingBytes`, where a restoration is the better way.
     package static func heal(
         _ volume: any LogVolume, from backup: any LogVolume
     ) throws(EventLogError) -> HealingReport {
-        guard backup.contents(DurableMark.path).flatMap({ DurableMark($0) }) != nil else {
+        guard let mark = backup.contents(DurableMark.path).flatMap({ DurableMark($0) }) else {
             throw EventLogError(
                 "not-a-backup", "there is no backup in \(backup.path): it has no \(DurableMark.path) that can be read")
         }
         let lock = try volume.lock()
         defer { withExtendedLifetime(lock) {} }
-        let before = try look(volume)
+        let before = try look(volume, proving: nil).found
         guard !before.isIntact else { return HealingReport(verification: before) }
-        var patches: [Patch] = []
-        var sizes: [String: Int64] = [:]
+        let known = Set(before.complaints.map(\.text))
         var left = Int64(Limits.healingBytes)
-        for path in Set(complaints(before).map(\.file)).sorted() where !path.isEmpty {
-            sizes[path] = (try? volume.open(path, .read))?.size
-            patches += try differences(volume, backup, path, &left)
+        var patches: [String: [FilePatch]] = [:]
+        for path in Set(before.complaints.map(\.file)).sorted() where !path.isEmpty {
+            let places = before.complaints.filter { $0.file == path }.map(\.place)
+            patches[path] = try differences(volume, backup, path, places, &left)
         }
-        try write(patches, on: volume) { $0.theirs }
-        var report = HealingReport(verification: try look(volume))
-        let worse = Set(patches.map(\.path)).filter { path in
-            complaints(report.verification).count { $0.file == path } >= complaints(before).count { $0.file == path }
-        }
-        if !worse.isEmpty {
-            try write(patches.filter { worse.contains($0.path) }, on: volume) { $0.own }
-            for path in worse.sorted() {
-                guard let size = sizes[path] else {
-                    try volume.remove(path)
-                    continue
-                }
-                try volume.open(path, .write).truncate(to: size)
+        // Each round leaves out at least one file.
+        while patches.contains(where: { !$0.value.isEmpty }) {
+            let (after, isProven) = try look(OverlayVolume(volume, patches), proving: mark)
+            let new = after.complaints.filter { !known.contains($0.text) }
+            if new.isEmpty, isProven, after.complaints.count < before.complaints.count { break }
+            guard isProven || !new.isEmpty else {
+                throw EventLogError(
+                    "bad-backup",
+                    "\(backup.path) is no backup of this log as it stands: the chain does not lead through its \(mark.sequence) events to this log's end; nothing was changed"
+                )
             }
-            report.verification = try look(volume)
+            let worse = patches.keys.filter { path in new.contains { $0.file == path } }
+            for path in worse.isEmpty ? Array(patches.keys) : worse { patches[path] = nil }
         }
-        report.bytes = patches.reduce(0) { $0 + (worse.contains($1.path) ? 0 : Int64($1.theirs.count)) }
-        let now = Set(complaints(report.verification).map(\.text))
-        report.healed = complaints(before).map(\.text).filter { !now.contains($0) }
+        try write(patches, on: volume)
+        var report = HealingReport(verification: try look(volume, proving: nil).found)
+        report.bytes = patches.values.joined().reduce(0) { $0 + Int64($1.bytes.count) }
+        let now = Set(report.verification.complaints.map(\.text))
+        report.healed = before.complaints.map(\.text).filter { !now.contains($0) }
         return report
     }
 
-    private static func look(_ volume: any LogVolume) throws(EventLogError) -> LogVerification {
+    /// What verification finds, and whether the chain leads through the end of a backup to the log's own.
+    private static func look(
+        _ volume: any LogVolume, proving mark: DurableMark?
+    ) throws(EventLogError) -> (found: LogVerification, isProven: Bool) {
         var options = Options()
         options.readOnly = true
         let log = try open(volume, options: options)
         defer { log.close() }
-        return try log.verify()
+        let found = try log.verify()
+        guard let mark else { return (found, false) }
+        let manifest = log.maintenance.withLock { $0.manifest }
+        let segments = log.shared.withLock { $0.segments }
+        guard try log.hash(at: mark.sequence, manifest, segments) == mark.hash else { return (found, false) }
+        guard let own = volume.contents(DurableMark.path).flatMap({ DurableMark($0) }) else { return (found, true) }
+        return (found, try log.hash(at: own.sequence, manifest, segments) == own.hash)
     }
 
-    private static func complaints(_ found: LogVerification) -> [(file: String, text: String)] {
-        found.damaged.map { ($0.file, $0.description) }
-            + found.rewritten.map { ($0.file, "\($0.file): events \($0.sequences) were rewritten") }
-    }
-
-    /// Where the two differ, as far as both reach; a file that is shorter here, or gone, gets the rest of it.
+    /// Where the two differ within the damaged places, as far as the backup reaches; without a place, in the whole file.
     private static func differences(
-        _ volume: any LogVolume, _ backup: any LogVolume, _ path: String, _ left: inout Int64
-    ) throws(EventLogError) -> [Patch] {
-        guard let theirs = try? backup.open(path, .read) else { return [] }
-        let own = try? volume.open(path, .read)
-        var patches: [Patch] = []
-        for at in stride(from: 0, to: theirs.size, by: Int64.Stride(blockSize)) {
-            let there = try theirs.read(at: at, count: blockSize)
-            // What the disk does not give is taken for different.
-            let here = (try? own?.read(at: at, count: there.count)) ?? []
-            guard here != there else { continue }
-            left -= Int64(there.count)
-            guard left >= 0 else {
-                throw EventLogError(
-                    "too-much",
-                    "more than \(Limits.healingBytes) bytes of \(path) and others differ from \(backup.path); restore the backup into an empty directory instead"
-                )
+        _ volume: any LogVolume, _ backup: any LogVolume, _ path: String, _ places: [Range<Int64>], _ left: inout Int64
+    ) throws(EventLogError) -> [FilePatch] {
+        guard let theirs = try existing(backup, path) else { return [] }
+        let own = try existing(volume, path)
+        let whole = own == nil || places.contains { $0.isEmpty }
+        var patches: [FilePatch] = []
+        for place in whole ? [0..<theirs.size] : places {
+            for at in stride(
+                from: place.lowerBound, to: min(place.upperBound, theirs.size), by: Int64.Stride(blockSize))
+            {
+                let count = Int(min(Int64(blockSize), place.upperBound - at))
+                let there = try theirs.read(at: at, count: count)
+                guard try own?.read(at: at, count: there.count) ?? [] != there else { continue }
+                left -= Int64(there.count)
+                guard left >= 0 else {
+                    throw EventLogError(
+                        "too-much",
+                        "more than \(Limits.healingBytes) bytes of \(path) and others differ from \(backup.path); restore the backup into an empty directory instead"
+                    )
+                }
+                patches.append(FilePatch(at: at, bytes: there))
             }
-            patches.append(Patch(path: path, at: at, own: here, theirs: there))
         }
         return patches
     }
 
-    private static func write(
-        _ patches: [Patch], on volume: any LogVolume, _ bytes: (Patch) -> [UInt8]
-    ) throws(EventLogError) {
-        for path in Set(patches.map(\.path)).sorted() {
-            if let slash = path.lastIndex(of: "/") { try volume.makeDirectory(String(path[..<slash])) }
-            let file = try volume.open(path, .create)
-            for patch in patches where patch.path == path { try file.write(bytes(patch), at: patch.at) }
-            try file.sync()
+    /// nil where there is none; what only cannot be read now is an error.
+    private static func existing(_ volume: any LogVolume, _ path: String) throws(EventLogError) -> (any LogFile)? {
+        do {
+            return try volume.open(path, .read)
+        } catch {
+            guard error.code == "no-such-file" else { throw error }
+            return nil
         }
+    }
+
+    private static func write(_ patches: [String: [FilePatch]], on volume: any LogVolume) throws(EventLogError) {
+        for (path, list) in patches.sorted(by: { $0.key < $1.key }) where !list.isEmpty {
+            let directory = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? ""
+            if !directory.isEmpty { try volume.makeDirectory(directory) }
+            let file = try volume.open(path, .create)
+            for patch in list { try file.write(patch.bytes, at: patch.at) }
+            try file.sync()
+            // What was derived from a segment while a part of it could not be read knows nothing of that part.
+            if path.hasSuffix(".wal") {
+                let present = Set(try volume.list())
+                for end in [".index", ".ids"] where present.contains(path.dropLast(4) + end) {
+                    try volume.remove(path.dropLast(4) + end)
+                }
+            }
+            try volume.syncDirectory(directory)
+        }
+    }
+}
+
+extension LogVerification {
+    /// Damage of events and of their proof, with its file and bytes; no bytes where they are not known.
+    fileprivate var complaints: [(file: String, place: Range<Int64>, text: String)] {
+        damaged.map { ($0.file, min($0.from, $0.to)..<max($0.from, $0.to), $0.description) }
+            + rewritten.map { ($0.file, 0..<0, "\($0.file): events \($0.sequences) were rewritten") }
     }
 }

@@ -9,14 +9,16 @@ package struct LogOrder: Sendable {
     package var lost: [Range<UInt64>] = []
     /// Events the log has taken; sequences lie below it.
     package var events: UInt64
+    /// The first sequence of which the place is kept: retention takes the oldest.
+    package var start: UInt64
 
     /// - Parameter from: the first sequence asked for.
     init(
         _ places: [(sequence: UInt64, partition: TopicPartition, offset: Int64)], from: UInt64, limit: Int,
-        events: UInt64
+        start: UInt64, events: UInt64
     ) {
-        (self.places, self.events) = (places, events)
-        var next = from
+        (self.places, self.start, self.events) = (places, start, events)
+        var next = max(from, start)
         for place in places {
             if place.sequence > next { lost.append(next..<place.sequence) }
             next = place.sequence + 1
@@ -30,39 +32,42 @@ extension EmbeddedLog {
     /// still has its place.
     /// - Parameter limit: events at most.
     package func order(from sequence: UInt64, limit: Int) throws(EventLogError) -> LogOrder {
-        let durable = shared.withLock { $0.durableSequence }
-        return LogOrder(try places(from: sequence, limit: limit), from: sequence, limit: limit, events: durable)
+        // Nothing moves meanwhile.
+        try upkeep.withLock { _ throws(EventLogError) in
+            let start = maintenance.withLock { $0.manifest.chainStart }
+            let durable = shared.withLock { $0.durableSequence }
+            return LogOrder(
+                try places(from: sequence, limit: limit, below: durable), from: sequence, limit: limit, start: start,
+                events: durable)
+        }
     }
 
     private func places(
-        from sequence: UInt64, limit: Int
+        from sequence: UInt64, limit: Int, below durable: UInt64
     ) throws(EventLogError) -> [(sequence: UInt64, partition: TopicPartition, offset: Int64)] {
-        // Nothing moves meanwhile.
-        try upkeep.withLock { _ throws(EventLogError) in
-            var list: [(sequence: UInt64, partition: TopicPartition, offset: Int64)] = []
-            let chains = maintenance.withLock { $0.manifest }.chains.filter { $0.endSequence > sequence }
-            for chain in chains where list.count < limit {
-                guard let envelopes = try readable(chain) else { continue }
-                for envelope in envelopes {
-                    envelope.description.place(from: sequence, limit: limit, in: &list)
-                }
+        var list: [(sequence: UInt64, partition: TopicPartition, offset: Int64)] = []
+        let chains = maintenance.withLock { $0.manifest }.chains.filter { $0.endSequence > sequence }
+        for chain in chains where list.count < limit {
+            guard let envelopes = try readable(chain) else { continue }
+            for envelope in envelopes {
+                envelope.description.place(from: sequence, limit: limit, in: &list)
             }
-            let (segments, durable) = shared.withLock { ($0.segments, $0.durableSequence) }
-            for (number, segment) in segments.enumerated() where list.count < limit {
-                if number + 1 < segments.count, segments[number + 1].firstSequence <= sequence { continue }
-                var walker = FrameWalker(file: segment.file, offset: 0, end: segment.end)
-                walker.refusesUnreadable = true
-                while list.count < limit, let step = try walker.next() {
-                    switch step {
-                    case .frame(let frame, _, _):
-                        guard frame.firstSequence < durable else { return list }
-                        frame.place(from: sequence, limit: limit, in: &list)
-                    case .damage(_, let resume): walker.offset = resume?.at ?? segment.end
-                    }
-                }
-            }
-            return list
         }
+        let segments = shared.withLock { $0.segments }
+        for (number, segment) in segments.enumerated() where list.count < limit {
+            if number + 1 < segments.count, segments[number + 1].firstSequence <= sequence { continue }
+            var walker = FrameWalker(file: segment.file, offset: 0, end: segment.end)
+            walker.refusesUnreadable = true
+            while list.count < limit, let step = try walker.next() {
+                switch step {
+                case .frame(let frame, _, _):
+                    guard frame.firstSequence < durable else { return list }
+                    frame.place(from: sequence, limit: limit, in: &list)
+                case .damage(_, let resume): walker.offset = resume?.at ?? segment.end
+                }
+            }
+        }
+        return list
     }
 
     /// nil where it is damaged; what only cannot be read now is an error, and no gap.

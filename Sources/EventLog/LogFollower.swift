@@ -130,6 +130,7 @@ package actor LogFollower {
     /// Bytes as stored that one partition gives at a time.
     package static let pageBytes = 1 << 20
 
+    private var page = LogFollower.pageBytes
     private let log: any EventLog
     private let hub: FollowerHub
     private let partitions: [TopicPartition]
@@ -162,6 +163,9 @@ package actor LogFollower {
         }
         return LogFollower(log: log, hub: hub, positions: positions)
     }
+
+    /// Bytes as stored that are read at a time from now on.
+    package func take(pagesOf bytes: Int) { page = bytes }
 
     /// The next events of one of the partitions, each in turn; waits when there are none. nil when the log closes or the
     /// task is cancelled. Events below the position asked for may stand at the front of the first batch: `from` tells.
@@ -198,13 +202,14 @@ package actor LogFollower {
     }
 
     private func read(_ partition: TopicPartition, _ from: Int64) async throws -> [RecordBatch] {
-        if let cached = hub.tail.batches(partition, from: from, maxBytes: LogFollower.pageBytes) { return cached }
+        let page = page
+        if let cached = hub.tail.batches(partition, from: from, maxBytes: page) { return cached }
         guard try log.offsets(partition).upperBound > from else { return [] }
         let (log, hub) = (log, hub)
         return try await hub.readers().run {
             // Another follower may have read it while this one waited for a thread.
-            if let cached = hub.tail.batches(partition, from: from, maxBytes: LogFollower.pageBytes) { return cached }
-            let batches = try log.read(partition, from: from, maxBytes: LogFollower.pageBytes)
+            if let cached = hub.tail.batches(partition, from: from, maxBytes: page) { return cached }
+            let batches = try log.read(partition, from: from, maxBytes: page)
             // Only what stands at the end is worth keeping for others.
             if let last = batches.last, try log.offsets(partition).upperBound - last.header.lastOffset <= 10_000 {
                 hub.tail.insert(batches, partition)

@@ -87,11 +87,22 @@ extension EmbeddedLog {
             case .damage(let from, let resume?) where from == offset && offset > 0 && frames.isEmpty:
                 // Asked for from the middle of a frame.
                 walker.offset = resume.at
+            case .damage(let from, nil) where try isReserved(file, from):
+                walker.offset = walker.end
             case .damage(let from, let resume):
                 damaged.append(from..<(resume?.at ?? walker.end))
                 walker.offset = resume?.at ?? walker.end
             }
         }
         return (frames, damaged)
+    }
+
+    /// Whether nothing but zeros follows: space that was made ready for frames to come.
+    private static func isReserved(_ file: any LogFile, _ from: Int64) throws(EventLogError) -> Bool {
+        let step = 1 << 20
+        for at in stride(from: from, to: file.size, by: Int64.Stride(step)) {
+            guard try file.read(at: at, count: step).allSatisfy({ $0 == 0 }) else { return false }
+        }
+        return true
     }
 }

@@ -16,7 +16,13 @@ struct PassingBatches {
     private var lostFrom: Int64?
     private(set) var damaged: [DamagedRange] = []
 
-    init(file: String, partition: TopicPartition) {
+    /// The last batch that was taken for sound, and the offset from which it might have begun.
+    private var last: (at: Int64, size: Int, offsets: Range<Int64>, from: Int64)?
+    /// The offset before which all batches end.
+    private let limit: Int64
+
+    init(file: String, partition: TopicPartition, end: Int64) {
+        limit = end
         self.file = file
         self.partition = partition
     }
@@ -42,13 +48,13 @@ struct PassingBatches {
                 let first = number(RecordBatchLayout.baseOffset, Int64.self)
                 let delta = Int64(number(RecordBatchLayout.lastOffsetDelta, Int32.self))
                 let isLikely = first >= 0 && delta >= 0 && first < Int64.max - delta - 1
-                // What the checksum does not cover: the magic, and the offset, which only grows.
-                let isPlaced = isLikely && first >= next && number(RecordBatchLayout.magic, UInt8.self) == 2
-                if crc != number(RecordBatchLayout.crc, UInt32.self) || !isPlaced {
-                    note(used, size, isLikely ? first..<first + delta + 1 : nil)
-                } else {
-                    next = first + delta + 1
-                }
+                let offsets = isLikely ? first..<first + delta + 1 : nil
+                // What the checksum does not cover: magic, epoch, and the offset, which only grows.
+                let isSound =
+                    crc == number(RecordBatchLayout.crc, UInt32.self)
+                    && number(RecordBatchLayout.magic, UInt8.self) == 2
+                    && number(RecordBatchLayout.leaderEpoch, Int32.self) == -1
+                take(at + Int64(used), size, offsets, isSound: isSound)
                 used += size
             }
         }
@@ -56,9 +62,20 @@ struct PassingBatches {
         rest.removeFirst(used)
     }
 
-    private mutating func note(_ used: Int, _ size: Int, _ offsets: Range<Int64>?) {
-        var range = DamagedRange(
-            file: file, from: at + Int64(used), to: at + Int64(used + size), sequences: 0..<0)
+    /// A batch that stands behind the place of the one after it has jumped: it is the one that is damaged.
+    private mutating func take(_ at: Int64, _ size: Int, _ offsets: Range<Int64>?, isSound: Bool) {
+        guard isSound, let offsets, offsets.upperBound <= limit else { return note(at, size, offsets) }
+        if offsets.lowerBound < next {
+            guard let jumped = last, offsets.lowerBound >= jumped.from else { return note(at, size, offsets) }
+            note(jumped.at, jumped.size, jumped.offsets)
+            next = jumped.from
+        }
+        last = (at, size, offsets, next)
+        next = offsets.upperBound
+    }
+
+    private mutating func note(_ at: Int64, _ size: Int, _ offsets: Range<Int64>?) {
+        var range = DamagedRange(file: file, from: at, to: at + Int64(size), sequences: 0..<0)
         range.lost = offsets.map { (partition, $0) }
         damaged.append(range)
     }

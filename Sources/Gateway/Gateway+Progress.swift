@@ -9,6 +9,8 @@ struct GatewayFeed {
     var inputs: [TopicPartition] = []
     /// Topics that a connector feeds which has not finished; they are its own until then.
     var claimed: Set<String> = []
+    /// The others, which the gateway feeds.
+    private(set) var fed: Set<String> = []
     var newest = Instant.distantPast
     /// An instant is open: its progress has not been closed.
     var open = false
@@ -19,14 +21,25 @@ struct GatewayFeed {
     var lastRound = Instant.distantPast
     /// What was last promised to be complete.
     var promised = Instant.distantPast
-    /// Whether a fold reads a topic that the gateway feeds.
-    func isRead(_ topic: String) -> Bool { !claimed.contains(topic) && inputs.contains { $0.topic == topic } }
-
     /// Appends on their way: an instant is not closed before they have arrived.
     var underWay = 0
     /// The newest promise that stands in the log behind whatever closed an instant before, and the events since.
     var said: (through: Instant, round: Int64)?
     var unsaid = 0
+    /// Counts up where a promise that is on its way would no longer be the last word: an instant is closed, or other
+    /// partitions are fed.
+    var epoch = 0
+    /// What closes an instant is on its way: whatever is said meanwhile may stand before it.
+    var isClosing = false
+
+    /// What was said holds no longer, and what is said next has a name of its own.
+    mutating func begin() {
+        said = nil
+        unsaid = 0
+        epoch += 1
+        round += 1
+        fed = Set(inputs.map(\.topic)).subtracting(claimed)
+    }
 }
 
 /// What goes with accepted events.
@@ -36,7 +49,7 @@ struct GatewayProgress: Sendable {
     /// The newest time among the events and before; nil where no fold reads them. Otherwise `arrived` follows.
     var newest: Instant?
     fileprivate var says: (through: Instant, round: Int64)?
-    fileprivate var events = 0
+    fileprivate var epoch = 0
 }
 
 extension Gateway {
@@ -52,7 +65,7 @@ extension Gateway {
         feeds.withLock {
             $0.inputs = inputs
             $0.claimed = claimed
-            $0.said = nil
+            $0.begin()
         }
     }
 
@@ -60,7 +73,7 @@ extension Gateway {
     package func release(_ topics: [String]) {
         feeds.withLock {
             $0.claimed.subtract(topics)
-            $0.said = nil
+            $0.begin()
         }
     }
 
@@ -84,7 +97,7 @@ extension Gateway {
             var newest = Instant.distantPast
             var oldest = Instant.distantFuture
             var fed = 0
-            for entry in events where feed.isRead(entry.topic) {
+            for entry in events where feed.fed.contains(entry.topic) {
                 newest = max(newest, entry.event.time)
                 oldest = min(oldest, entry.event.time)
                 fed += 1
@@ -98,16 +111,17 @@ extension Gateway {
             }
             feed.open = true
             feed.underWay += 1
+            feed.unsaid += fed
+            // Under an id of its own, or the log would know it already.
+            if feed.unsaid > Self.sayEvery || feed.isClosing { feed.round += 1 }
             newest = max(feed.newest, newest)
             let (through, round) = (newest + -1, feed.round)
             feed.promised = max(feed.promised, through)
-            feed.unsaid += fed
-            var progress = GatewayProgress(newest: newest, events: feed.unsaid)
+            var progress = GatewayProgress(newest: newest, epoch: feed.epoch)
             // Every partition would get an event that says what the one before it said.
-            if let said = feed.said, said.through >= through, said.round >= round, feed.unsaid <= Self.sayEvery {
-                return progress
-            }
+            if !feed.isClosing, let said = feed.said, said.through >= through, said.round >= round { return progress }
             progress.says = (through, round)
+            feed.unsaid = 0
             for place in feed.inputs where !feed.claimed.contains(place.topic) {
                 progress.entries.append((place.topic, place.partition, Self.progress(place, through, "active", round)))
             }
@@ -123,8 +137,7 @@ extension Gateway {
             feed.lastPublish = clock()
             guard isThere, let newest = progress.newest else { return }
             feed.newest = max(feed.newest, newest)
-            guard let says = progress.says else { return }
-            feed.unsaid -= min(feed.unsaid, progress.events)
+            guard let says = progress.says, progress.epoch == feed.epoch else { return }
             if let said = feed.said, said.through >= says.through, said.round >= says.round { return }
             feed.said = says
         }
@@ -135,12 +148,18 @@ extension Gateway {
         let events: [(topic: String, partition: Int?, event: NewEvent)] = feeds.withLock { feed in
             guard feed.open, feed.underWay == 0, clock() - feed.lastPublish >= Self.closeAfter else { return [] }
             feed.open = false
-            feed.said = nil
-            feed.round += 1
+            feed.begin()
             feed.promised = max(feed.promised, feed.newest)
+            feed.isClosing = true
             return Self.closing(feed)
         }
-        guard !events.isEmpty else { return }
+        guard !events.isEmpty else { return feeds.withLock { $0.isClosing = false } }
+        defer {
+            feeds.withLock { feed in
+                feed.isClosing = false
+                feed.begin()
+            }
+        }
         do {
             _ = try log.append(LogAppend(principal: "gateway", events: events))
         } catch {

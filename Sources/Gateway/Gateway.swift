@@ -7,7 +7,7 @@ import RecordFormat
 package enum GatewayModule {}
 /// Refusals of events. Codes: `unknown-topic`, `reserved-topic`, `fed-by-connector`, `reserved-type`, `reserved-attribute`,
 /// `bad-event`, `bad-id`, `key-required`, `future-timestamp`, `no-data`, `event-too-large`, `bad-json`,
-/// `schema-violation`, `reserved-member`, `no-subject`, `bad-subject`.
+/// `schema-violation`, `bad-version`, `old-version`, `upcast-failed`, `reserved-member`, `no-subject`, `bad-subject`.
 package typealias GatewayError = Failure<GatewayModule>
 
 /// What became of one event that was offered.
@@ -171,12 +171,43 @@ package final class Gateway: Sendable {
                 return GatewayError(
                     "bad-json", "the data of the event '\(event.id)' has the key '\(key)' twice in one object")
             }
+            if let refusal = lift(topic, event) { return refusal }
             if let violation = topic.schema?.check(document) {
                 return GatewayError(
                     "schema-violation",
                     "the data of the event '\(event.id)' does not fit the schema of '\(topic.name)': \(violation)")
             }
             return topic.personal.flatMap { personal($0, topic, event) }
+        }
+
+        /// Data of an earlier version is held against the schema as the newest would say it.
+        private func lift(_ topic: TopicDefinition, _ event: NewEvent) -> GatewayError? {
+            guard let stated = event.extensions.first(where: { $0.name == EventHeader.dataVersion })?.value else {
+                return nil
+            }
+            let newest = topic.upcasting.version
+            guard let version = Upcasting.version(stated), version <= newest else {
+                return GatewayError(
+                    "bad-version",
+                    "the data of the event '\(event.id)' is of version '\(stated)'; '\(topic.name)' knows \(newest == 1 ? "1 alone" : "1 to \(newest)")"
+                )
+            }
+            guard version < newest else { return nil }
+            guard topic.personal == nil else {
+                return GatewayError(
+                    "old-version",
+                    "the data of the event '\(event.id)' is of version \(version); '\(topic.name)' has personal fields, which are sealed where version \(newest) has them, so it takes that alone"
+                )
+            }
+            do {
+                try document.parse(
+                    try topic.upcasting.lift(try document.value(), from: version, to: newest).canonical)
+            } catch {
+                return GatewayError(
+                    "upcast-failed", "the event '\(event.id)': \((error as? any DescribedError)?.message ?? "\(error)")"
+                )
+            }
+            return nil
         }
 
         /// What a topic with personal fields asks beyond its schema.

@@ -45,6 +45,12 @@ package struct Intake {
 
     /// An event that the checker let pass.
     package mutating func accept(_ topic: String, _ event: NewEvent) {
+        var event = event
+        if let version = checker.topic(topic)?.upcasting.version, version > 1, let data = event.data,
+            !event.extensions.contains(where: { $0.name == EventHeader.dataVersion })
+        {
+            event = event.with(EventHeader.dataVersion, "\(version)", data: data)
+        }
         entries.append((topic, nil, event))
         guard let personal = personal(topic), let data = event.data, (try? document.parse(data)) != nil,
             SealedFields.has(personal.fields, in: document)
@@ -73,6 +79,9 @@ package struct Intake {
         // What it takes to publish it once more.
         if let key = event.key.flatMap({ String(validating: $0, as: UTF8.self) }) {
             members["partitionkey"] = .string(key)
+        }
+        if let version = event.extensions.first(where: { $0.name == EventHeader.dataVersion })?.value {
+            members["dataversion"] = .string(String(version.prefix(Limits.nameLength)))
         }
         if let subject = event.subject { members["subject"] = .string(String(subject.prefix(Limits.attributeLength))) }
         let data = JSON.object(members)
@@ -131,6 +140,18 @@ extension Gateway {
             return nil
         }
         return name
+    }
+
+    /// An event's data as the newest version of its topic says it, and which that is; as it stands where it cannot be lifted.
+    package func current(_ event: StoredEvent, topic: String) throws -> (data: [UInt8]?, version: Int?) {
+        let data = try opened(event, topic: topic)
+        let stated = event.header(EventHeader.dataVersion)
+        guard let upcasting = self.topic(topic)?.upcasting, upcasting.version > 1, let data,
+            let version = Upcasting.version(stated), version < upcasting.version,
+            let json = try? JSON(parsing: data),
+            let lifted = try? upcasting.lift(json, from: version, to: upcasting.version)
+        else { return (data, stated.flatMap { Int($0) }) }
+        return (lifted.canonical, upcasting.version)
     }
 
     /// An event's data as a reader may have it: what was sealed is opened, and what cannot be says why. As it stands for

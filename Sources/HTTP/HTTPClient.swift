@@ -26,7 +26,7 @@ package enum HTTPClient {
         limit: Int = Limits.answerBytes
     ) async throws(HTTPServerError) -> Answer {
         guard let target = URLComponents(string: url), target.scheme == "http", let host = target.host else {
-            throw HTTPServerError("bad-address", "'\(url)' is no http:// address")
+            throw HTTPServerError("bad-address", "'\(url.prefix { $0 != "?" && $0 != "@" })' is no http:// address")
         }
         let path = target.percentEncodedPath.isEmpty ? "/" : target.percentEncodedPath
         let port = target.port ?? 80
@@ -40,14 +40,17 @@ package enum HTTPClient {
         if body != nil || method == "POST" || method == "PUT" {
             head.headers.replaceOrAdd(name: "Content-Length", value: "\(body?.count ?? 0)")
         }
-        let exchange = HTTPExchange(head: head, body: body ?? [], url: url, limit: limit)
+        // What is asked may name a person, and an address a password: neither is told.
+        let place = "http://\(host):\(port)\(path)"
+        let exchange = HTTPExchange(head: head, body: body ?? [], place: place, limit: limit)
+        let name = host.hasPrefix("[") && host.hasSuffix("]") ? String(host.dropFirst().dropLast()) : host
         do {
-            return try await exchange.run(host, port, connectPatience, .nanoseconds(Int64(min(seconds, 1e9) * 1e9)))
+            return try await exchange.run(name, port, connectPatience, .nanoseconds(Int64(min(seconds, 1e9) * 1e9)))
         } catch let failure as HTTPServerError {
             throw failure
         } catch {
             throw HTTPServerError(
-                "unreachable", "nobody answers at \(url)", cause: error, fault: .world, retriable: true)
+                "unreachable", "nobody answers at \(place)", cause: error, fault: .world, retriable: true)
         }
     }
 }
@@ -59,14 +62,14 @@ private final class HTTPExchange: ChannelInboundHandler, @unchecked Sendable {
 
     private let head: HTTPRequestHead
     private let body: [UInt8]
-    private let url: String
+    private let place: String
     private let limit: Int
     private var promise: EventLoopPromise<HTTPClient.Answer>?
     private var status = 0
     private var answer: [UInt8] = []
 
-    init(head: HTTPRequestHead, body: [UInt8], url: String, limit: Int) {
-        (self.head, self.body, self.url, self.limit) = (head, body, url, limit)
+    init(head: HTTPRequestHead, body: [UInt8], place: String, limit: Int) {
+        (self.head, self.body, self.place, self.limit) = (head, body, place, limit)
     }
 
     func run(_ host: String, _ port: Int, _ connect: TimeAmount, _ patience: TimeAmount) async throws
@@ -74,9 +77,10 @@ private final class HTTPExchange: ChannelInboundHandler, @unchecked Sendable {
     {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let promise = loop.makePromise(of: HTTPClient.Answer.self)
+        let deadline = NIODeadline.now() + patience
         let channel: any Channel
         do {
-            channel = try await ClientBootstrap(group: loop).connectTimeout(connect)
+            channel = try await ClientBootstrap(group: loop).connectTimeout(min(connect, patience))
                 .channelInitializer { channel in
                     channel.eventLoop.makeCompletedFuture {
                         self.promise = promise
@@ -88,11 +92,12 @@ private final class HTTPExchange: ChannelInboundHandler, @unchecked Sendable {
             promise.fail(error)
             throw error
         }
-        let limit = loop.scheduleTask(in: patience) {
+        let limit = loop.scheduleTask(deadline: deadline) {
             self.end(.failure(self.failure("the whole answer did not come in time")))
             channel.close(promise: nil)
         }
         defer { limit.cancel() }
+        if Task.isCancelled { channel.close(promise: nil) }
         return try await withTaskCancellationHandler {
             try await promise.futureResult.get()
         } onCancel: {
@@ -117,7 +122,7 @@ private final class HTTPExchange: ChannelInboundHandler, @unchecked Sendable {
                 end(
                     .failure(
                         HTTPServerError(
-                            "too-large", "the answer of \(url) is larger than \(limit) bytes; ask for less",
+                            "too-large", "the answer of \(place) is larger than \(limit) bytes; ask for less",
                             fault: .caller)))
                 return context.close(promise: nil)
             }
@@ -141,7 +146,7 @@ private final class HTTPExchange: ChannelInboundHandler, @unchecked Sendable {
     }
 
     private func failure(_ what: String, _ cause: (any Error)? = nil) -> HTTPServerError {
-        HTTPServerError("no-answer", "\(url): \(what)", cause: cause, fault: .world, retriable: true)
+        HTTPServerError("no-answer", "\(place): \(what)", cause: cause, fault: .world, retriable: true)
     }
 
     private func end(_ result: Result<HTTPClient.Answer, any Error>) {

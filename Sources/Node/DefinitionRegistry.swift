@@ -14,6 +14,8 @@ package struct DefinitionRegistry: Sendable {
         package let version: Int64
         package let position: String
         package let platform: Bool
+        /// Of a topic: the version of its data at which the workspace's own fold reads it.
+        package let reads: Int
     }
 
     package private(set) var entries: [String: Entry] = [:]
@@ -28,7 +30,8 @@ package struct DefinitionRegistry: Sendable {
             let definition = Definition(kind: kind, name: name, body: body)
             entries[definition.key] = Entry(
                 definition: definition, version: version, position: "\(Self.topic)/0@\(event.offset)",
-                platform: json["platform"]?.bool == true)
+                platform: json["platform"]?.bool == true,
+                reads: Int(json["reads"]?.int ?? Int64(1 + (body["upcasters"]?.array?.count ?? 0))))
             return true
         }
     }
@@ -45,14 +48,34 @@ package struct DefinitionRegistry: Sendable {
         return known.definition.body == definition.body ? .unchanged : .change
     }
 
+    /// Whether a topic is changed by nothing but further upcasters, with what they make of its schema and description: that
+    /// takes nothing from who reads it already.
+    package func onlyContinues(_ definition: Definition) -> Bool {
+        guard definition.kind == TopicDefinition.kind, let known = entries[definition.key],
+            let old = try? TopicDefinition(known.definition), let new = try? TopicDefinition(definition),
+            new.upcasting.continues(old.upcasting), new.upcasting.version > old.upcasting.version
+        else { return false }
+        func rest(_ body: JSON) -> [String: JSON] {
+            (body.object ?? [:]).filter { !["upcasters", "schema", "description"].contains($0.key) }
+        }
+        return rest(known.definition.body) == rest(definition.body)
+    }
+
     /// The events that bring definitions into force; none for those that are already.
-    package func events(applying definitions: [Definition], platform: Bool, at time: Instant) -> [NewEvent] {
+    /// - Parameter begun: the workspace's fold has begun: it goes on reading topics at the versions it began with.
+    package func events(
+        applying definitions: [Definition], platform: Bool, at time: Instant, begun: Bool
+    ) -> [NewEvent] {
         definitions.filter { change($0) != .unchanged }.map { definition in
             let version = (entries[definition.key]?.version ?? 0) + 1
-            let data = JSON.object([
+            var members: [String: JSON] = [
                 "kind": .string(definition.kind), "name": .string(definition.name), "version": .int(version),
                 "body": definition.body, "digest": .string(definition.digest.hex), "platform": .bool(platform),
-            ])
+            ]
+            if begun, definition.kind == TopicDefinition.kind, let known = entries[definition.key] {
+                members["reads"] = .int(Int64(known.reads))
+            }
+            let data = JSON.object(members)
             return NewEvent(
                 id: "\(definition.key)@\(version)", source: "headrace:/definitions", type: "definition.applied",
                 time: time,
@@ -69,6 +92,18 @@ package struct CompiledWorkspace {
     package let definitions: [Definition]
     /// The streams that are in force beside it.
     package var folds = FoldGraph()
+    /// Versions of topics' data at which its own fold reads them, by topic; of a topic that is not named, the newest.
+    package var reads: [String: Int] = [:]
+
+    /// What the fold reads of topics that have had more than one version.
+    var readings: [String: TopicReading] {
+        var readings: [String: TopicReading] = [:]
+        for (topic, _) in topics where topic.upcasting.version > 1 {
+            readings[topic.name] = TopicReading(
+                topic.upcasting, version: reads[topic.name] ?? topic.upcasting.version)
+        }
+        return readings
+    }
 
     package func definitions(_ kind: String) -> [Definition] { definitions.filter { $0.kind == kind } }
 }

@@ -81,7 +81,7 @@ package enum LogReport {
             "order": .array(
                 order.places.map { sequence, partition, offset in
                     .object(["sequence": .int(Int64(sequence)), "position": .string("\(partition)@\(offset)")])
-                }), "events": .int(Int64(order.events)),
+                }), "events": .int(Int64(order.events)), "start": .int(Int64(order.start)),
             "lost": .array(
                 order.lost.map { .array([.int(Int64($0.lowerBound)), .int(Int64($0.upperBound))]) }),
         ])
@@ -122,7 +122,14 @@ package enum LogReport {
     }
 
     private static func resolved(_ path: String) -> String {
-        URL(filePath: path).standardizedFileURL.resolvingSymlinksInPath().path
+        // What is not there yet stands where its nearest existing parent leads.
+        var place = URL(filePath: path).standardizedFileURL
+        var rest: [String] = []
+        while !FileManager.default.fileExists(atPath: place.path), place.pathComponents.count > 1 {
+            rest.insert(place.lastPathComponent, at: 0)
+            place.deleteLastPathComponent()
+        }
+        return rest.reduce(place.resolvingSymlinksInPath()) { $0.appending(path: $1) }.path
     }
 
     package static func backup(_ log: EmbeddedLog, to directory: String) throws -> JSON {
@@ -187,6 +194,6 @@ extension Node {
     package func logOrder(from: Int64, limit: Int) throws -> JSON {
         try LogReport.order(try files(), from: UInt64(max(0, from)), limit: limit)
     }
-    package func logRepair() throws -> JSON { try LogReport.repair(try files(), dryRun: false) }
+    package func logRepair(dryRun: Bool) throws -> JSON { try LogReport.repair(try files(), dryRun: dryRun) }
     package func logBackup(_ directory: String) throws -> JSON { try LogReport.backup(try files(), to: directory) }
 }

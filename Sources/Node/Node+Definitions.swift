@@ -14,6 +14,9 @@ extension Node {
         var workspace = try CompiledWorkspace(
             entries.map(\.definition).filter { $0.kind != StreamTopology.kind }, platformTopics: platform)
         workspace.folds = FoldGraph(entries.map(\.definition))
+        for entry in entries where entry.definition.kind == TopicDefinition.kind {
+            workspace.reads[entry.definition.name] = entry.reads
+        }
         return workspace
     }
 
@@ -50,21 +53,23 @@ extension Node {
         // A replay folds from the beginning, so whatever a stage reads must have been in force there. New topics fold nothing.
         let begun = try hasBegun(current)
         for (definition, change) in zip(definitions, changes.map(\.1))
-        where begun && (change == .change || (change == .create && definition.kind != TopicDefinition.kind)) {
+        where begun && !current.onlyContinues(definition)
+            && (change == .change || (change == .create && definition.kind != TopicDefinition.kind))
+        {
             let known = current.entries[definition.key].map { "is in force since \($0.position)" } ?? "is new"
             throw CatalogError(
                 "in-force",
-                "\(definition.place): \(definition.key) \(known), and the topology has begun; a running history takes only new topics, so use a new data directory"
+                "\(definition.place): \(definition.key) \(known), and the topology has begun; a running history takes new topics, and upcasters behind those that a topic has; use a new data directory for anything else"
             )
         }
         if running.withLock({ $0.started }), changes.contains(where: { $0.1 != .unchanged }) {
             let keys = changes.filter { $0.1 != .unchanged }.map(\.0).joined(separator: ", ")
-            try append(definitions, platform: false)
+            try append(definitions, platform: false, begun: begun)
             try declareTopics()
             running.withLock { $0.notices.append("applied \(keys): in force from the next start") }
             return changes
         }
-        try append(definitions, platform: false)
+        try append(definitions, platform: false, begun: begun)
         try declareTopics()
         return changes
     }

@@ -255,8 +255,14 @@ extension Node {
                 id: id, source: data["source"]?.string ?? "headrace:/dlq", type: type,
                 time: now ?? data["time"]?.string.flatMap { Instant($0) } ?? letter.time,
                 key: data["partitionkey"]?.string.map { [UInt8]($0.utf8) }, subject: data["subject"]?.string,
-                data: raw, causation: letter.position.description)
+                data: raw, causation: letter.position.description,
+                extensions: version(retry.data == nil ? data["dataversion"]?.string : nil))
         )
+    }
+
+    /// Data that is published as it was keeps the version that it is of; other data is of the newest.
+    private func version(_ text: String?) -> [(name: String, value: String)] {
+        text.map { [(EventHeader.dataVersion, $0)] } ?? []
     }
 
     /// An event that stands in the log and could not be folded: a copy of it under an id of its own.
@@ -272,13 +278,16 @@ extension Node {
         do {
             try log.forEachEvent(place.partitioned, from: place.offset, to: place.offset + 1) { event in
                 let data = try gateway.opened(event, topic: place.topic)
+                let isVersioned = (gateway.topic(place.topic)?.upcasting.version ?? 1) > 1
+                let stated = event.header(EventHeader.dataVersion) ?? (isVersioned ? "1" : nil)
                 found = (
                     place.topic,
                     NewEvent(
                         id: "\(event.id)#retry\(attempt)", source: event.header(EventHeader.source) ?? "headrace:/dlq",
                         type: event.type, time: now ?? event.time, key: event.key,
                         subject: event.header(EventHeader.subject), data: retry.data?.canonical ?? data,
-                        causation: letter.position.description)
+                        causation: letter.position.description,
+                        extensions: version(retry.data == nil ? stated : nil))
                 )
                 return false
             }

@@ -28,7 +28,7 @@ extension Node {
         }
         for topology in try inOrder(topologies) {
             let count = try topology.tasks(in: found.graph, sides: sides) { partitions[$0] ?? log.partitions(of: $0) }
-            let definition = topology.definition(tasks: count)
+            let definition = definition(of: topology, tasks: count, registry)
             try refuseForeign(topology, registry.change(definition), log)
             for topic in topology.outputs {
                 guard declared.contains(topic) else {
@@ -47,6 +47,40 @@ extension Node {
             found.graph.add(definition)
         }
         return found
+    }
+
+    /// A stream reads its inputs at the versions that they had when it came into force, for good.
+    private static func definition(
+        of topology: StreamTopology, tasks: Int, _ registry: DefinitionRegistry
+    ) -> Definition {
+        let known = registry.entries[topology.definition(tasks: tasks).key]?.definition.body["reads"]?.object
+        let same = topology.definition(tasks: tasks, reads: known ?? [:])
+        guard registry.change(same) != .unchanged else { return same }
+        var reads: [String: JSON] = [:]
+        for (topic, upcasting) in upcastings(registry) where topology.inputs.contains(topic) {
+            reads[topic] = .int(Int64(upcasting.version))
+        }
+        return topology.definition(tasks: tasks, reads: reads)
+    }
+
+    /// Of topics of which the data has had more than one version.
+    private static func upcastings(_ registry: DefinitionRegistry) -> [String: Upcasting] {
+        var found: [String: Upcasting] = [:]
+        for entry in registry.all(TopicDefinition.kind) {
+            guard let topic = try? TopicDefinition(entry.definition), topic.upcasting.version > 1 else { continue }
+            found[topic.name] = topic.upcasting
+        }
+        return found
+    }
+
+    /// How a stream that is in force reads what has had several versions.
+    static func readings(of name: String, _ registry: DefinitionRegistry) -> [String: TopicReading] {
+        let reads = registry.all(StreamTopology.kind).first { $0.definition.name == name }?.definition.body["reads"]
+        var readings: [String: TopicReading] = [:]
+        for (topic, upcasting) in upcastings(registry) {
+            readings[topic] = TopicReading(upcasting, version: Int(reads?[topic]?.int ?? 1))
+        }
+        return readings
     }
 
     /// Writers before their readers.

@@ -140,8 +140,10 @@ package final class Node: Sendable {
         }
     }
 
-    func append(_ definitions: [Definition], platform: Bool) throws {
-        let events = registry.events(applying: definitions, platform: platform, at: Instant.wallClock())
+    /// - Parameter begun: the workspace's fold has begun, and goes on reading what it reads.
+    func append(_ definitions: [Definition], platform: Bool, begun: Bool = false) throws {
+        let events = registry.events(
+            applying: definitions, platform: platform, at: Instant.wallClock(), begun: begun)
         guard !events.isEmpty else { return }
         let receipt = try log.append(
             LogAppend(principal: principal, events: events.map { (DefinitionRegistry.topic, 0, $0) }))
@@ -156,7 +158,10 @@ package final class Node: Sendable {
     }
 
     func declareTopics() throws {
+        let isStarted = running.withLock { $0.started }
         for entry in registry.all(TopicDefinition.kind) {
+            // A running fold knows the versions that it started with: what comes now is written in those.
+            if isStarted, gateway.topic(entry.definition.name) != nil { continue }
             try gateway.declare(try TopicDefinition(entry.definition), reserved: entry.platform)
         }
         for topic in FoldGraph(registry.all(StreamTopology.kind).map(\.definition)).streamTopics {
@@ -176,7 +181,8 @@ package final class Node: Sendable {
             list = configuration.streams.map {
                 StreamService(
                     $0, tasks: declared.tasks[$0.name] ?? 1, in: graph,
-                    checkpointSeconds: configuration.checkpointSeconds)
+                    checkpointSeconds: configuration.checkpointSeconds,
+                    readings: Self.readings(of: $0.name, registry))
             }
         }
     }

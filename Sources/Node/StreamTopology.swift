@@ -94,10 +94,12 @@ package struct StreamTopology: Sendable {
     }
 
     /// What is logged of it, so that history knows which topology was in force.
-    func definition(tasks: Int) -> Definition {
+    /// - Parameter reads: versions of its inputs' data, where there have been several.
+    func definition(tasks: Int, reads: [String: JSON] = [:]) -> Definition {
         var body = description.json.object ?? [:]
         body["tasks"] = .int(Int64(tasks))
         if isPartitioned, !rekeyed.isEmpty { body["rekeyed"] = .array(rekeyed.map { .string($0) }) }
+        if !reads.isEmpty { body["reads"] = .object(reads) }
         return Definition(kind: Self.kind, name: name, body: .object(body), place: "the stream '\(name)'")
     }
 
@@ -118,11 +120,15 @@ package struct StreamTopology: Sendable {
         }
     }
 
-    func topology(_ stage: any Stage, in graph: FoldGraph) -> Topology {
-        Topology(
+    func topology(_ stage: any Stage, in graph: FoldGraph, readings: [String: TopicReading]) -> Topology {
+        var identity = description.json.canonical
+        for (topic, reading) in readings.sorted(by: { $0.key < $1.key }) where reading.version > 1 {
+            identity += [UInt8]("\n\(topic) \(reading.version)".utf8)
+        }
+        return Topology(
             name: name, stages: [stage], answers: [], attachments: [], side: side,
-            identity: Digest.of(description.json.canonical), upstream: graph.upstream(of: inputs),
-            saysProgress: graph.isRead(name), stopsAtFailure: onFailure == .stop)
+            identity: Digest.of(identity), upstream: graph.upstream(of: inputs),
+            saysProgress: graph.isRead(name), stopsAtFailure: onFailure == .stop, readings: readings)
     }
 }
 
@@ -131,14 +137,19 @@ package struct StreamService: Sendable {
     package let topology: StreamTopology
     package let folds: [FoldHost]
     let graph: FoldGraph
+    private let readings: [String: TopicReading]
 
-    init(_ topology: StreamTopology, tasks: Int, in graph: FoldGraph, checkpointSeconds: Double) {
+    init(
+        _ topology: StreamTopology, tasks: Int, in graph: FoldGraph, checkpointSeconds: Double,
+        readings: [String: TopicReading]
+    ) {
         self.topology = topology
+        self.readings = readings
         self.graph = graph
         folds = (0..<tasks).map { _ in FoldHost(checkpointSeconds: checkpointSeconds) }
     }
 
-    func build() -> Topology { topology.topology(topology.make().build(), in: graph) }
+    func build() -> Topology { topology.topology(topology.make().build(), in: graph, readings: readings) }
 
     /// The runner's number of a task; nil where there is one over all partitions.
     func task(_ number: Int) -> Int? { folds.count > 1 ? number : nil }

@@ -39,6 +39,7 @@ package struct WorkspaceTopology {
         let inputs = stages.flatMap(\.inputs).filter { !Self.derived.contains($0) && seen.insert($0).inserted }
         topology = Topology(
             name: Self.name, stages: stages, answers: Self.answers, attachments: Self.attachments,
-            upstream: workspace.folds.upstream(of: inputs), saysProgress: workspace.folds.isRead(Self.name))
+            upstream: workspace.folds.upstream(of: inputs), saysProgress: workspace.folds.isRead(Self.name),
+            readings: workspace.readings)
     }
 }

@@ -12,6 +12,8 @@ package enum EventHeader {
     package static let correlation = "ce_correlationid"
     /// When an imported event became known, where that is not its event time (RFC 3339).
     package static let knownTime = "ce_knowntime"
+    /// The version of its topic's data that an event is of; 1 where it says nothing.
+    package static let dataVersion = "ce_dataversion"
     /// The key under which personal fields of the data are sealed, in hexadecimal.
     package static let keyID = "ce_keyid"
 }

@@ -1,4 +1,5 @@
 import Base
+import Catalog
 
 /// What a topology is made of.
 package struct Topology {
@@ -14,6 +15,8 @@ package struct Topology {
     package let identity: Digest?
     /// Inputs that other folds write.
     package let upstream: [String: Upstream]
+    /// At which version it reads what has earlier ones, by topic.
+    package let readings: [String: TopicReading]
     /// It ends at an event that it cannot fold, instead of recording it and going on.
     package let stopsAtFailure: Bool
     /// Whether other folds read what it writes, and want to know how far it is.
@@ -22,8 +25,9 @@ package struct Topology {
     package init(
         name: String, stages: [any Stage], answers: Set<String>, attachments: Set<String>,
         side: SideTopics = .platform, identity: Digest? = nil, upstream: [String: Upstream] = [:],
-        saysProgress: Bool = false, stopsAtFailure: Bool = false
+        saysProgress: Bool = false, stopsAtFailure: Bool = false, readings: [String: TopicReading] = [:]
     ) {
+        self.readings = readings
         self.stopsAtFailure = stopsAtFailure
         self.upstream = upstream
         self.saysProgress = saysProgress

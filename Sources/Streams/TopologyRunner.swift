@@ -18,7 +18,8 @@ package final class TopologyRunner {
     private var subscribers: [String: [Int]] = [:]
     /// The same by input, where it is asked for every event.
     private var inputStages: [[Int]] = []
-    private let document = JSONDocument()
+    let document = JSONDocument()
+    private let hasReadings: Bool
     private let derivedDocument = JSONDocument()
     private let progressDocument = JSONDocument()
     let stores: [any AnyStateStore]
@@ -67,6 +68,7 @@ package final class TopologyRunner {
         var seen: Set<String> = []
         outputs = topology.stages.flatMap(\.outputs).filter { seen.insert($0).inserted }
         self.log = log
+        hasReadings = !topology.readings.isEmpty
         self.database = database
         self.sink = sink
         context.places = sink.places
@@ -303,6 +305,11 @@ package final class TopologyRunner {
             emitSide(topology.side.unfolded, "stream.failed", event, partition, "the data is not JSON")
             try deliver()
             return
+        }
+        if parsed == true, hasReadings, let reason = lift(event, partition.topic) {
+            try noteFailure("\(partition)@\(event.offset)", reason)
+            emitSide(topology.side.unfolded, "stream.failed", event, partition, reason)
+            return try deliver()
         }
         let seen = StreamEvent(
             topic: partition.topic, time: event.time, document: document, stored: event, partition: partition.partition,

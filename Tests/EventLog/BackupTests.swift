@@ -78,7 +78,9 @@ import Testing
     }
 
     /// What is damaged is taken from a backup where it has it, and from nothing else: another log's bytes are given back.
-    @Test(arguments: ["log byte", "log end", "log gone", "chain byte", "wal byte", "other log", "same rot"])
+    @Test(arguments: [
+        "log byte", "log end", "log gone", "chain byte", "wal byte", "other log", "same rot", "other rot",
+    ])
     func damageIsHealedFromABackup(what: String) throws {
         let log = try EmbeddedLogTests.open(scratch.path + "/a", segmentSize: 4000)
         try log.declare(TopicLayout(name: "t", partitions: 1))
@@ -119,10 +121,26 @@ import Testing
         } else {
             try bytes.write(to: URL(filePath: path))
         }
+        if what == "other rot" {
+            // One large rot in the backup where two small ones are here: neither is better than the other as a whole, and the
+            // places that are damaged here are sound there.
+            var there = sound
+            for at in stride(from: 70, to: 400, by: 7) { there[at] ^= 0x11 }
+            bytes[bytes.count - 20] ^= 0x01
+            try bytes.write(to: URL(filePath: path))
+            try there.write(to: URL(filePath: path.replacingOccurrences(of: "/a/", with: "/backup/")))
+        }
         if what == "same rot" {
             try bytes.write(to: URL(filePath: path.replacingOccurrences(of: "/a/", with: "/backup/")))
         }
-        let report = try EmbeddedLog.heal(volume, from: DiskVolume(scratch.path + "/backup"))
+        let report: HealingReport
+        do {
+            report = try EmbeddedLog.heal(volume, from: DiskVolume(scratch.path + "/backup"))
+        } catch {
+            #expect(what == "other log" && error.code == "bad-backup", "\(error)")
+            #expect(try Data(contentsOf: URL(filePath: path)) == bytes)
+            return
+        }
         let now = try Data(contentsOf: URL(filePath: path))
         if what == "other log" || what == "same rot" {
             #expect(!report.verification.isIntact && report.healed.isEmpty && report.bytes == 0 && now == bytes)
@@ -130,6 +148,27 @@ import Testing
             #expect(report.verification.isIntact && !report.healed.isEmpty && now == sound, "\(report)")
             #expect(report.verification.events == 206 && report.verification.head != head)
         }
+    }
+
+    /// A backup of a log that has the same beginning and went on differently gives nothing, though every byte of it is sound.
+    @Test func aBackupThatWentOnDifferentlyHealsNothing() throws {
+        try grow("a", 0..<50)
+        _ = try backup("a", to: "first")
+        #expect(try restore("first", to: "b").isIntact)
+        try grow("b", 50..<70, prefix: "other")
+        try grow("a", 50..<80)
+        _ = try backup("a", to: "second")
+        let name = try #require(DiskVolume(scratch.path + "/b").list().first { $0.hasSuffix(".wal") })
+        var bytes = try Data(contentsOf: URL(filePath: "\(scratch.path)/b/\(name)"))
+        bytes[bytes.count / 9] ^= 0x10
+        try bytes.write(to: URL(filePath: "\(scratch.path)/b/\(name)"))
+        func heal(_ backup: String) throws -> HealingReport {
+            try EmbeddedLog.heal(DiskVolume(scratch.path + "/b"), from: DiskVolume(scratch.path + "/" + backup))
+        }
+        #expect(errorCode { _ = try heal("second") } == "bad-backup")
+        #expect(try Data(contentsOf: URL(filePath: "\(scratch.path)/b/\(name)")) == bytes)
+        let report = try heal("first")
+        #expect(report.verification.isIntact && report.verification.events == 140, "\(report)")
     }
 
     /// Indexes beside a partition's files that are gone or damaged are told, and built again.
