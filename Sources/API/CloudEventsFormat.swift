@@ -10,6 +10,8 @@ package enum CloudEventsFormat {
         package let topic: String
         package let id: String?
         package let event: Result<NewEvent, APIError>
+        /// It said its time itself; else it happened when it came.
+        package var isDated = true
     }
 
     package static func read(_ request: WebRequest, now: Instant) throws(APIError) -> [Incoming] {
@@ -91,7 +93,7 @@ package enum CloudEventsFormat {
                     subject: attributes["subject"],
                     contentType: contentType, data: data, causation: attributes["causationid"],
                     correlation: attributes["correlationid"],
-                    extensions: extensions)))
+                    extensions: extensions)), isDated: attributes["time"] != nil)
     }
 
     private static func structured(_ item: JSON, _ topic: String?, _ now: Instant) -> Incoming {

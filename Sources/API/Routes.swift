@@ -175,13 +175,15 @@ package struct Routes: Sendable {
                 switch verdicts.next() {
                 case .accepted(let receipt, let durability)?:
                     taken += 1
-                    answers.append(
-                        .object([
-                            "id": .string(event.id), "status": receipt.duplicate ? "duplicate" : "accepted",
-                            "position": .string(receipt.position.description),
-                            "sequence": receipt.position.sequence.map { .int(Int64($0)) } ?? .null,
-                            "durability": .string(durability.rawValue),
-                        ]))
+                    var answer: [String: JSON] = [
+                        "id": .string(event.id), "status": receipt.duplicate ? "duplicate" : "accepted",
+                        "position": .string(receipt.position.description),
+                        "sequence": receipt.position.sequence.map { .int(Int64($0)) } ?? .null,
+                        "durability": .string(durability.rawValue),
+                    ]
+                    // Who said no time learns which it got: everything before it is late now.
+                    if !item.isDated { answer["time"] = .string(event.time.description) }
+                    answers.append(.object(answer))
                 case .refused(let error)?:
                     firstRefusal = firstRefusal ?? error
                     answers.append(refusal(error, event.id))

@@ -136,6 +136,7 @@ struct Verify: AsyncParsableCommand {
         for line in answer["damaged"]?.array ?? [] { print("damaged: \(line.string ?? "")") }
         for line in answer["rewritten"]?.array ?? [] { print("rewritten: \(line.string ?? "")") }
         for line in answer["lostIds"]?.array ?? [] { print("lost: \(line.string ?? "")") }
+        if let mark = answer["mark"]?.string { print(mark) }
         for line in answer["unreadable"]?.array ?? [] {
             print("unreadable: the disk gives no bytes of \(line.string ?? "") now; check again later")
         }

@@ -46,7 +46,9 @@ struct Repair: AsyncParsableCommand {
                 print("nothing to repair")
             }
             guard ["damaged", "lostIds"].allSatisfy({ answer[$0]?.array?.isEmpty ?? true }) else {
-                print("what is named is lost here; the rest is readable. A backup may have it: headrace log restore")
+                print(
+                    "what is named is lost here; the rest is readable. A backup may have it: stop the node, then headrace log repair --from BACKUP"
+                )
                 throw ExitCode(11)
             }
         }

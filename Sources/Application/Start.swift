@@ -180,7 +180,11 @@ enum Signals {
         for number in [SIGINT, SIGTERM] {
             signal(number, SIG_IGN)
             let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler { flag.update { $0 = true } }
+            source.setEventHandler {
+                let name = number == SIGINT ? "SIGINT" : "SIGTERM"
+                FileHandle.standardError.write(Data("\(Instant.wallClock()): \(name), stopping\n".utf8))
+                flag.update { $0 = true }
+            }
             source.resume()
             sources.append(source)
         }

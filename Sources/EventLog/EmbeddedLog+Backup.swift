@@ -59,9 +59,16 @@ extension EmbeddedLog {
                 let exists = present.contains(path)
                 let copied = try copy(path, bytes, of: partition, before: end, to: target, exists: exists)
                 report.copiedBytes += copied.bytes
-                found += copied.damaged
+                var rotten = copied.damaged
+                if copied.bytes > 0, path.hasSuffix(".wal") {
+                    rotten += try Self.damage(inSegment: path, end: bytes, on: target)
+                }
+                if copied.bytes > 0, let chain = manifest.chains.first(where: { $0.path == path }) {
+                    rotten += try Self.damage(in: chain, on: target)
+                }
+                found += rotten
                 // At once: what is there is not looked at again, also after a backup that was broken off.
-                if !copied.damaged.isEmpty { try remember(copied.damaged, on: target) }
+                if !rotten.isEmpty { try remember(rotten, on: target) }
                 report.totalBytes += bytes
                 report.files += 1
             }
@@ -70,22 +77,26 @@ extension EmbeddedLog {
             let told = Set((report.damaged + found).map(\.description))
             report.earlier = try remembered(on: target, keep: kept).filter { !told.contains($0) }
             report.damaged += found.filter { !report.damaged.contains($0) }
-            // Ids cannot always be had from the rest: events may be trimmed by then. They are small and replaced whole.
-            for path in try volume.list() where path.hasSuffix(".ids") {
-                let file = try volume.open(path, .read)
-                let bytes = try file.read(at: 0, count: Int(file.size))
-                if Self.knowsMore(target, path, than: bytes) {
-                    // The only ones that still know what was lost here.
-                    report.keptIdentifiers.append(path)
-                } else if target.contents(path) != bytes {
-                    try target.replace(path, with: bytes, durable: true)
-                    report.copiedBytes += Int64(bytes.count)
-                }
-                report.totalBytes += Int64(bytes.count)
-                report.files += 1
-            }
+            try copyIdentifiers(to: target, &report)
             try finish(manifest, mark, on: target, keep: indexes.union(wanted.map(\.path)))
             return report
+        }
+    }
+
+    private func copyIdentifiers(to target: any LogVolume, _ report: inout BackupReport) throws(EventLogError) {
+        // Ids cannot always be had from the rest: events may be trimmed by then. They are small and replaced whole.
+        for path in try volume.list() where path.hasSuffix(".ids") {
+            let file = try volume.open(path, .read)
+            let bytes = try file.read(at: 0, count: Int(file.size))
+            if Self.knowsMore(target, path, than: bytes) {
+                // The only ones that still know what was lost here.
+                report.keptIdentifiers.append(path)
+            } else if target.contents(path) != bytes {
+                try target.replace(path, with: bytes, durable: true)
+                report.copiedBytes += Int64(bytes.count)
+            }
+            report.totalBytes += Int64(bytes.count)
+            report.files += 1
         }
     }
 

@@ -29,18 +29,50 @@ extension EmbeddedLog {
         }
         let lock = try volume.lock()
         defer { withExtendedLifetime(lock) {} }
-        let before = try look(volume, proving: nil).found
-        guard !before.isIntact else { return HealingReport(verification: before) }
+        var patches: [String: [FilePatch]] = [:]
+        do throws(EventLogError) {
+            let before = try look(volume, proving: nil).found
+            guard !before.isIntact else { return HealingReport(verification: before) }
+            patches = try proven(volume, backup, mark, before)
+            return try heal(volume, by: patches, from: before)
+        } catch {
+            // Without its manifest a log says nothing of itself: with the backup's it must be whole.
+            guard error.code == "manifest-damaged" else { throw error }
+            for name in Manifest.names {
+                if let bytes = backup.contents(name) { patches[name] = [FilePatch(at: 0, bytes: bytes)] }
+            }
+            let overlay = OverlayVolume(volume, patches, replaced: wholes(patches))
+            guard !patches.isEmpty, let (found, isProven) = try? look(overlay, proving: mark), found.isIntact, isProven
+            else { throw error }
+            return try heal(volume, by: patches, from: nil)
+        }
+    }
+
+    /// Files that are replaced as a whole: they do not only grow.
+    private static func wholes(_ patches: [String: [FilePatch]]) -> Set<String> {
+        Set(patches.keys.filter { $0.hasSuffix(".ids") || Manifest.names.contains($0) })
+    }
+
+    /// What of a backup takes damage away and brings none.
+    private static func proven(
+        _ volume: any LogVolume, _ backup: any LogVolume, _ mark: DurableMark, _ before: LogVerification
+    ) throws(EventLogError) -> [String: [FilePatch]] {
         let known = Set(before.complaints.map(\.text))
         var left = Int64(Limits.healingBytes)
         var patches: [String: [FilePatch]] = [:]
-        for path in Set(before.complaints.map(\.file)).sorted() where !path.isEmpty {
-            let places = before.complaints.filter { $0.file == path }.map(\.place)
+        // A file that is gone may not be named by anything that is found.
+        let present = Set(try volume.list())
+        let gone = try backup.list().filter {
+            ($0.hasSuffix(".wal") || $0.hasSuffix(".chain")) && !present.contains($0)
+        }
+        for path in Set(before.complaints.map(\.file) + gone).sorted() where !path.isEmpty {
+            let places = path.hasSuffix(".ids") ? [] : before.complaints.filter { $0.file == path }.map(\.place)
             patches[path] = try differences(volume, backup, path, places, &left)
         }
         // Each round leaves out at least one file.
         while patches.contains(where: { !$0.value.isEmpty }) {
-            let (after, isProven) = try look(OverlayVolume(volume, patches), proving: mark)
+            let overlay = OverlayVolume(volume, patches, replaced: wholes(patches))
+            let (after, isProven) = try look(overlay, proving: mark)
             let new = after.complaints.filter { !known.contains($0.text) }
             if new.isEmpty, isProven, after.complaints.count < before.complaints.count { break }
             guard isProven || !new.isEmpty else {
@@ -52,11 +84,19 @@ extension EmbeddedLog {
             let worse = patches.keys.filter { path in new.contains { $0.file == path } }
             for path in worse.isEmpty ? Array(patches.keys) : worse { patches[path] = nil }
         }
+        return patches
+    }
+
+    private static func heal(
+        _ volume: any LogVolume, by patches: [String: [FilePatch]], from before: LogVerification?
+    ) throws(EventLogError) -> HealingReport {
         try write(patches, on: volume)
         var report = HealingReport(verification: try look(volume, proving: nil).found)
         report.bytes = patches.values.joined().reduce(0) { $0 + Int64($1.bytes.count) }
         let now = Set(report.verification.complaints.map(\.text))
-        report.healed = before.complaints.map(\.text).filter { !now.contains($0) }
+        report.healed =
+            before.map { $0.complaints.map(\.text).filter { !now.contains($0) } }
+            ?? patches.keys.sorted().map { "\($0) was damaged or missing" }
         return report
     }
 
@@ -83,7 +123,7 @@ extension EmbeddedLog {
     ) throws(EventLogError) -> [FilePatch] {
         guard let theirs = try existing(backup, path) else { return [] }
         let own = try existing(volume, path)
-        let whole = own == nil || places.contains { $0.isEmpty }
+        let whole = own == nil || places.isEmpty || places.contains { $0.isEmpty }
         var patches: [FilePatch] = []
         for place in whole ? [0..<theirs.size] : places {
             for at in stride(
@@ -91,7 +131,11 @@ extension EmbeddedLog {
             {
                 let count = Int(min(Int64(blockSize), place.upperBound - at))
                 let there = try theirs.read(at: at, count: count)
-                guard try own?.read(at: at, count: there.count) ?? [] != there else { continue }
+                // What is replaced as a whole is taken as a whole.
+                if !path.hasSuffix(".ids") {
+                    let here = try own?.read(at: at, count: there.count)
+                    if here == there { continue }
+                }
                 left -= Int64(there.count)
                 guard left >= 0 else {
                     throw EventLogError(
@@ -117,6 +161,10 @@ extension EmbeddedLog {
 
     private static func write(_ patches: [String: [FilePatch]], on volume: any LogVolume) throws(EventLogError) {
         for (path, list) in patches.sorted(by: { $0.key < $1.key }) where !list.isEmpty {
+            if wholes(patches).contains(path) {
+                try volume.replace(path, with: list.flatMap(\.bytes), durable: true)
+                continue
+            }
             let directory = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? ""
             if !directory.isEmpty { try volume.makeDirectory(directory) }
             let file = try volume.open(path, .create)
@@ -139,5 +187,6 @@ extension LogVerification {
     fileprivate var complaints: [(file: String, place: Range<Int64>, text: String)] {
         damaged.map { ($0.file, min($0.from, $0.to)..<max($0.from, $0.to), $0.description) }
             + rewritten.map { ($0.file, 0..<0, "\($0.file): events \($0.sequences) were rewritten") }
+            + lostIdentifiers.map { ($0.file, 0..<0, $0.description) }
     }
 }

@@ -10,9 +10,12 @@ struct FilePatch {
 final class OverlayVolume: LogVolume {
     private let base: any LogVolume
     private let patches: [String: [FilePatch]]
+    /// Files of which nothing is left but the patch.
+    private let replaced: Set<String>
 
-    init(_ base: any LogVolume, _ patches: [String: [FilePatch]]) {
+    init(_ base: any LogVolume, _ patches: [String: [FilePatch]], replaced: Set<String>) {
         self.base = base
+        self.replaced = replaced
         self.patches = patches.filter { !$0.value.isEmpty }
     }
 
@@ -23,12 +26,11 @@ final class OverlayVolume: LogVolume {
     func open(_ path: String, _ mode: LogFileMode) throws(EventLogError) -> any LogFile {
         guard mode == .read else { throw refusal(path) }
         guard let own = patches[path] else { return try base.open(path, .read) }
-        let file: (any LogFile)?
+        var file: (any LogFile)?
         do throws(EventLogError) {
-            file = try base.open(path, .read)
+            if !replaced.contains(path) { file = try base.open(path, .read) }
         } catch {
             guard error.code == "no-such-file" else { throw error }
-            file = nil
         }
         return OverlayFile(path: base.path + "/" + path, base: file, patches: own)
     }

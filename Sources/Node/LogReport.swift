@@ -55,7 +55,11 @@ package enum LogReport {
         ])
     }
 
-    package static func verification(_ log: EmbeddedLog) throws -> JSON { json(try log.verify()) }
+    package static func verification(_ log: EmbeddedLog) throws -> JSON {
+        var members = json(try log.verify()).object ?? [:]
+        members["mark"] = log.inspect().recovery.mark.map { .string($0.text) } ?? .null
+        return .object(members)
+    }
 
     private static func json(_ check: LogVerification) -> JSON {
         .object([
@@ -97,18 +101,25 @@ package enum LogReport {
     }
 
     /// What was repaired, or would be, and what cannot be; what opening does not look at may be damaged as well.
-    package static func repair(_ log: EmbeddedLog, dryRun: Bool) throws -> JSON {
+    /// - Parameter isRunning: a node has the log open; what its start did is not told again.
+    package static func repair(_ log: EmbeddedLog, dryRun: Bool, isRunning: Bool = false) throws -> JSON {
+        let before = try verification(log)["rebuildable"]?.array ?? []
         if !dryRun {
             try log.buildMissingIndexes()
             try log.maintain()
         }
         var report = recovery(log.inspect().recovery).object ?? [:]
-        let check = try verification(log)
-        if dryRun {
-            report["rebuilt"] = .array((report["rebuilt"]?.array ?? []) + (check["rebuildable"]?.array ?? []))
+        let after = try verification(log)
+        let built = before.filter { dryRun || !(after["rebuildable"]?.array ?? []).contains($0) }
+        if isRunning {
+            (report["truncatedFile"], report["truncatedBytes"], report["removed"]) = (.null, 0, .array([]))
+            report["rebuilt"] = .array(built)
+        } else {
+            let known = report["rebuilt"]?.array ?? []
+            report["rebuilt"] = .array(known + built.filter { !known.contains($0) })
         }
-        report["damaged"] = .array((check["damaged"]?.array ?? []) + (check["rewritten"]?.array ?? []))
-        report["lostIds"] = check["lostIds"] ?? .array([])
+        report["damaged"] = .array((after["damaged"]?.array ?? []) + (after["rewritten"]?.array ?? []))
+        report["lostIds"] = after["lostIds"] ?? .array([])
         return .object(report)
     }
 
@@ -146,6 +157,11 @@ package enum LogReport {
     }
 
     package static func restore(from backup: String, to directory: String) throws -> JSON {
+        let (source, target) = (resolved(backup), resolved(directory))
+        guard target != source, !target.hasPrefix(source + "/"), !source.hasPrefix(target + "/") else {
+            throw NodeError(
+                "bad-path", "'\(directory)' and the backup '\(backup)' stand within each other; restore it elsewhere")
+        }
         let (report, check) = try EmbeddedLog.restore(from: DiskVolume(backup), to: DiskVolume(directory))
         return .object(["restored": json(report), "verification": json(check)])
     }
@@ -194,6 +210,8 @@ extension Node {
     package func logOrder(from: Int64, limit: Int) throws -> JSON {
         try LogReport.order(try files(), from: UInt64(max(0, from)), limit: limit)
     }
-    package func logRepair(dryRun: Bool) throws -> JSON { try LogReport.repair(try files(), dryRun: dryRun) }
+    package func logRepair(dryRun: Bool) throws -> JSON {
+        try LogReport.repair(try files(), dryRun: dryRun, isRunning: true)
+    }
     package func logBackup(_ directory: String) throws -> JSON { try LogReport.backup(try files(), to: directory) }
 }

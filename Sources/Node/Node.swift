@@ -98,7 +98,14 @@ package final class Node: Sendable {
             try database.execute(sql: "PRAGMA synchronous = NORMAL")
             try database.execute(sql: "PRAGMA cache_size = -64000")
         }
-        return try DatabasePool(path: configuration.viewsFile, configuration: settings)
+        do {
+            return try DatabasePool(path: configuration.viewsFile, configuration: settings)
+        } catch {
+            throw NodeError(
+                "views-unreadable",
+                "\(configuration.viewsFile) cannot be opened; everything in it comes from the log: delete it (and the same with -wal and -shm), and start again",
+                cause: error, fault: .world)
+        }
     }
 
     private func open(_ notice: String?) throws {

@@ -107,7 +107,10 @@ import Testing
             other.close()
         }
         let volume = DiskVolume(scratch.path + "/a")
-        let end = what.hasPrefix("chain") ? ".chain" : what.hasPrefix("wal") ? ".wal" : ".log"
+        let end =
+            [("chain", ".chain"), ("wal", ".wal"), ("ids", ".ids"), ("manifests", "manifest")].first {
+                what.hasPrefix($0.0)
+            }?.1 ?? ".log"
         let path = scratch.path + "/a/" + (try #require(volume.list().first { $0.hasSuffix(end) }))
         let sound = try Data(contentsOf: URL(filePath: path))
         var bytes = sound
@@ -116,7 +119,15 @@ import Testing
         case "log gone": bytes = Data()
         default: bytes[bytes.count / 2 - (what == "wal byte" ? bytes.count / 4 : 0)] ^= 0x10
         }
-        if what == "log gone" {
+        if what == "ids gone" {
+            // With its chain gone as well, ids are nowhere else.
+            let chain = path.replacingOccurrences(of: ".ids", with: ".chain")
+            try FileManager.default.removeItem(atPath: chain)
+        }
+        if what == "manifests" {
+            try Data("none".utf8).write(to: URL(filePath: path + ".copy"))
+        }
+        if what.hasSuffix("gone") {
             try FileManager.default.removeItem(atPath: path)
         } else {
             try bytes.write(to: URL(filePath: path))
@@ -148,6 +159,30 @@ import Testing
             #expect(report.verification.isIntact && !report.healed.isEmpty && now == sound, "\(report)")
             #expect(report.verification.events == 206 && report.verification.head != head)
         }
+    }
+
+    /// What is rotten in the WAL or in the chain is told by the backup that copies it, once.
+    @Test(arguments: [".wal", ".chain"]) func everythingIsLookedAtWhenItIsCopied(end: String) throws {
+        let log = try EmbeddedLogTests.open(scratch.path + "/a", segmentSize: 4000)
+        try log.declare(TopicLayout(name: "t", partitions: 1))
+        for id in 0..<200 {
+            _ = try log.append(LogAppend(principal: "p", events: [("t", nil, EmbeddedLogTests.event("e\(id)"))]))
+        }
+        try log.maintain()
+        for id in 200..<206 {
+            _ = try log.append(LogAppend(principal: "p", events: [("t", nil, EmbeddedLogTests.event("e\(id)"))]))
+        }
+        let name = try #require(DiskVolume(scratch.path + "/a").list().last { $0.hasSuffix(end) })
+        let handle = try #require(FileHandle(forUpdatingAtPath: "\(scratch.path)/a/\(name)"))
+        try handle.seek(toOffset: 300)
+        try handle.write(contentsOf: Data([0x5A, 0xA5, 0x5A]))
+        try handle.close()
+        let report = try log.backup(to: DiskVolume(scratch.path + "/backup"))
+        #expect(report.damaged.count == 1 && report.damaged.first?.file == name, "\(report.damaged)")
+        #expect(report.damaged.first?.isProofAlone == (end == ".chain"))
+        let again = try log.backup(to: DiskVolume(scratch.path + "/backup"))
+        #expect(again.damaged.isEmpty && again.earlier == report.damaged.map(\.description))
+        log.close()
     }
 
     /// A backup of a log that has the same beginning and went on differently gives nothing, though every byte of it is sound.
