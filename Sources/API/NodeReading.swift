@@ -30,6 +30,8 @@ package protocol NodeReading: AnyObject, Sendable {
     func letter(_ position: String) throws -> JSON
     /// - Parameter request: `{"positions": [...]}` or `{"all": true, "topic", "code"}`, with `"now"` and `"data"`.
     func retryLetters(_ request: JSON) async throws -> JSON
+    /// What a stream's served table holds for a key, now or as of a time or position.
+    func view(stream: String, view: String, key: String, asOf: String?) throws -> JSON
     func logBackup(_ directory: String) throws -> JSON
     /// Builds what is derived and missing, and says what cannot be repaired.
     func logRepair(dryRun: Bool) throws -> JSON
@@ -45,7 +47,7 @@ package protocol NodeReading: AnyObject, Sendable {
 package func httpStatus(_ error: any DescribedError) -> Int {
     switch error.code {
     case "unknown-topic", "unknown-view", "unknown-entity", "unknown-node", "unknown-model", "unknown-prediction",
-        "not-found", "unknown-letter",
+        "not-found", "unknown-letter", "unknown-stream", "unknown-key",
         "unknown-report", "unknown-subject", "unknown-pin":
         return 404
     case "body-too-large", "event-too-large", "append-too-large": return 413

@@ -117,6 +117,16 @@ package struct Routes: Sendable {
             }
             return .json(try await node.retryLetters(body))
         }
+        server.route("GET", "/v1/streams/:stream/:view/:key") { [node, quick, long] request in
+            let asOf = request.query["asOf"]
+            // What is folded again takes its time.
+            return .json(
+                try await (asOf == nil ? quick : long).run {
+                    try node.view(
+                        stream: request.parameters["stream"] ?? "", view: request.parameters["view"] ?? "",
+                        key: request.parameters["key"] ?? "", asOf: asOf)
+                })
+        }
         work("/v1/replay") { node, request in
             try node.replay(to: request.query["to"], processor: request.query["processor"])
         }

@@ -243,7 +243,7 @@ struct Replay: AsyncParsableCommand {
             "Fold history again in shadow state, effects off, and compare every derived event and state digest with the log."
     )
     @OptionGroup var common: Common
-    @Option(name: .long, help: "Replay up to this RFC 3339 time.") var to: String?
+    @Option(name: .long, help: "Replay up to this RFC 3339 time, or position such as orders/0@17.") var to: String?
     @Option(name: .long, help: "Replay this stream; the workspace's own topology when absent.") var processor: String?
 
     func run() async throws {

@@ -8,7 +8,8 @@ struct Features: AsyncParsableCommand {
     @OptionGroup var common: Common
     @Argument(help: "The view.") var view: String
     @Argument(help: "The key, such as an airport's or a customer's.") var key: String
-    @Option(name: .long, help: "As of this RFC 3339 time: folded again from the log.") var asOf: String?
+    @Option(name: .long, help: "As of this RFC 3339 time, or position such as orders/0@17: folded again from the log.")
+    var asOf: String?
 
     func run() async throws {
         try await reporting {

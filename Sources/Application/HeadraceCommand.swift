@@ -15,7 +15,8 @@ struct HeadraceCommand: AsyncParsableCommand {
         subcommands: [
             Start.self, Apply.self, Topics.self, Tail.self, Publish.self, Replay.self, Report.self, Lineage.self,
             Audit.self,
-            SQL.self, Status.self, Erase.self, Features.self, Letters.self, TopologyCommand.self, Log.self,
+            SQL.self, Status.self, Erase.self, Features.self, StreamView.self, Letters.self, TopologyCommand.self,
+            Log.self,
         ])
 }
 

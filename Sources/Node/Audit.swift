@@ -47,9 +47,10 @@ package struct Audit {
         self.workspace = workspace
     }
 
-    /// Folds from the beginning until `until` says so, or past `limit`.
+    /// Folds from the beginning until `until` says so, to a limit, or until stream time is past a moment.
     private func replay(
-        limit: Instant?, comparing compared: [String: Int64]? = nil, until: @escaping (DerivedEvent) throws -> Bool
+        limit: FoldLimit = .end, past moment: Instant? = nil, comparing compared: [String: Int64]? = nil,
+        until: @escaping (DerivedEvent) throws -> Bool
     ) throws -> (sink: ComparingSink, reached: Bool, runner: TopologyRunner) {
         final class Flag { var reached = false }
         let flag = Flag()
@@ -74,8 +75,9 @@ package struct Audit {
             database: try StateDatabase(path: nil),
             sink: sink, ends: ends)
         box.runner = runner
+        try runner.end(at: limit)
         while !flag.reached, try runner.runSlice() {
-            if let limit, runner.now > limit { break }
+            if let moment, runner.now > moment { break }
         }
         return (sink, flag.reached, runner)
     }
@@ -180,7 +182,7 @@ package struct Audit {
             var builder = DatasetBuilder(span: span)
             let document = JSONDocument()
             let target = request.event.id
-            let (sink, reached, runner) = try replay(limit: span.cut) { derived in
+            let (sink, reached, runner) = try replay(past: span.cut) { derived in
                 guard let bytes = derived.event.data else { return false }
                 switch derived.topic {
                 case DatasetTopics.asked:
@@ -279,7 +281,7 @@ package struct Audit {
             }
             var recomputed: JSON?
             let target = served.event.id
-            let (sink, reached, runner) = try replay(limit: served.event.time) { derived in
+            let (sink, reached, runner) = try replay(past: served.event.time) { derived in
                 guard derived.topic == ModelTopics.served, derived.event.id == target else { return false }
                 recomputed = derived.event.data.flatMap { try? JSON(parsing: $0) }
                 return true
@@ -327,8 +329,8 @@ package struct Audit {
 
     /// Folds everything again and compares every derived event and every state digest.
     /// - Parameter held: the state that is in service, if it can be had; it is compared where it has come equally far.
-    package func everything(to limit: Instant?, held: () throws -> HeldState?) throws -> AuditResult {
-        let subject = limit.map { "history to \($0)" } ?? "history"
+    package func everything(to limit: FoldLimit, held: () throws -> HeldState?) throws -> AuditResult {
+        let subject = limit.isEnd ? "history" : "history to \(limit)"
         return try guarded(subject) {
             let begun = Date()
             // What the log holds now; a fold that is still behind its inputs will add to it, which is no difference.
@@ -344,7 +346,7 @@ package struct Audit {
             }
             let folded = runner.folded
             let ours = try HeldState(runner)
-            let theirs = limit == nil ? try held().flatMap { $0.mark == ours.mark ? $0 : nil } : nil
+            let theirs = limit.isEnd ? try held().flatMap { $0.mark == ours.mark ? $0 : nil } : nil
             let facts: [(String, JSON)] =
                 [
                     ("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared)),
@@ -356,7 +358,7 @@ package struct Audit {
                     verdict: .diverged, subject: subject, reason: "\(first.position) differs: \(first.reason)",
                     facts: facts)
             }
-            if limit == nil {
+            if limit.isEnd {
                 for (topic, end) in ends.sorted(by: { $0.key < $1.key }) where emitted[topic, default: 0] < end {
                     var more: Int64?
                     try log.forEachEvent(TopicPartition(topic, 0), from: emitted[topic, default: 0], to: end) { event in

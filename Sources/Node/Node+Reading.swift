@@ -70,7 +70,7 @@ extension Node: NodeReading {
     }
 
     /// Stream time; null before the first event.
-    private static func moment(_ time: Instant) -> JSON { time == .distantPast ? .null : .string(time.description) }
+    static func moment(_ time: Instant) -> JSON { time == .distantPast ? .null : .string(time.description) }
 
     /// Records that stand in a topic, over all its partitions.
     func records(of topic: TopicDefinition) throws -> Int64 {
@@ -105,40 +105,6 @@ extension Node: NodeReading {
                 "features": .object(members),
             ])
         }
-    }
-
-    package func pastFeatures(view name: String, key: String, asOf text: String?) throws -> JSON {
-        var moment = Instant.distantFuture
-        if let text {
-            guard let known = Instant(text) else { throw NodeError("bad-time", "'\(text)' is no RFC 3339 time") }
-            moment = known
-        }
-        let workspace = try compile()
-        let stage = FeatureStage(views: workspace.views.filter { $0.name == name }, questions: [])
-        if let view = stage.views.first {
-            var ends: [TopicPartition: Int64] = [:]
-            for partition in 0..<log.partitions(of: view.topic) {
-                let place = TopicPartition(view.topic, partition)
-                ends[place] = try log.offsets(place).upperBound
-            }
-            let runner = try TopologyRunner(
-                topology: Topology(
-                    name: "as of", stages: [stage], answers: [], attachments: [],
-                    upstream: workspace.folds.upstream(of: stage.inputs)),
-                derived: [], log: log, database: try StateDatabase(path: nil), sink: DiscardingSink(), ends: ends)
-            runner.horizon = moment
-            runner.recordsDigests = false
-            while try runner.runSlice() {}
-            if text == nil { moment = runner.now }
-        }
-        var members: [String: JSON] = [:]
-        for (name, value) in try stage.read(view: name, key: key, at: moment, known: workspace.views.map(\.name)) {
-            members[name] = value
-        }
-        return .object([
-            "view": .string(name), "key": .string(key), "asOf": Node.moment(moment),
-            "features": .object(members),
-        ])
     }
 
     /// The model of a report: by its name, or by a beginning that only one has.
@@ -252,10 +218,7 @@ extension Node: NodeReading {
     }
 
     package func replay(to: String?, processor: String?) throws -> JSON {
-        let limit = try to.map { text in
-            guard let moment = Instant(text) else { throw NodeError("bad-time", "'\(text)' is no RFC 3339 time") }
-            return moment
-        }
+        let limit = try Node.limit(to)
         if let processor, processor != WorkspaceTopology.name { return try replay(stream: processor, to: limit) }
         let workspace = try compile()
         return try Audit(log: log, workspace: workspace).everything(to: limit) { try heldState(workspace) }.json

@@ -166,7 +166,7 @@ extension Node {
 
     /// Folds a stream again from the beginning and compares what it emits, and its state at every midnight of stream time,
     /// with what the log holds.
-    package func replay(stream name: String, to limit: Instant?) throws -> JSON {
+    package func replay(stream name: String, to limit: FoldLimit) throws -> JSON {
         guard let service = streams.first(where: { $0.topology.name == name }) else {
             let known = streams.map(\.topology.name).joined(separator: ", ")
             throw NodeError(

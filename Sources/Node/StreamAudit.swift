@@ -17,11 +17,15 @@ struct StreamAudit {
         var facts: [(String, JSON)] = []
     }
 
-    func everything(to limit: Instant?, held: (Int) throws -> Audit.HeldState?) throws -> AuditResult {
-        let subject = "stream \(service.topology.name)" + (limit.map { " to \($0)" } ?? "")
+    func everything(to limit: FoldLimit, held: (Int) throws -> Audit.HeldState?) throws -> AuditResult {
+        let subject = "stream \(service.topology.name)" + (limit.isEnd ? "" : " to \(limit)")
         let begun = Date()
         var sum = Finding()
-        for number in service.folds.indices {
+        var numbers = Array(service.folds.indices)
+        if case .position(let position) = limit, numbers.count > 1 {
+            numbers = numbers.filter { $0 == position.partition }
+        }
+        for number in numbers {
             let found = try replay(number, to: limit, held: held)
             sum.compared += found.compared
             sum.folded += found.folded
@@ -53,7 +57,7 @@ struct StreamAudit {
             facts: facts)
     }
 
-    private func replay(_ number: Int, to limit: Instant?, held: (Int) throws -> Audit.HeldState?) throws -> Finding {
+    private func replay(_ number: Int, to limit: FoldLimit, held: (Int) throws -> Audit.HeldState?) throws -> Finding {
         let topology = service.topology
         // Outputs first: what is emitted from now on is no difference.
         var written: [String: Int64] = [:]
@@ -75,7 +79,7 @@ struct StreamAudit {
         let runner = try TopologyRunner(
             topology: service.build(), task: service.task(number), derived: [], log: log,
             database: try StateDatabase(path: nil), sink: sink, ends: ends)
-        runner.horizon = limit ?? .distantFuture
+        try runner.end(at: limit)
         while try runner.runSlice() {}
         var found = Finding()
         found.compared = sink.compared
@@ -93,7 +97,7 @@ struct StreamAudit {
             ]
             return found
         }
-        guard limit == nil else { return found }
+        guard limit.isEnd else { return found }
         for (topic, end) in written.sorted(by: { $0.key < $1.key }) where emitted[topic, default: 0] < end {
             let place = TopicPartition(topic, number)
             guard let more = try firstEvent(place, from: emitted[topic, default: 0], to: end) else { continue }

@@ -12,6 +12,8 @@ package struct StreamTopology: Sendable {
     package let inputs: [String]
     package let outputs: [String]
     package let description: TopologyDescription
+    /// Tables that it serves.
+    package let views: [String]
     private let isPartitioned: Bool
     private let onFailure: StreamBuilder.FailurePolicy
     private let unpartitioned: [String]
@@ -28,6 +30,7 @@ package struct StreamTopology: Sendable {
         inputs = stage.inputs
         outputs = stage.outputs
         description = builder.description
+        views = stage.views
         onFailure = builder.onFailure
         isPartitioned = builder.parallelism == .byPartition
         unpartitioned = builder.unpartitioned

@@ -44,6 +44,10 @@ package protocol Stage: AnyObject {
     func erase(_ event: StreamEvent, _ context: StageContext) throws
     /// A timer fires after every event with a time up to its own.
     func fire(timer key: String, at time: Instant, _ context: StageContext) throws
+    /// Tables that it serves beside what it emits.
+    var views: [String] { get }
+    /// What a view holds for a key, with the event time that it is of; nil where it holds nothing.
+    func read(view: String, key: String) throws -> (value: JSON, time: Instant)?
     /// Called once after the stores were loaded, before the first event.
     func restored() throws
 }
@@ -51,6 +55,8 @@ package protocol Stage: AnyObject {
 extension Stage {
     package func fire(timer key: String, at time: Instant, _ context: StageContext) throws {}
     package func restored() throws {}
+    package var views: [String] { [] }
+    package func read(view: String, key: String) throws -> (value: JSON, time: Instant)? { nil }
     package func erase(_ event: StreamEvent, _ context: StageContext) throws {}
 }
 

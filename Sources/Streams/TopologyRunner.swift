@@ -38,6 +38,8 @@ package final class TopologyRunner {
     private var stopRequested = false
     /// Nothing later is folded, and no later timer fires: state as of a moment of the past.
     package var horizon = Instant.distantFuture
+    /// Nothing is folded behind this event: state as of a position.
+    var lastEvent: (input: Int, offset: Int64)?
     /// Whether state digests are recorded; who only wants the state spares itself the work.
     package var recordsDigests = true
 
@@ -174,6 +176,7 @@ package final class TopologyRunner {
         while worked < TopologyRunner.sliceEvents, !stopRequested {
             guard try step() else { break }
             worked += 1
+            if let last = lastEvent, inputs[last.input].next > last.offset { stopRequested = true }
         }
         // A timer that could not be read is none that was not set: nothing is said, and nothing is kept.
         try requireState()
@@ -356,7 +359,7 @@ package final class TopologyRunner {
     }
 
     /// Hands emitted events to the later stages, in the order they were emitted, and then to the log.
-    private func deliver() throws {
+    func deliver() throws {
         if let failure = context.placeFailure { throw failure }
         var index = 0
         while index < context.emitted.count {
@@ -412,47 +415,6 @@ package final class TopologyRunner {
     package func flush() throws {
         try requireState()
         try sink.flush(consumed)
-    }
-
-    // MARK: Digests and checkpoints
-
-    /// State digests are recorded at every UTC midnight of stream time, whatever the checkpoint interval.
-    private func cutIfDue(before time: Instant) throws {
-        let day = (time + -1).day
-        guard recordsDigests, context.now != .distantPast else { return }
-        if lastCut == .min { lastCut = context.now.day }
-        guard day > lastCut else { return }
-        lastCut = day
-        let cut = Instant(day: day)
-        let digests = stateDigests()
-        var members: [String: JSON] = [:]
-        for (name, digest) in digests { members[name] = .string(digest.hex) }
-        let saved = context.now
-        context.now = max(context.now, cut)
-        context.emit(
-            topic: topology.side.digests, type: "processor.digest", id: "digest:\(label):\(cut.date)",
-            data: JSON.object([
-                "topology": .string(topology.name), "cut": .string(cut.description), "stores": .object(members),
-            ]).canonical, source: topology.name)
-        context.now = saved
-        try deliver()
-    }
-
-    /// How far a runner has come. Two that have come equally far in the same log have the same state.
-    package struct Mark: Equatable, Sendable {
-        let folded: Int64
-        let emitted: Int64
-        let now: Instant
-        let timers: Int
-    }
-
-    package var mark: Mark {
-        Mark(folded: folded, emitted: emittedCount, now: context.now, timers: context.timers.store.count)
-    }
-
-    /// Digest of every store, by name.
-    package func stateDigests() -> [(name: String, digest: Digest)] {
-        stores.map { ($0.name, $0.digest()) }.sorted { $0.0 < $1.0 }
     }
 }
 

@@ -41,7 +41,7 @@ import Testing
             .measure(.count("orders"), .of(.sum, "total") { (order: JSON) in order["amount"]?.double })
             .to(name + ".windows", type: "window")
         let amounts = keyed.map("amount") { record -> Double in record.value["amount"]?.double ?? 0 }
-        amounts.reduce("sum") { $0 + $1.value }.changes().to(name + ".sums", type: "sum")
+        amounts.reduce("sum") { $0 + $1.value }.served(as: "running").changes().to(name + ".sums", type: "sum")
         return orders
     }
 
@@ -105,6 +105,7 @@ import Testing
             #expect(node.log.partitions(of: "totals.sums") == 4 && node.gateway.isReserved("totals.sums"))
             let answer = try node.replay(to: nil, processor: "totals")
             #expect(answer["verdict"] == "EXACT" && (answer["storesCompared"]?.int ?? 0) > 8, "\(answer)")
+            try checkTravel(node, (round + 1) * 60, start)
             node.stop()
         }
         let node = try node([Self.totals])
@@ -140,6 +141,47 @@ import Testing
             Issue.record("an output was written by somebody else")
         }
         node.stop()
+    }
+
+    /// A served table tells what it held at any time, or behind any event, as counting up to there would have it.
+    private func checkTravel(_ node: Node, _ published: Int, _ start: Int64) throws {
+        func sum(_ key: Int, below end: Int) -> Double? {
+            let amounts = (0..<end).filter { $0 % 13 == key && $0 % 10 != 7 }
+            return amounts.isEmpty ? nil : Double(amounts.reduce(0, +))
+        }
+        func view(_ key: Int, _ asOf: String?) throws -> Double? {
+            do {
+                return try node.view(stream: "totals", view: "running", key: "k\(key)", asOf: asOf)["value"]?.double
+            } catch let error as NodeError where error.code == "unknown-key" {
+                return nil
+            }
+        }
+        for key in [0, 5, 12] {
+            #expect(try view(key, nil) == sum(key, below: published))
+            for end in [0, 1, key, key + 1, 31, published - 1] {
+                let moment = Instant(milliseconds: start + Int64(end) * 100)
+                #expect(try view(key, moment.description) == sum(key, below: min(end + 1, published)), "\(key) \(end)")
+            }
+        }
+        // Behind each of a partition's events.
+        var seen: [Int: Double] = [:]
+        try node.log.forEachEvent(TopicPartition("orders", 2)) { event in
+            guard !event.isProgress, let key = Int(String(decoding: (event.key ?? []).dropFirst(), as: UTF8.self))
+            else {
+                return true
+            }
+            if let amount = try JSON(parsing: event.data ?? [])["amount"]?.double { seen[key, default: 0] += amount }
+            if event.offset % 5 == 0 {
+                #expect(try view(key, "orders/2@\(event.offset)") == seen[key])
+                let replay = try node.replay(to: "orders/2@\(event.offset)", processor: "totals")
+                #expect(replay["verdict"] == "EXACT", "\(replay)")
+            }
+            return true
+        }
+        #expect(errorCode { _ = try view(0, "orders/2@99999") } == "bad-position")
+        #expect(errorCode { _ = try view(0, "prices/0@1") } == "no-input")
+        #expect(errorCode { _ = try view(0, "yesterday") } == "bad-time")
+        #expect(errorCode { _ = try node.view(stream: "totals", view: "x", key: "k", asOf: nil) } == "unknown-view")
     }
 
     @Test func mistakesAreNamedBeforeAnythingRuns() throws {

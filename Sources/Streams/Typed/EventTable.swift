@@ -50,6 +50,24 @@ public final class EventTable<Value: StreamValue> {
         for receiver in receivers { try receiver(key, nil, old.value, flow) }
     }
 
+    /// Serves the table under a name: `GET /v1/streams/STREAM/NAME/KEY` and `headrace view STREAM NAME KEY` tell what it holds for a
+    /// key, now or as of a moment of the past.
+    @discardableResult
+    public func served(as name: String) -> EventTable<Value> {
+        precondition(!builder.views.contains { $0.name == name }, "a stream serves one table as '\(name)'")
+        builder.views.append(
+            (
+                name,
+                { [store] key in
+                    guard let entry = store[key] else { return nil }
+                    var writer = JSONWriter()
+                    entry.value.write(to: &writer)
+                    return (try JSON(parsing: writer.bytes), entry.time)
+                }
+            ))
+        return self
+    }
+
     /// What it holds for a key now.
     public func value(_ key: String) -> Value? { store[key]?.value }
 

@@ -12,6 +12,8 @@ public final class StreamBuilder {
     var erasures: [(topic: String, handle: (String, StreamFlow) throws -> Void)] = []
     var timers: [Int: (_ key: String, _ at: Instant, StreamFlow) throws -> Void] = [:]
     var stores: [any AnyStateStore] = []
+    /// Tables that are served, by name, in the order in which they were named.
+    var views: [(name: String, read: (String) throws -> (value: JSON, time: Instant)?)] = []
 
     /// How a topology is run.
     public enum Parallelism: Sendable {
@@ -142,6 +144,7 @@ private final class TypedStage: Stage {
     private let handlers: [String: [(StreamEvent, StreamFlow) throws -> Void]]
     private let erasures: [String: [(String, StreamFlow) throws -> Void]]
     private let timers: [Int: (String, Instant, StreamFlow) throws -> Void]
+    private let served: [(name: String, read: (String) throws -> (value: JSON, time: Instant)?)]
     private var flow: StreamFlow?
 
     init(_ builder: StreamBuilder) {
@@ -154,6 +157,13 @@ private final class TypedStage: Stage {
         handlers = Dictionary(grouping: builder.sources, by: \.topic).mapValues { $0.map(\.handle) }
         erasures = Dictionary(grouping: builder.erasures, by: \.topic).mapValues { $0.map(\.handle) }
         timers = builder.timers
+        served = builder.views
+    }
+
+    var views: [String] { served.map(\.name) }
+
+    func read(view: String, key: String) throws -> (value: JSON, time: Instant)? {
+        try served.first { $0.name == view }?.read(key)
     }
 
     private func flow(_ context: StageContext) -> StreamFlow {

@@ -1,0 +1,43 @@
+import Base
+
+/// What proves that two folds of the same events came to the same state.
+extension TopologyRunner {
+    /// State digests are recorded at every UTC midnight of stream time, whatever the checkpoint interval.
+    func cutIfDue(before time: Instant) throws {
+        let day = (time + -1).day
+        guard recordsDigests, context.now != .distantPast else { return }
+        if lastCut == .min { lastCut = context.now.day }
+        guard day > lastCut else { return }
+        lastCut = day
+        let cut = Instant(day: day)
+        let digests = stateDigests()
+        var members: [String: JSON] = [:]
+        for (name, digest) in digests { members[name] = .string(digest.hex) }
+        let saved = context.now
+        context.now = max(context.now, cut)
+        context.emit(
+            topic: topology.side.digests, type: "processor.digest", id: "digest:\(label):\(cut.date)",
+            data: JSON.object([
+                "topology": .string(topology.name), "cut": .string(cut.description), "stores": .object(members),
+            ]).canonical, source: topology.name)
+        context.now = saved
+        try deliver()
+    }
+
+    /// How far a runner has come. Two that have come equally far in the same log have the same state.
+    package struct Mark: Equatable, Sendable {
+        let folded: Int64
+        let emitted: Int64
+        let now: Instant
+        let timers: Int
+    }
+
+    package var mark: Mark {
+        Mark(folded: folded, emitted: emittedCount, now: context.now, timers: context.timers.store.count)
+    }
+
+    /// Digest of every store, by name.
+    package func stateDigests() -> [(name: String, digest: Digest)] {
+        stores.map { ($0.name, $0.digest()) }.sorted { $0.0 < $1.0 }
+    }
+}
