@@ -51,7 +51,9 @@ let package = Package(
         target("KafkaLog", ["Base", "RecordFormat", "EventLog", "CRdKafka"]),
         .target(
             name: "BenchmarkBodies",
-            dependencies: ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "StreamExamples", "Features"],
+            dependencies: [
+                "Base", "RecordFormat", "EventLog", "Catalog", "Streams", "StreamExamples", "Features", "Node",
+            ],
             path: "Benchmarks/Bodies",
             swiftSettings: settings),
         .executableTarget(

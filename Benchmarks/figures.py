@@ -38,6 +38,8 @@ goals = {
     "fold.typed-hour-and-day": (350_000, False, None, None),
     "fold.million-keys": (175_000, False, None, None),
     "checkpoint.million-keys": (5, True, None, None),
+    "latency.p50": (5, True, None, None),
+    "latency.p99": (25, True, None, None),
     "checkpoint.stall": (100, True, None, None),
     "fold.sliding-hour": (600_000, False, ("bytewax", "Bytewax 0.21"), 5),
 }

@@ -44,6 +44,7 @@ struct StreamBench: ParsableCommand {
             guard fold.answers == count else { throw ValidationError("\(fold.answers) of \(count) were folded") }
             Figure(name: "fold.sliding-hour", value: fold.perSecond, unit: "events/s").print()
         }
+        if only == nil || only == "latency" { try measureLatency(lines) }
         if only == nil || only == "keys" { try measureKeys(lines) }
         if only == nil || only == "keys" || only == "checkpoint" { try measureCheckpoint(lines) }
         for (name, make) in [
@@ -61,6 +62,21 @@ struct StreamBench: ParsableCommand {
 
     /// For state that is more than ten times as large.
     private static let smallMemory = 16 << 20
+
+    /// Events a second, and for how long.
+    private static let steady = (perSecond: 50_000, seconds: 10.0)
+
+    private func measureLatency(_ lines: [[UInt8]]) throws {
+        let log = try EmbeddedLog.open(directory + "/latency")
+        defer { log.close() }
+        let found = try LatencyBodies.endToEnd(
+            log, payloads: lines, stateDirectory: directory + "/latency-state", perSecond: Self.steady.perSecond,
+            seconds: Self.steady.seconds)
+        Figure(name: "latency.rate", value: found.perSecond, unit: "events/s").print()
+        Figure(name: "latency.p50", value: found.p50, unit: "ms").print()
+        Figure(name: "latency.p99", value: found.p99, unit: "ms").print()
+        Figure(name: "latency.worst", value: found.worst, unit: "ms").print()
+    }
 
     private func measureKeys(_ lines: [[UInt8]]) throws {
         let many = try EmbeddedLog.open(directory + "/many")

@@ -43,6 +43,11 @@ import Testing
         let fold = try FoldBodies.fold(carriers, stateDirectory: scratch.path + "/fold")
         #expect(fold.answers == 600 && fold.worst == 49)
         carriers.close()
+        let quick = try EmbeddedLog.open(scratch.path + "/quick")
+        let latency = try LatencyBodies.endToEnd(
+            quick, payloads: payloads, stateDirectory: scratch.path + "/latency", perSecond: 5000, seconds: 0.2)
+        #expect(latency.events == 1000 && latency.p50 > 0 && latency.worst >= latency.p99)
+        quick.close()
         let many = try EmbeddedLog.open(scratch.path + "/many")
         try FoldBodies.fill(many, payloads: payloads, events: 600, partitions: 2, distinctKeys: 300)
         let typed = try FoldBodies.foldTyped(
