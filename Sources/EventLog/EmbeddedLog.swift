@@ -222,6 +222,8 @@ package final class EmbeddedLog: EventLog {
         shared.wait(seconds: seconds) { $0.version > version ? $0.version : nil } ?? version
     }
 
+    package func listen(_ body: @escaping @Sendable () -> Void) -> LogListening { hub.listen(body) }
+
     package func changes() -> AsyncStream<UInt64> { hub.changes { shared.withLock { $0.version } } }
 }
 

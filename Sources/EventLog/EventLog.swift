@@ -137,6 +137,10 @@ package protocol EventLog: AnyObject, Sendable {
     /// A version number whenever more became durable; only the newest is kept for a slow reader.
     func changes() -> AsyncStream<UInt64>
 
+    /// Calls `body` whenever more became readable, as long as what is returned is kept; from a thread of the log's, so it must be
+    /// quick.
+    func listen(_ body: @escaping @Sendable () -> Void) -> LogListening
+
     /// Follows partitions from offsets on.
     func follow(_ positions: [TopicPartition: Int64]) throws(EventLogError) -> LogFollower
 

@@ -16,6 +16,7 @@ package final class FollowerHub: Sendable {
         var versions: [TopicPartition: UInt64] = [:]
         var closed = false
         var streams: [Int: AsyncStream<UInt64>.Continuation] = [:]
+        var listeners: [Int: @Sendable () -> Void] = [:]
     }
 
     let tail = TailCache()
@@ -107,8 +108,20 @@ package final class FollowerHub: Sendable {
     }
 
     package func announce(_ version: UInt64) {
-        let streams = state.withLock { Array($0.streams.values) }
+        let (streams, listeners) = state.withLock { (Array($0.streams.values), Array($0.listeners.values)) }
         for continuation in streams { continuation.yield(version) }
+        for listener in listeners { listener() }
+    }
+
+    /// Calls `body` whenever more can be read, from the log's own thread: it must be quick, and ask the log for nothing.
+    /// Ends with what is returned.
+    package func listen(_ body: @escaping @Sendable () -> Void) -> LogListening {
+        let number = state.withLock { state in
+            state.next += 1
+            state.listeners[state.next] = body
+            return state.next
+        }
+        return LogListening { [weak self] in self?.state.withLock { _ = $0.listeners.removeValue(forKey: number) } }
     }
 
     package func close() {
@@ -122,6 +135,13 @@ package final class FollowerHub: Sendable {
         for continuation in streams { continuation.finish() }
         tail.clear()
     }
+}
+
+/// Somebody is told of changes as long as this is kept.
+package final class LogListening: Sendable {
+    private let end: @Sendable () -> Void
+    init(_ end: @escaping @Sendable () -> Void) { self.end = end }
+    deinit { end() }
 }
 
 /// Follows partitions of a log: each call gives what comes next, as fast as the caller asks and no faster. One caller at

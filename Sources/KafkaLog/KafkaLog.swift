@@ -338,6 +338,8 @@ package final class KafkaLog: EventLog {
         return table.wait(seconds: seconds) { $0.version > version ? $0.version : nil } ?? version
     }
 
+    package func listen(_ body: @escaping @Sendable () -> Void) -> LogListening { hub.listen(body) }
+
     package func changes() -> AsyncStream<UInt64> { hub.changes { table.withLock { $0.version } } }
 
     package func follow(_ positions: [TopicPartition: Int64]) throws(EventLogError) -> LogFollower {

@@ -28,6 +28,8 @@ package final class FoldHost: Sendable {
     private struct Mailbox {
         var questions: [@Sendable (TopologyRunner?) -> Void] = []
         var stopping = false
+        /// Something came since the log was last looked at.
+        var changed = false
     }
 
     private let mailbox = Monitor(Mailbox())
@@ -61,6 +63,8 @@ package final class FoldHost: Sendable {
         }
     }
 
+    /// How long an idle fold sleeps when nothing wakes it, in seconds: checkpoints are due by the clock.
+    private static let longestSleep = 0.02
     /// The longest pause before a fold begins again at its checkpoint, in seconds.
     private static let longestPause = 5.0
     /// Times in a row that something else may stand where the fold's events belong before it is named.
@@ -97,13 +101,18 @@ package final class FoldHost: Sendable {
 
     private func loop(_ runner: TopologyRunner, _ log: any EventLog) throws {
         defer { runner.end() }
-        var version: UInt64 = 0
+        // Questions and events wake it alike: neither waits for the other's turn.
+        let listening = log.listen { [mailbox] in mailbox.update { $0.changed = true } }
+        defer { withExtendedLifetime(listening) {} }
         var saved = Date()
         var dirty = false
         var started = true
         while true {
             let (questions, stopping) = mailbox.withLock { box in
-                defer { box.questions = [] }
+                defer {
+                    box.questions = []
+                    box.changed = false
+                }
                 return (box.questions, box.stopping)
             }
             for question in questions { question(runner) }
@@ -129,8 +138,9 @@ package final class FoldHost: Sendable {
             started = false
             if !worked {
                 publish(runner, drained: runner.isDrained && seen == log.waitForChange(after: 0, seconds: 0), at: seen)
-                version = log.waitForChange(
-                    after: max(seen, version), seconds: runner.isCheckpointing ? 0.001 : 0.02)
+                _ = mailbox.wait(seconds: runner.isCheckpointing ? 0.001 : FoldHost.longestSleep) { box in
+                    box.changed || box.stopping || !box.questions.isEmpty ? true : nil
+                }
             }
         }
         try runner.checkpoint()

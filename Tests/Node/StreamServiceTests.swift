@@ -184,6 +184,23 @@ import Testing
         #expect(errorCode { _ = try node.view(stream: "totals", view: "x", key: "k", asOf: nil) } == "unknown-view")
     }
 
+    /// A fold that has nothing to do answers at once, not when it next looks up.
+    @Test func anIdleFoldAnswersAtOnce() async throws {
+        let node = try node([Self.totals])
+        try node.start()
+        try await publish(node, 0..<20, start: Instant.wallClock().milliseconds - 100_000)
+        try await settle(node)
+        var waits: [Duration] = []
+        for _ in 0..<50 {
+            try await Task.sleep(for: .milliseconds(1))
+            let begun = ContinuousClock.now
+            _ = try node.view(stream: "totals", view: "running", key: "k1", asOf: nil)
+            waits.append(ContinuousClock.now - begun)
+        }
+        #expect(waits.sorted()[25] < .milliseconds(5), "\(waits.sorted())")
+        node.stop()
+    }
+
     @Test func mistakesAreNamedBeforeAnythingRuns() throws {
         func code(_ streams: @Sendable () -> StreamBuilder...) -> String? { errorCode { try node(streams).stop() } }
         #expect(

@@ -226,6 +226,17 @@ enum TypedOracle {
         }
     }
 
+    /// The last running sum of each span of so many milliseconds that a key changed in.
+    static func suppressed(_ entries: [Entry], every: Int64, end: Int64) -> [String] {
+        zip(entries, reductions(entries)).compactMap { entry, line -> String? in
+            let to = (entry.time + every - 1) / every * every
+            let isLast = !entries.contains { $0.key == entry.key && $0.order > entry.order && $0.time <= to }
+            guard isLast, to <= end else { return nil }
+            let data = line.split(separator: "|", maxSplits: 2)[2]
+            return Self.line(entry.key, to, String(data))
+        }
+    }
+
     /// A key is given when nothing came for `delay`; how many came since it was last given.
     static func silences(_ entries: [Entry], delay: Int64, end: Int64) -> [String] {
         var lines: [String] = []

@@ -33,7 +33,7 @@ private struct Plan {
         case window(WindowShape, Emission)
         case streamJoin(before: Int64, after: Int64)
         case tableJoin(within: Int64?)
-        case tables, reduce, silence(Int64)
+        case tables, reduce, silence(Int64), suppress(Int64)
     }
 
     let steps: [Step]
@@ -53,7 +53,7 @@ private struct Plan {
         ]
         let emission: Emission = Bool.random(using: &random) ? .whenClosed : .onEveryEvent
         end =
-            switch Int.random(in: 0..<9, using: &random) {
+            switch Int.random(in: 0..<10, using: &random) {
             case let shape where shape < 4: .window(shapes[shape], emission)
             case 4:
                 .streamJoin(
@@ -61,6 +61,7 @@ private struct Plan {
             case 5: .tableJoin(within: Bool.random(using: &random) ? Int64.random(in: 0...6, using: &random) : nil)
             case 6: .tables
             case 7: .reduce
+            case 8: .suppress(Int64.random(in: 1...6, using: &random))
             default: .silence(Int64.random(in: 0...5, using: &random))
             }
     }
@@ -106,10 +107,15 @@ private struct Plan {
         case .tableJoin(let within):
             left.join(right.table(), keepsUnmatched: keeps, within: within).to("out", type: "t")
         case .tables: left.table().join(right.table(), keepsUnmatched: keeps).changes().to("out", type: "t")
-        case .reduce:
-            both().reduce { sum, record in
+        case .reduce, .suppress:
+            let table = both().reduce { sum, record in
                 Reading(key: record.key, x: (sum.x ?? 0) + (record.value.x ?? 0), text: record.value.text)
-            }.changes().to("out", type: "t")
+            }
+            if case .suppress(let every) = end {
+                table.changes(atMostEvery: every).to("out", type: "t")
+            } else {
+                table.changes().to("out", type: "t")
+            }
         case .silence(let delay):
             both().process(
                 "silence", state: Silence(), emits: Int64.self,
@@ -155,6 +161,7 @@ private struct Plan {
         case .tables: TypedOracle.tables(entries, keeps: keeps)
         case .reduce: TypedOracle.reductions(entries.map { $0 })
         case .silence(let delay): TypedOracle.silences(entries, delay: delay, end: last)
+        case .suppress(let every): TypedOracle.suppressed(entries, every: every, end: last)
         }
     }
 }

@@ -81,6 +81,26 @@ public final class EventTable<Value: StreamValue> {
         return made
     }
 
+    /// The newest value of each key that changed, once for every so many milliseconds of event time: at the multiples of them since
+    /// 1970, behind every event up to there (Kafka Streams' `suppress(untilTimeLimit:)`). A key that was taken away by then is left out.
+    public func changes(atMostEvery milliseconds: Int64, _ name: String = "suppress") -> EventStream<Value> {
+        precondition(milliseconds > 0, "changes are held back for some time")
+        let number = builder.node(.process, name, parents: [node], settings: ["every \(milliseconds) ms"])
+        let due: StateStore<Due> = builder.store(number)
+        let made = EventStream<Value>(builder, number)
+        receive { key, _, _, flow in
+            guard !due.has(key) else { return }
+            let end = Instant(milliseconds: windowEnd(flow.now.milliseconds, milliseconds))
+            due.set(key, Due())
+            flow.setTimer(number, at: end, key: key)
+        }
+        builder.timers[number] = { [store] key, time, flow in
+            guard due.remove(key) != nil, let entry = store[key] else { return }
+            try made.outlet.send(StreamRecord(key: key, value: entry.value, time: time), flow)
+        }
+        return made
+    }
+
     /// Another table made of each value; nil leaves the key out.
     public func mapValues<New: StreamValue>(
         _ name: String = "map", _ transform: @escaping (String, Value) throws -> New?
@@ -109,4 +129,11 @@ public final class EventTable<Value: StreamValue> {
         other.receive { key, _, _, flow in try update(key, flow) }
         return made
     }
+}
+
+/// A key whose change is held back.
+private struct Due: StateValue {
+    init() {}
+    func encode(into writer: inout ByteWriter) {}
+    init(decoding reader: inout ByteReader) throws(BaseError) {}
 }
