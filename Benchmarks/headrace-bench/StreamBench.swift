@@ -23,6 +23,9 @@ struct StreamBench: ParsableCommand {
     @Option(help: "Measure the figure of this name alone, for a profiler.")
     var only: String?
 
+    @Option(help: "Distinct keys of the figures that are about many.")
+    var keys = 1_000_000
+
     @Option(help: "How often the file is gone through.")
     var rounds = 5
 
@@ -57,9 +60,6 @@ struct StreamBench: ParsableCommand {
         }
     }
 
-    /// Distinct keys of the figures that are about many.
-    private static let keys = 1_000_000
-
     /// For state that is more than ten times as large.
     private static let smallMemory = 16 << 20
 
@@ -81,7 +81,7 @@ struct StreamBench: ParsableCommand {
     private func measureKeys(_ lines: [[UInt8]]) throws {
         let many = try EmbeddedLog.open(directory + "/many")
         defer { many.close() }
-        try FoldBodies.fill(many, payloads: lines, events: count, partitions: tasks, distinctKeys: Self.keys)
+        try FoldBodies.fill(many, payloads: lines, events: count, partitions: tasks, distinctKeys: keys)
         try many.maintain()
         let make = StateBodies.keyedDays
         let typed = try FoldBodies.foldTyped(
@@ -93,8 +93,8 @@ struct StreamBench: ParsableCommand {
         let one = try EmbeddedLog.open(directory + "/one")
         defer { one.close() }
         try FoldBodies.fill(
-            one, payloads: lines, events: Self.keys * 2, partitions: 1, distinctKeys: Self.keys)
-        let state = try StateBodies.checkpoint(one, stateDirectory: directory + "/checkpoint", keys: Self.keys)
+            one, payloads: lines, events: keys * 2, partitions: 1, distinctKeys: keys)
+        let state = try StateBodies.checkpoint(one, stateDirectory: directory + "/checkpoint", keys: keys)
         Figure(name: "checkpoint.million-keys", value: state.seconds, unit: "s").print()
         Figure(name: "checkpoint.stall", value: state.stall * 1000, unit: "ms").print()
         Figure(name: "restart.million-keys", value: state.restart, unit: "s").print()

@@ -197,19 +197,27 @@ private struct Plan {
         }
     }
 
+    /// What a topology that has ended should not keep.
+    private struct Held {
+        weak var store: (any AnyStateStore)?
+    }
+
     /// One life of the topology: events race into the log, the fold runs now and then, checkpoints and crashes.
     private static func run(
         _ plan: Plan, _ lanes: [[Sample]], _ random: inout SeededRandom, crashes: Bool
-    ) throws -> (lines: [String], ids: [String], digests: [String]) {
+    ) throws -> (lines: [String], ids: [String], digests: [String], held: [Held]) {
         let scratch = try ScratchDirectory()
         var options = EmbeddedLog.Options()
         options.hasThreads = false
         let log = try EmbeddedLog.open(SimulatedVolume(seed: 1), options: options)
         for topic in ["left", "right"] { try log.declare(TopicLayout(name: topic, partitions: 2)) }
         let collector = Collector()
+        var held: [Held] = []
         func runner() throws -> TopologyRunner {
-            try TopologyRunner(
-                topology: Topology(name: "t", stages: [plan.build().build()], answers: [], attachments: []),
+            let stage = plan.build().build()
+            held += stage.stores.map { Held(store: $0) }
+            return try TopologyRunner(
+                topology: Topology(name: "t", stages: [stage], answers: [], attachments: []),
                 derived: ["out"], log: log,
                 // Half of them keep nothing in memory that is on the disk.
                 database: try StateDatabase(
@@ -282,7 +290,7 @@ private struct Plan {
         while try live.runSlice() {}
         #expect(live.isDrained && live.late == 0 && live.failures == 0)
         log.close()
-        return (collector.lines, collector.ids, live.stateDigests().map(\.digest.hex))
+        return (collector.lines, collector.ids, live.stateDigests().map(\.digest.hex), held)
     }
 
     private static let end: Int64 = 1080
@@ -300,6 +308,8 @@ private struct Plan {
             let expected = plan.expected(order.map(\.sample), end: Self.end)
             let calm = try Self.run(plan, lanes, &random, crashes: false)
             let wild = try Self.run(plan, lanes, &random, crashes: true)
+            // Replays and questions about the past build topologies by the dozen.
+            #expect((calm.held + wild.held).allSatisfy { $0.store == nil }, "seed \(seed): \(plan) is still there")
             let (ours, theirs) = (calm.lines.sorted(), expected.sorted())
             if ours != theirs {
                 let difference = theirs.difference(from: ours)

@@ -119,8 +119,10 @@ public final class EventTable<Value: StreamValue> {
     ) -> EventTable<Joined<Value, Other>> {
         let made = EventTable<Joined<Value, Other>>(
             builder, name, parents: [node, other.node], .join, settings: keepsUnmatched ? ["keeps unmatched"] : [])
+        // Its receivers must not name the table itself.
+        let (lefts, rights) = (store, other.store)
         func update(_ key: String, _ flow: StreamFlow) throws {
-            let (left, right) = (store[key]?.value, other.store[key]?.value)
+            let (left, right) = (lefts[key]?.value, rights[key]?.value)
             guard let left, right != nil || keepsUnmatched else { return try made.remove(key, flow) }
             try made.put(
                 StreamRecord(key: key, value: Joined(left, right), time: flow.now), made.store[key]?.value, flow)

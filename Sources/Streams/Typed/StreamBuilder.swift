@@ -110,8 +110,12 @@ public final class StreamBuilder {
         }
     }
 
-    /// What was written down, as it runs. A builder builds one stage: the state is in it.
-    package func build() -> any Stage { TypedStage(self) }
+    /// What was written down, as it runs. A builder builds one stage: the state is in it, and goes with it. Operators name their
+    /// builder, so it keeps nothing that names them.
+    package func build() -> any Stage {
+        defer { (sources, erasures, timers, stores, views) = ([], [], [:], [], []) }
+        return TypedStage(self)
+    }
 
     /// What was written down, for people and programs.
     public var description: TopologyDescription { TopologyDescription(name: name, version: version, nodes: nodes) }
