@@ -119,6 +119,24 @@ package struct RecordBatchBuilder: Sendable {
             2 + ByteWriter.varintLength(timeDelta) + ByteWriter.varintLength(Int64(count))
             + ByteWriter.varintLength(Int64(keyLength)) + max(keyLength, 0)
             + ByteWriter.varintLength(Int64(valueLength)) + max(valueLength, 0)
+        if total <= RecordScratch.limit {
+            let number = count
+            withUnsafeTemporaryAllocation(byteCount: total + RecordScratch.lengthBytes, alignment: 1) { room in
+                var record = RecordScratch(room)
+                record.append(varint: total)
+                record.append(0)
+                record.append(varint: Int(timeDelta))
+                record.append(varint: number)
+                record.append(varint: keyLength)
+                if let key { record.append(key) }
+                record.append(varint: valueLength)
+                if let value { record.append(value) }
+                record.append(varint: 0)
+                records.append(record.bytes)
+            }
+            count += 1
+            return
+        }
         records.append(varint: Int64(total))
         records.append(UInt8(0))
         records.append(varint: timeDelta)
