@@ -145,7 +145,10 @@ extension EmbeddedLog {
         guard let mark = target.contents(DurableMark.path).flatMap({ DurableMark($0) }) else {
             // The first one may have been broken off before its end: then there are files of a log and nothing else.
             let parts = [".wal", ".chain", ".log", ".index", ".ids", ".tmp"]
-            guard present.allSatisfy({ name in name == "LOCK" || parts.contains { name.hasSuffix($0) } }),
+            guard
+                present.allSatisfy({ name in
+                    ["LOCK", Self.damagePath].contains(name) || parts.contains { name.hasSuffix($0) }
+                }),
                 !present.contains(where: { $0.hasSuffix(".wal") || $0.hasSuffix(".chain") })
             else {
                 throw EventLogError(

@@ -31,10 +31,18 @@ extension EmbeddedLog {
         defer { withExtendedLifetime(lock) {} }
         var patches: [String: [FilePatch]] = [:]
         do throws(EventLogError) {
-            let before = try look(volume, proving: nil).found
-            guard !before.isIntact else { return HealingReport(verification: before) }
+            let (before, _) = try look(volume, mark)
+            guard !before.isIntact else {
+                guard mark.sequence <= before.end else {
+                    throw EventLogError(
+                        "bad-backup",
+                        "\(backup.path) holds \(mark.sequence) events and this log ends at \(before.end), with nothing damaged before: the rest is in the backup alone; restore it into an empty directory"
+                    )
+                }
+                return HealingReport(verification: before)
+            }
             patches = try proven(volume, backup, mark, before)
-            return try heal(volume, by: patches, from: before)
+            return try heal(volume, by: patches, from: before, mark)
         } catch {
             // Without its manifest a log says nothing of itself: with the backup's it must be whole.
             guard error.code == "manifest-damaged" else { throw error }
@@ -42,9 +50,10 @@ extension EmbeddedLog {
                 if let bytes = backup.contents(name) { patches[name] = [FilePatch(at: 0, bytes: bytes)] }
             }
             let overlay = OverlayVolume(volume, patches, replaced: wholes(patches))
-            guard !patches.isEmpty, let (found, isProven) = try? look(overlay, proving: mark), found.isIntact, isProven
+            guard !patches.isEmpty, let (found, ends) = try? look(overlay, mark), found.isIntact, ends.theirs == true,
+                ends.own != false
             else { throw error }
-            return try heal(volume, by: patches, from: nil)
+            return try heal(volume, by: patches, from: nil, mark)
         }
     }
 
@@ -57,25 +66,36 @@ extension EmbeddedLog {
     private static func proven(
         _ volume: any LogVolume, _ backup: any LogVolume, _ mark: DurableMark, _ before: LogVerification
     ) throws(EventLogError) -> [String: [FilePatch]] {
-        let known = Set(before.complaints.map(\.text))
+        let (_, endsBefore) = try look(volume, mark)
         var left = Int64(Limits.healingBytes)
         var patches: [String: [FilePatch]] = [:]
-        // A file that is gone may not be named by anything that is found.
-        let present = Set(try volume.list())
-        let gone = try backup.list().filter {
-            ($0.hasSuffix(".wal") || $0.hasSuffix(".chain")) && !present.contains($0)
+        var tried: Set<String> = []
+        func fetch(_ complaints: [Complaint], _ more: [String] = []) throws(EventLogError) -> Bool {
+            var isNew = false
+            for path in Set(complaints.map(\.file) + more).sorted() where !path.isEmpty {
+                guard tried.insert(path).inserted else { continue }
+                let places = path.hasSuffix(".ids") ? [] : complaints.filter { $0.file == path }.map(\.place)
+                patches[path] = try differences(volume, backup, path, places, &left)
+                isNew = isNew || patches[path]?.isEmpty == false
+            }
+            return isNew
         }
-        for path in Set(before.complaints.map(\.file) + gone).sorted() where !path.isEmpty {
-            let places = path.hasSuffix(".ids") ? [] : before.complaints.filter { $0.file == path }.map(\.place)
-            patches[path] = try differences(volume, backup, path, places, &left)
-        }
-        // Each round leaves out at least one file.
+        _ = try fetch(before.complaints, try missing(volume, backup))
+        // Each round takes a file more, or leaves one out.
         while patches.contains(where: { !$0.value.isEmpty }) {
             let overlay = OverlayVolume(volume, patches, replaced: wholes(patches))
-            let (after, isProven) = try look(overlay, proving: mark)
-            let new = after.complaints.filter { !known.contains($0.text) }
-            if new.isEmpty, isProven, after.complaints.count < before.complaints.count { break }
-            guard isProven || !new.isEmpty else {
+            let (after, ends) = try look(overlay, mark)
+            let new = after.complaints.filter { complaint in
+                !before.complaints.contains { $0.text == complaint.text || $0.covers(complaint) }
+            }
+            // What is now read was hidden by the damage before it, and may be sound in the backup as well.
+            if try fetch(new) { continue }
+            // The own end must be reached wherever it was before; it, or else the backup's end, proves what leads there.
+            let isContradicted =
+                ends.own == false || ends.theirs == false || (ends.own == nil && endsBefore.own == true)
+            let isProven = !isContradicted && (ends.own == true || ends.theirs == true)
+            if new.isEmpty, isProven, after.isBetter(than: before) { break }
+            guard !new.isEmpty || isProven else {
                 throw EventLogError(
                     "bad-backup",
                     "\(backup.path) is no backup of this log as it stands: the chain does not lead through its \(mark.sequence) events to this log's end; nothing was changed"
@@ -87,11 +107,24 @@ extension EmbeddedLog {
         return patches
     }
 
+    /// Files of the backup that belong to this log and are gone from it: nothing that is found may name them.
+    private static func missing(_ volume: any LogVolume, _ backup: any LogVolume) throws(EventLogError) -> [String] {
+        let manifest = try Manifest.load(volume)
+        let present = Set(try volume.list())
+        return try backup.list().filter { path in
+            guard !present.contains(path) else { return false }
+            if path.hasSuffix(".wal"), let first = UInt64(path.dropLast(4)) {
+                return first >= manifest?.rewrittenThrough ?? 0
+            }
+            return manifest?.chains.contains { $0.path == path } ?? false
+        }
+    }
+
     private static func heal(
-        _ volume: any LogVolume, by patches: [String: [FilePatch]], from before: LogVerification?
+        _ volume: any LogVolume, by patches: [String: [FilePatch]], from before: LogVerification?, _ mark: DurableMark
     ) throws(EventLogError) -> HealingReport {
         try write(patches, on: volume)
-        var report = HealingReport(verification: try look(volume, proving: nil).found)
+        var report = HealingReport(verification: try look(volume, mark).found)
         report.bytes = patches.values.joined().reduce(0) { $0 + Int64($1.bytes.count) }
         let now = Set(report.verification.complaints.map(\.text))
         report.healed =
@@ -100,21 +133,22 @@ extension EmbeddedLog {
         return report
     }
 
-    /// What verification finds, and whether the chain leads through the end of a backup to the log's own.
+    /// What verification finds, and whether the chain reaches the log's own end and the backup's: nil where it cannot be read
+    /// there, or where no end is known.
     private static func look(
-        _ volume: any LogVolume, proving mark: DurableMark?
-    ) throws(EventLogError) -> (found: LogVerification, isProven: Bool) {
+        _ volume: any LogVolume, _ mark: DurableMark
+    ) throws(EventLogError) -> (found: LogVerification, ends: (own: Bool?, theirs: Bool?)) {
         var options = Options()
         options.readOnly = true
         let log = try open(volume, options: options)
         defer { log.close() }
         let found = try log.verify()
-        guard let mark else { return (found, false) }
         let manifest = log.maintenance.withLock { $0.manifest }
         let segments = log.shared.withLock { $0.segments }
-        guard try log.hash(at: mark.sequence, manifest, segments) == mark.hash else { return (found, false) }
-        guard let own = volume.contents(DurableMark.path).flatMap({ DurableMark($0) }) else { return (found, true) }
-        return (found, try log.hash(at: own.sequence, manifest, segments) == own.hash)
+        let theirs = try log.hash(at: mark.sequence, manifest, segments).map { $0 == mark.hash }
+        let end = volume.contents(DurableMark.path).flatMap { DurableMark($0) }
+        guard let end else { return (found, (nil, theirs)) }
+        return (found, (try log.hash(at: end.sequence, manifest, segments).map { $0 == end.hash }, theirs))
     }
 
     /// Where the two differ within the damaged places, as far as the backup reaches; without a place, in the whole file.
@@ -133,7 +167,8 @@ extension EmbeddedLog {
                 let there = try theirs.read(at: at, count: count)
                 // What is replaced as a whole is taken as a whole.
                 if !path.hasSuffix(".ids") {
-                    let here = try own?.read(at: at, count: there.count)
+                    // What the disk does not give of a damaged place is no better than what is wrong there.
+                    let here = try? own?.read(at: at, count: there.count)
                     if here == there { continue }
                 }
                 left -= Int64(there.count)
@@ -167,26 +202,58 @@ extension EmbeddedLog {
             }
             let directory = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? ""
             if !directory.isEmpty { try volume.makeDirectory(directory) }
-            let file = try volume.open(path, .create)
-            for patch in list { try file.write(patch.bytes, at: patch.at) }
-            try file.sync()
-            // What was derived from a segment while a part of it could not be read knows nothing of that part.
+            // First goes what was derived from a segment while a part of it could not be read.
             if path.hasSuffix(".wal") {
                 let present = Set(try volume.list())
                 for end in [".index", ".ids"] where present.contains(path.dropLast(4) + end) {
                     try volume.remove(path.dropLast(4) + end)
                 }
+                try volume.syncDirectory(directory)
             }
+            let file = try volume.open(path, .create)
+            for patch in list { try file.write(patch.bytes, at: patch.at) }
+            try file.sync()
             try volume.syncDirectory(directory)
         }
     }
 }
 
-extension LogVerification {
-    /// Damage of events and of their proof, with its file and bytes; no bytes where they are not known.
-    fileprivate var complaints: [(file: String, place: Range<Int64>, text: String)] {
-        damaged.map { ($0.file, min($0.from, $0.to)..<max($0.from, $0.to), $0.description) }
-            + rewritten.map { ($0.file, 0..<0, "\($0.file): events \($0.sequences) were rewritten") }
-            + lostIdentifiers.map { ($0.file, 0..<0, $0.description) }
+/// Something that verification finds: in which file, at which bytes and of which events, as far as that is known.
+private struct Complaint {
+    let file: String
+    let place: Range<Int64>
+    let sequences: Range<UInt64>
+    let text: String
+
+    /// Whether it is what is left of this one.
+    func covers(_ other: Complaint) -> Bool {
+        !other.sequences.isEmpty && sequences.lowerBound <= other.sequences.lowerBound
+            && other.sequences.upperBound <= sequences.upperBound
     }
+}
+
+extension LogVerification {
+    fileprivate var complaints: [Complaint] {
+        damaged.map {
+            Complaint(
+                file: $0.file, place: min($0.from, $0.to)..<max($0.from, $0.to), sequences: $0.sequences,
+                text: $0.description)
+        }
+            + rewritten.map {
+                Complaint(
+                    file: $0.file, place: 0..<0, sequences: 0..<0,
+                    text: "\($0.file): events \($0.sequences) were rewritten")
+            }
+            + lostIdentifiers.map { Complaint(file: $0.file, place: 0..<0, sequences: 0..<0, text: $0.description) }
+    }
+
+    /// Fewer complaints, or the same of fewer events.
+    fileprivate func isBetter(than other: LogVerification) -> Bool {
+        let (own, others) = (complaints, other.complaints)
+        func events(_ list: [Complaint]) -> Int { list.reduce(0) { $0 + $1.sequences.count } }
+        return own.count < others.count || (own.count == others.count && events(own) < events(others))
+    }
+
+    /// The sequence behind the last event that there is.
+    fileprivate var end: UInt64 { reached }
 }

@@ -25,6 +25,8 @@ package struct LogVerification: Sendable {
     /// Events whose content retention or compaction gave up; their place in the chain is proven all the same.
     package var released: UInt64 = 0
     package var head = Digest.zero
+    /// The sequence behind the last frame of the chain.
+    package var reached: UInt64 = 0
     /// One past the frame in which the subject stands.
     package var subjectEnd: UInt64?
 
@@ -325,6 +327,7 @@ private struct Verification {
     /// - Parameter durable: events below it were once on the disk.
     mutating func finish(head: Digest, durable: UInt64, lastFile: String) -> LogVerification {
         let reached = previous?.frame.endSequence ?? manifest.rewrittenThrough
+        result.reached = reached
         if reached < durable, !result.damaged.contains(where: { $0.sequences.upperBound >= durable }) {
             // Cut off where a frame ended, or gone as a whole: only the mark knows that there was more.
             result.damaged.append(DamagedRange(file: lastFile, from: 0, to: 0, sequences: reached..<durable))

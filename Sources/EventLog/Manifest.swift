@@ -283,7 +283,7 @@ extension Manifest {
         if newest == nil, !damaged.isEmpty {
             throw EventLogError(
                 "manifest-damaged",
-                "\(damaged.joined(separator: " and ")) in \(volume.path) are damaged; put one of them back from a backup. Nothing was changed",
+                "\(damaged.joined(separator: " and ")) in \(volume.path) are damaged; `headrace log repair --from BACKUP` takes it from a backup where that is of the same state. Nothing was changed",
                 fault: .world)
         }
         return newest

@@ -142,7 +142,7 @@ struct Opening {
         else { return }
         throw EventLogError(
             "manifest-damaged",
-            "\(volume.path) holds \(moved) but neither 'manifest' nor 'manifest.copy'; put one of them back from a backup. Nothing was changed",
+            "\(volume.path) holds \(moved) but neither 'manifest' nor 'manifest.copy'; `headrace log repair --from BACKUP` takes it from a backup where that is of the same state. Nothing was changed",
             fault: .world)
     }
 

@@ -185,11 +185,13 @@ package final class Gateway: Sendable {
             guard let stated = event.extensions.first(where: { $0.name == EventHeader.dataVersion })?.value else {
                 return nil
             }
+            // Without versions the attribute is whatever its publishers mean by it.
             let newest = topic.upcasting.version
+            guard newest > 1 else { return nil }
             guard let version = Upcasting.version(stated), version <= newest else {
                 return GatewayError(
                     "bad-version",
-                    "the data of the event '\(event.id)' is of version '\(stated)'; '\(topic.name)' knows \(newest == 1 ? "1 alone" : "1 to \(newest)")"
+                    "the data of the event '\(event.id)' is of version '\(stated)'; '\(topic.name)' knows 1 to \(newest)"
                 )
             }
             guard version < newest else { return nil }

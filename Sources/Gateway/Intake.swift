@@ -80,7 +80,9 @@ package struct Intake {
         if let key = event.key.flatMap({ String(validating: $0, as: UTF8.self) }) {
             members["partitionkey"] = .string(key)
         }
-        if let version = event.extensions.first(where: { $0.name == EventHeader.dataVersion })?.value {
+        let newest = checker.topic(topic)?.upcasting.version ?? 1
+        let stated = event.extensions.first { $0.name == EventHeader.dataVersion }?.value
+        if let version = stated ?? (newest > 1 ? "\(newest)" : nil) {
             members["dataversion"] = .string(String(version.prefix(Limits.nameLength)))
         }
         if let subject = event.subject { members["subject"] = .string(String(subject.prefix(Limits.attributeLength))) }
@@ -146,7 +148,7 @@ extension Gateway {
     package func current(_ event: StoredEvent, topic: String) throws -> (data: [UInt8]?, version: Int?) {
         let data = try opened(event, topic: topic)
         let stated = event.header(EventHeader.dataVersion)
-        guard let upcasting = self.topic(topic)?.upcasting, upcasting.version > 1, let data,
+        guard !event.isProgress, let upcasting = self.topic(topic)?.upcasting, upcasting.version > 1, let data,
             let version = Upcasting.version(stated), version < upcasting.version,
             let json = try? JSON(parsing: data),
             let lifted = try? upcasting.lift(json, from: version, to: upcasting.version)

@@ -64,12 +64,12 @@ extension Node {
         }
         if running.withLock({ $0.started }), changes.contains(where: { $0.1 != .unchanged }) {
             let keys = changes.filter { $0.1 != .unchanged }.map(\.0).joined(separator: ", ")
-            try append(definitions, platform: false, begun: begun)
+            try append(definitions, platform: false, begun: begun || running.withLock { $0.started })
             try declareTopics()
             running.withLock { $0.notices.append("applied \(keys): in force from the next start") }
             return changes
         }
-        try append(definitions, platform: false, begun: begun)
+        try append(definitions, platform: false, begun: begun || running.withLock { $0.started })
         try declareTopics()
         return changes
     }

@@ -256,9 +256,12 @@ extension Node {
                 time: now ?? data["time"]?.string.flatMap { Instant($0) } ?? letter.time,
                 key: data["partitionkey"]?.string.map { [UInt8]($0.utf8) }, subject: data["subject"]?.string,
                 data: raw, causation: letter.position.description,
-                extensions: version(retry.data == nil ? data["dataversion"]?.string : nil))
+                extensions: version(
+                    retry.data == nil ? data["dataversion"]?.string ?? (isVersioned(topic) ? "1" : nil) : nil))
         )
     }
+
+    private func isVersioned(_ topic: String) -> Bool { (gateway.topic(topic)?.upcasting.version ?? 1) > 1 }
 
     /// Data that is published as it was keeps the version that it is of; other data is of the newest.
     private func version(_ text: String?) -> [(name: String, value: String)] {
@@ -269,6 +272,12 @@ extension Node {
     private func unfolded(
         _ letter: Letter, _ retry: Retry, _ attempt: Int, _ now: Instant?
     ) throws(NodeError) -> (topic: String, event: NewEvent) {
+        guard letter.code != "newer-version" else {
+            throw NodeError(
+                "not-retriable",
+                "the event is newer than what this fold reads, and a copy would be as well; streams that read the newer version have folded it"
+            )
+        }
         guard let place = letter.data["position"]?.string.flatMap({ Position($0) }) else {
             throw NodeError(
                 "not-retriable",
@@ -278,8 +287,7 @@ extension Node {
         do {
             try log.forEachEvent(place.partitioned, from: place.offset, to: place.offset + 1) { event in
                 let data = try gateway.opened(event, topic: place.topic)
-                let isVersioned = (gateway.topic(place.topic)?.upcasting.version ?? 1) > 1
-                let stated = event.header(EventHeader.dataVersion) ?? (isVersioned ? "1" : nil)
+                let stated = event.header(EventHeader.dataVersion) ?? (isVersioned(place.topic) ? "1" : nil)
                 found = (
                     place.topic,
                     NewEvent(
