@@ -220,7 +220,7 @@ import Testing
                     nil,
                     try EmbeddedLog.heal(DiskVolume(scratch.path + "/b"), from: DiskVolume(scratch.path + "/" + backup))
                 )
-            } catch let error as EventLogError {
+            } catch {
                 return (error.code, nil)
             }
         }
