@@ -116,6 +116,9 @@ let package = Package(
         .executableTarget(
             name: "flight-streams", dependencies: ["Headrace", "StreamExamples"],
             path: "Examples/streams/Sources/flight-streams", packageAccess: false, swiftSettings: settings),
+        .executableTarget(
+            name: "shop-streams", dependencies: ["Headrace", "StreamExamples"],
+            path: "Examples/streams/Sources/shop-streams", packageAccess: false, swiftSettings: settings),
         .testTarget(
             name: "HeadraceTests",
             dependencies: [

@@ -31,7 +31,8 @@ package protocol NodeReading: AnyObject, Sendable {
     /// - Parameter request: `{"positions": [...]}` or `{"all": true, "topic", "code"}`, with `"now"` and `"data"`.
     func retryLetters(_ request: JSON) async throws -> JSON
     /// What a stream's served table holds for a key, now or as of a time or position.
-    func view(stream: String, view: String, key: String, asOf: String?) throws -> JSON
+    /// - Parameter task: only this task is asked, and only on this node.
+    func view(stream: String, view: String, key: String, asOf: String?, task: Int?) async throws -> JSON
     func logBackup(_ directory: String) throws -> JSON
     /// Builds what is derived and missing, and says what cannot be repaired.
     func logRepair(dryRun: Bool) throws -> JSON

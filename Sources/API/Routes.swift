@@ -27,6 +27,27 @@ package struct Routes: Sendable {
         events(server)
         reads(server)
         log(server)
+        common(server)
+    }
+
+    /// The routes of a node that folds a share of streams and takes no events.
+    package func installShare(on server: HTTPServer) {
+        streams(server)
+        server.route("GET", "/v1/status") { [node, quick] _ in .json(try await quick.run { try node.status() }) }
+        common(server)
+    }
+
+    private func streams(_ server: HTTPServer) {
+        server.route("GET", "/v1/streams/:stream/:view/:key") { [node] request in
+            .json(
+                try await node.view(
+                    stream: request.parameters["stream"] ?? "", view: request.parameters["view"] ?? "",
+                    key: request.parameters["key"] ?? "", asOf: request.query["asOf"],
+                    task: try number(request, "task", 0...Int.max)))
+        }
+    }
+
+    private func common(_ server: HTTPServer) {
         server.route("GET", "/health/live") { _ in .json(["live": true]) }
         server.route("GET", "/health/ready") { [node] _ in
             let (ready, reason) = node.readiness()
@@ -117,16 +138,7 @@ package struct Routes: Sendable {
             }
             return .json(try await node.retryLetters(body))
         }
-        server.route("GET", "/v1/streams/:stream/:view/:key") { [node, quick, long] request in
-            let asOf = request.query["asOf"]
-            // What is folded again takes its time.
-            return .json(
-                try await (asOf == nil ? quick : long).run {
-                    try node.view(
-                        stream: request.parameters["stream"] ?? "", view: request.parameters["view"] ?? "",
-                        key: request.parameters["key"] ?? "", asOf: asOf)
-                })
-        }
+        streams(server)
         work("/v1/replay") { node, request in
             try node.replay(to: request.query["to"], processor: request.query["processor"])
         }

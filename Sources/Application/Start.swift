@@ -22,6 +22,8 @@ struct Start: AsyncParsableCommand {
     @Option(name: .long, help: "File of librdkafka settings (name=value lines): TLS, SASL, timeouts.")
     var kafkaConfig: String?
 
+    @OptionGroup var sharing: SharingOptions
+
     @Option(name: .long, help: "Folder of the keys of personal fields; 'keys' in the data directory when absent.")
     var keys: String?
     @Flag(name: .long, help: "Begin with new keys: gives up for good what was sealed under keys that are lost.")
@@ -50,12 +52,13 @@ struct Start: AsyncParsableCommand {
             settings.keys = keys
             settings.newKeys = newKeys
             settings.streams = Headrace.streams.withLock { $0 }
+            sharing.enter(&settings)
             settings.announce = { FileHandle.standardError.write(Data(($0 + "\n").utf8)) }
             let begun = Date()
             let node = try Node(settings)
             announce(node)
-            let serving = try await serve(node, settings)
-            try node.start()
+            let serving = try await Serving(node, settings)
+            try node.start(at: serving.address)
             let stop = Signals.install()
             if play || exit { try await watch(node, begun, stop) }
             if !exit {
@@ -63,7 +66,7 @@ struct Start: AsyncParsableCommand {
                 while !stop.withLock({ $0 }) { try await Task.sleep(for: .milliseconds(100)) }
             }
             let failures = node.failures
-            serving.cancel()
+            serving.end()
             node.stop()
             if !failures.isEmpty {
                 throw NodeError("node-failed", failures.joined(separator: "; "), fault: .world)
@@ -80,40 +83,6 @@ struct Start: AsyncParsableCommand {
         }
         for range in recovery.damaged { say("the log is damaged: \(range); the rest is readable") }
         for index in recovery.rebuiltIndexes { say("rebuilt the index \(index)") }
-    }
-
-    private func serve(_ node: Node, _ settings: NodeConfiguration) async throws -> Task<Void, any Error> {
-        let server = HTTPServer(host: settings.host, port: settings.port, statusOf: { httpStatus($0) })
-        Routes(node: node, log: node.log, gateway: node.gateway, clock: { Instant.wallClock() }).install(on: server)
-        ConsolePage.install(on: server, node: node)
-        server.refuseTheRest()
-        let (ports, continuation) = AsyncStream<Int>.makeStream()
-        let task = Task {
-            do {
-                try await server.run { continuation.yield($0) }
-            } catch {
-                continuation.finish()
-                throw error
-            }
-        }
-        var port: Int?
-        for await given in ports {
-            port = given
-            break
-        }
-        guard let port else {
-            throw NodeError(
-                "port-taken", "cannot listen on \(settings.host):\(settings.port); choose another --port", fault: .world
-            )
-        }
-        let host = settings.host.contains(":") ? "[\(settings.host)]" : settings.host
-        let address = "http://\(host):\(port)"
-        let json = JSON.object([
-            "address": .string(address), "pid": .int(Int64(ProcessInfo.processInfo.processIdentifier)),
-        ])
-        try Data(json.canonical).write(to: URL(filePath: settings.addressFile))
-        FileHandle.standardError.write(Data("console and API at \(address)\n".utf8))
-        return task
     }
 
     private func watch(_ node: Node, _ begun: Date, _ stop: Monitor<Bool>) async throws {
@@ -169,25 +138,4 @@ final class ProgressBar {
     }
 
     func finish() { if interactive { FileHandle.standardError.write(Data("\n".utf8)) } }
-}
-
-/// SIGINT and SIGTERM ask for a clean stop.
-enum Signals {
-    nonisolated(unsafe) private static var sources: [any DispatchSourceSignal] = []
-
-    static func install() -> Monitor<Bool> {
-        let flag = Monitor(false)
-        for number in [SIGINT, SIGTERM] {
-            signal(number, SIG_IGN)
-            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler {
-                let name = number == SIGINT ? "SIGINT" : "SIGTERM"
-                FileHandle.standardError.write(Data("\(Instant.wallClock()): \(name), stopping\n".utf8))
-                flag.update { $0 = true }
-            }
-            source.resume()
-            sources.append(source)
-        }
-        return flag
-    }
 }

@@ -21,7 +21,7 @@ struct StreamView: AsyncParsableCommand {
             let answer = try await connection.ask(
                 "GET", path + (asOf.map { "?asOf=" + Connection.escape($0) } ?? "")
             ) { node in
-                try node.view(stream: stream, view: view, key: key, asOf: asOf)
+                try await node.view(stream: stream, view: view, key: key, asOf: asOf)
             }
             if common.json { return Terminal.print(answer) }
             let value = answer["value"] ?? .null

@@ -65,11 +65,18 @@ package final class DiskVolume: LogVolume {
 
     package func lock() throws(EventLogError) -> any Sendable {
         let file = try DiskFile(path: full("LOCK"), .create)
-        guard headrace_lock_exclusive(file.descriptor) == 0 else {
-            throw EventLogError("locked", "another node owns the log in \(path); talk to it, or stop it first")
+        // A process that is being started elsewhere in this one holds what is open here, the lock of a log that was just
+        // closed among it, between its fork and its exec: a moment later it does not.
+        for attempt in 0..<DiskVolume.lockAttempts {
+            if headrace_lock_exclusive(file.descriptor) == 0 { return file }
+            if attempt + 1 < DiskVolume.lockAttempts { usleep(DiskVolume.lockPause) }
         }
-        return file
+        throw EventLogError("locked", "another node owns the log in \(path); talk to it, or stop it first")
     }
+
+    private static let lockAttempts = 5
+    /// Between two of them, in microseconds.
+    private static let lockPause: UInt32 = 20_000
 
     /// Whether a living process holds the lock, whatever pid files may say.
     package var isLocked: Bool {

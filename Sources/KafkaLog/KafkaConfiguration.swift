@@ -48,8 +48,8 @@ package struct KafkaConfiguration: Sendable, CustomStringConvertible {
     /// Settings of one file.
     static let limit = 200
 
-    /// Reads `name=value` lines; empty lines and lines that begin with # are skipped. `headrace.name` and
-    /// `headrace.replication` are ours, everything else is librdkafka's. No message shows a value.
+    /// Reads `name=value` lines; empty lines and lines that begin with # are skipped. `headrace.name`,
+    /// `headrace.replication` and `headrace.creates-topics` are ours, everything else is librdkafka's. No message shows a value.
     package mutating func read(file: String) throws(EventLogError) {
         guard let text = try? String(contentsOfFile: file, encoding: .utf8) else {
             throw EventLogError("bad-kafka-setting", "the Kafka settings in \(file) cannot be read")
@@ -80,6 +80,11 @@ package struct KafkaConfiguration: Sendable, CustomStringConvertible {
                 throw EventLogError("bad-kafka-setting", "\(place): headrace.replication is 1 to 100, or -1")
             }
             replication = number
+        case "headrace.creates-topics":
+            guard ["true", "false"].contains(value) else {
+                throw EventLogError("bad-kafka-setting", "\(place): headrace.creates-topics is true or false")
+            }
+            createsTopics = value == "true"
         default:
             guard !KafkaConfiguration.reserved.contains(name) else {
                 throw EventLogError(

@@ -31,6 +31,8 @@ package final class KafkaLog: EventLog {
     ]
 
     package let configuration: KafkaConfiguration
+    /// Under which appends go.
+    package let name: String
     let table: Monitor<EndTable>
     /// What the thread that asks the brokers waits for; on `table` every append would wake it.
     let closed = Monitor(false)
@@ -54,7 +56,7 @@ package final class KafkaLog: EventLog {
     package static func open(_ configuration: KafkaConfiguration, named name: String = "log") throws(EventLogError)
         -> KafkaLog
     {
-        let log = try KafkaLog(configuration)
+        let log = try KafkaLog(configuration, named: name)
         do {
             try log.reach()
             let group = try AppendGroup(patience: configuration.patience) {
@@ -71,8 +73,9 @@ package final class KafkaLog: EventLog {
         return log
     }
 
-    private init(_ configuration: KafkaConfiguration) throws(EventLogError) {
+    private init(_ configuration: KafkaConfiguration, named name: String) throws(EventLogError) {
         self.configuration = configuration
+        self.name = name
         table = Monitor(EndTable())
         group = Monitor(nil)
         control = try KafkaClient(.consumer, name: "control", configuration, KafkaLog.readerSettings)

@@ -47,7 +47,7 @@ package struct FoldGraph: Sendable {
     /// What streams write is theirs, also while no program brings them along.
     var streamTopics: [String] {
         folds.values.filter { $0.name != WorkspaceTopology.name }.flatMap {
-            $0.outputs + $0.side.all + [$0.side.progress]
+            $0.outputs + $0.side.all + $0.side.own
         }
         .sorted()
     }
@@ -63,8 +63,8 @@ package struct FoldGraph: Sendable {
 
     /// The fold to whose side topics it belongs.
     func sides(_ topic: String) -> String? {
-        if (SideTopics.platform.all + [SideTopics.platform.progress]).contains(topic) { return WorkspaceTopology.name }
-        return folds.values.filter { ($0.side.all + [$0.side.progress]).contains(topic) }.map(\.name).min()
+        if (SideTopics.platform.all + SideTopics.platform.own).contains(topic) { return WorkspaceTopology.name }
+        return folds.values.filter { ($0.side.all + $0.side.own).contains(topic) }.map(\.name).min()
     }
 
     /// How a fold follows each of these topics that another one writes.

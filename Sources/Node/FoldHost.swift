@@ -17,6 +17,8 @@ package struct FoldStatus: Sendable {
     /// The state is read and the fold runs.
     package var loaded = false
     package var failure: String?
+    /// Another node folds under its name.
+    package var isFenced = false
     /// Times that it went back to its checkpoint because the log had dropped its transaction.
     package var restarts: Int64 = 0
     package init() {}
@@ -50,7 +52,10 @@ package final class FoldHost: Sendable {
                 do {
                     try run(log, make)
                 } catch {
-                    state.update { $0.failure = "\(error)" }
+                    state.update {
+                        $0.failure = "\(error)"
+                        $0.isFenced = (error as? EventLogError)?.code == "producer-fenced"
+                    }
                     // Nobody empties the mailbox any more: what waits is told so, and so is whoever comes.
                     let waiting = mailbox.update { box in
                         defer { box.questions = [] }
@@ -210,8 +215,11 @@ package final class FoldHost: Sendable {
                     fault: .world, retriable: true)))
     }
 
+    /// Lets the fold end; `stop` waits for it.
+    func askToStop() { mailbox.update { $0.stopping = true } }
+
     package func stop() {
-        mailbox.update { $0.stopping = true }
+        askToStop()
         thread.withLock {
             $0?.join()
             $0 = nil

@@ -46,7 +46,11 @@ package enum LogChoice {
         try FileManager.default.createDirectory(
             atPath: configuration.logDirectory, withIntermediateDirectories: true)
         let lock = try DiskVolume(configuration.logDirectory).lock()
-        let log = try KafkaLog.open(kafka)
+        // The node's own appends; each worker has a name for them, which it keeps, so that only its own next life fences it.
+        let name =
+            configuration.isWorker
+            ? known?["writer"]?.string ?? "work-\(UUID().uuidString.prefix(8).lowercased())" : "log"
+        let log = try KafkaLog.open(kafka, named: name)
         let cluster = log.clusterID
         if let before = known?["cluster"]?.string, !before.isEmpty, !cluster.isEmpty, before != cluster {
             log.close()
@@ -80,6 +84,7 @@ package enum LogChoice {
             "bootstrap": .string(kafka.configuration.bootstrap),
             "cluster": .string(cluster.isEmpty ? known?["cluster"]?.string ?? "" : cluster),
         ]
+        if configuration.isWorker { members["writer"] = .string(kafka.name) }
         if let settings = configuration.kafkaSettings ?? known?["settings"]?.string {
             members["settings"] = .string(URL(filePath: settings).path)
         }

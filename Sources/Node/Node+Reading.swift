@@ -38,7 +38,8 @@ extension Node: NodeReading {
             "failures": .array(failures.map { .string($0) }), "notices": .array(notices.map { .string($0) }),
             "events": .int(Int64(log.eventCount)),
             "subjectKeys": .object(["live": .int(Int64(keys.live)), "erased": .int(Int64(keys.erased))]),
-            "fold": folded, "streams": .array(streams.map(\.status)), "connectors": .array(connectors),
+            "fold": folded, "streams": .array(streams.map { $0.status(share?.addresses ?? [:]) }),
+            "connectors": .array(connectors),
             "peakMemoryBytes": .int(Int64(headrace_peak_memory())),
             "data": .string(configuration.dataDirectory),
             "pid": isStarted ? .int(Int64(ProcessInfo.processInfo.processIdentifier)) : .null,
@@ -281,6 +282,13 @@ extension Node: NodeReading {
     package func readiness() -> (ready: Bool, reason: String) {
         if let failure = failures.first { return (false, failure) }
         if let outage = kafka?.outage { return (false, outage.message) }
+        if configuration.isWorker {
+            guard share?.hasJoined == true else { return (false, "the node has not been given its tasks yet") }
+            guard streams.allSatisfy({ $0.folds.allSatisfy(\.status.loaded) }) else {
+                return (false, "a task is still loading its state")
+            }
+            return (true, "the tasks of the streams that are here are folded")
+        }
         guard fold.status.loaded else { return (false, "the fold is still loading its state") }
         return (true, "the log takes events and the fold runs")
     }

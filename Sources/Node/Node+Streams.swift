@@ -24,7 +24,7 @@ extension Node {
         var partitions: [String: Int] = [:]
         var sides: [String: String] = [:]
         for topology in topologies {
-            for topic in topology.side.all + [topology.side.progress] { sides[topic] = topology.name }
+            for topic in topology.side.all + topology.side.own { sides[topic] = topology.name }
         }
         for topology in try inOrder(topologies) {
             let count = try topology.tasks(in: found.graph, sides: sides) { partitions[$0] ?? log.partitions(of: $0) }
@@ -42,7 +42,9 @@ extension Node {
                     )
                 }
             }
-            found.definitions += topology.topics(tasks: count, declared: declared) + [definition]
+            found.definitions +=
+                topology.topics(
+                    tasks: count, declared: declared, isShared: log.capabilities.contains(.transactions)) + [definition]
             found.tasks[topology.name] = count
             found.graph.add(definition)
         }
@@ -181,7 +183,7 @@ extension Node {
     /// The state in service of a task: its fold's where it runs, else what it stored last; nil where there is none.
     private func heldState(_ service: StreamService, _ number: Int) throws -> Audit.HeldState? {
         // A fold that has stopped has nothing to compare with; why it did stands in the status.
-        if isStarted { return try? service.folds[number].askBlocking { try Audit.HeldState($0) } }
+        if isStarted { return try? service.fold(number)?.askBlocking { try Audit.HeldState($0) } }
         let file = StreamService.stateFile(service.topology.name, number, in: configuration.streamsDirectory)
         guard FileManager.default.fileExists(atPath: file) else { return nil }
         let runner = try TopologyRunner(
@@ -189,5 +191,36 @@ extension Node {
             database: try StateDatabase(path: file, isKept: true),
             sink: ComparingSink(log: log, ends: [:], side: service.topology.side, partition: number) { _ in })
         return try Audit.HeldState(runner)
+    }
+
+    /// How long a worker waits for the node that brings its streams into force, in seconds.
+    private static let definitionPatience = 30.0
+
+    /// A worker brings nothing into force: it waits for a node that does.
+    func awaitDefinitions() throws -> DefinitionRegistry {
+        guard !configuration.streams.isEmpty else {
+            throw NodeError("no-streams", "this program brings no streams, so there is nothing to work on")
+        }
+        let deadline = Date(timeIntervalSinceNow: Self.definitionPatience)
+        while true {
+            let found = try DefinitionRegistry(log: log)
+            let known = Set(found.all(StreamTopology.kind).map(\.definition.name))
+            guard let missing = configuration.streams.first(where: { !known.contains($0.name) }) else { return found }
+            guard Date() < deadline else {
+                throw NodeError(
+                    "not-in-force",
+                    "no node has brought the stream '\(missing.name)' into force on this log; run this program with `start` once",
+                    fault: .world)
+            }
+            Thread.sleep(forTimeInterval: 0.2)
+        }
+    }
+
+    func requireInForce(_ definitions: [Definition]) throws {
+        guard let other = definitions.first(where: { registry.change($0) != .unchanged }) else { return }
+        throw NodeError(
+            "not-in-force",
+            "\(other.place): '\(other.name)' is another here than what is in force on this log; every node of a log runs the same program"
+        )
     }
 }

@@ -28,6 +28,9 @@ package final class Node: Sendable {
     private let streamBox = Monitor<[StreamService]>([])
     /// The topologies of typed streams that the program brings, each with its folds.
     package var streams: [StreamService] { streamBox.withLock { $0 } }
+    private let shareBox = Monitor<TaskShare?>(nil)
+    /// This node's part in the streams' tasks, where nodes share them: on Kafka.
+    var share: TaskShare? { shareBox.withLock { $0 } }
     let registryBox: Monitor<DefinitionRegistry>
     let running = Monitor(Running())
     private let principal = "node"
@@ -35,6 +38,8 @@ package final class Node: Sendable {
     let damageFound = Monitor<[String]>([])
     /// Letters are read apart from Swift's own threads.
     let letterWork = BlockingPool(name: "letters", threads: 1, limit: 64)
+    /// What is folded again for a question about the past takes its time.
+    let pastWork = BlockingPool(name: "past", threads: 2, limit: 16)
     /// Changes to what is in force, and erasures, come one at a time.
     let applying = Monitor(())
 
@@ -65,8 +70,14 @@ package final class Node: Sendable {
         (self.log, self.lock) = (log, lock)
         let notice: String?
         do {
-            let choice = try KeyChoice(configuration, log: log)
-            (keys, notice) = (choice.store, choice.notice)
+            if configuration.isWorker {
+                // Nothing is sealed and nothing opened here: what folds see of personal fields is sealed.
+                keys = try KeyStore(DiskVolume(configuration.dataDirectory + "/keys"))
+                notice = nil
+            } else {
+                let choice = try KeyChoice(configuration, log: log)
+                (keys, notice) = (choice.store, choice.notice)
+            }
         } catch {
             log.close()
             throw error
@@ -111,8 +122,14 @@ package final class Node: Sendable {
     private func open(_ notice: String?) throws {
         try log.declare(TopicLayout(name: DefinitionRegistry.topic, partitions: 1))
         try LogChoice.check(log, configuration)
-        let known = try DefinitionRegistry(log: log)
+        let known = configuration.isWorker ? try awaitDefinitions() : try DefinitionRegistry(log: log)
         registryBox.withLock { $0 = known }
+        guard !configuration.isWorker else {
+            try LogChoice.remember(log, configuration)
+            try declareTopics()
+            try bringStreams()
+            return
+        }
         let platform = try Workspace.read(directory: configuration.platformTopics)
         try append(platform, platform: true)
         try LogChoice.remember(log, configuration)
@@ -125,6 +142,11 @@ package final class Node: Sendable {
 
     /// Finds what can be found before anything is made: a refused start leaves no data directory behind.
     private static func check(_ configuration: NodeConfiguration) throws {
+        guard !configuration.isWorker || configuration.kafka != nil || LogChoice.remembered(configuration) != nil else {
+            throw NodeError(
+                "no-kafka",
+                "a share of the streams is folded where nodes share a log, on Kafka: say where with --kafka HOST:PORT")
+        }
         for connector in try sources(configuration) { try CSVHistorySource.check(connector) }
         // What a log declares already may be what the folder stands on, so only a first one is judged alone.
         guard let workspace = configuration.workspace,
@@ -174,15 +196,19 @@ package final class Node: Sendable {
         for topic in FoldGraph(registry.all(StreamTopology.kind).map(\.definition)).streamTopics {
             gateway.reserve(topic)
         }
-        try noteKeys()
+        if !configuration.isWorker { try noteKeys() }
     }
 
     private func bringStreams() throws {
         guard !configuration.streams.isEmpty else { return }
         let declared = try Node.declareStreams(configuration.streams, log: log, registry: registry)
         try declared.graph.with(try WorkspaceTopology(try compile())).refuseCycles()
-        try append(declared.definitions, platform: true)
-        try declareTopics()
+        if configuration.isWorker {
+            try requireInForce(declared.definitions)
+        } else {
+            try append(declared.definitions, platform: true)
+            try declareTopics()
+        }
         let graph = declared.graph.with(try WorkspaceTopology(try compile()))
         streamBox.withLock { list in
             list = configuration.streams.map {
@@ -196,8 +222,13 @@ package final class Node: Sendable {
 
     // MARK: Running
 
-    /// Starts the fold, the views, the effectors and the connectors.
-    package func start() throws {
+    /// Starts the fold, the views, the effectors and the connectors; of a worker its share of the streams.
+    /// - Parameter address: where this node is reached.
+    package func start(at address: String = "") throws {
+        guard !configuration.isWorker else {
+            running.update { $0.started = true }
+            return try startStreams(address)
+        }
         let workspace = try compile()
         let connectors = try Node.sources(configuration).map {
             try CSVHistorySource($0, log: log, gateway: gateway)
@@ -211,7 +242,7 @@ package final class Node: Sendable {
                 database: try StateDatabase(path: stateFile), sink: try Node.sink(log))
         }
         let waiting = try waits(workspace)
-        for stream in streams { try stream.start(log: log, directory: configuration.streamsDirectory) }
+        try startStreams(address)
         running.update { state in
             state.started = true
             state.connectors = connectors
@@ -231,6 +262,19 @@ package final class Node: Sendable {
                     })
             }
         }
+    }
+
+    /// Alone on its log a node has every task of its streams.
+    private func startStreams(_ address: String) throws {
+        guard let kafka, !streams.isEmpty else {
+            for stream in streams { try stream.start(log: log, directory: configuration.streamsDirectory) }
+            return
+        }
+        let share = TaskShare(
+            log: kafka, streams: streams, directory: configuration.streamsDirectory,
+            address: configuration.advertised ?? address, keepsCopies: configuration.keepsCopies)
+        shareBox.withLock { $0 = share }
+        try share.start()
     }
 
     /// The log as an embedded one; nil where it is not.
@@ -338,10 +382,11 @@ package final class Node: Sendable {
         }
         for connector in connectors { connector.stop() }
         fold.stop()
-        for stream in streams { for fold in stream.folds { fold.stop() } }
+        share?.stop()
+        for stream in streams { stream.stop() }
         for thread in threads { thread.join() }
         // What is not noted now is noted at the next start, or was on the disk of this one alone.
-        try? noteKeys()
+        if !configuration.isWorker { try? noteKeys() }
         log.close()
         keys.close()
         try? FileManager.default.removeItem(atPath: configuration.addressFile)
@@ -350,7 +395,8 @@ package final class Node: Sendable {
     /// True when the connectors are through, the fold has nothing left, no training is open and the views have caught up.
     package var isSettled: Bool {
         guard connectors.allSatisfy({ ["FINISHED", "FAILED", "STOPPED"].contains($0.status.state) }),
-            fold.status.drained, streams.allSatisfy({ $0.folds.allSatisfy(\.status.drained) })
+            share?.hasJoined != false, fold.status.drained,
+            streams.allSatisfy({ $0.folds.allSatisfy(\.status.drained) })
         else {
             return false
         }
@@ -388,6 +434,7 @@ package final class Node: Sendable {
             }
         }
         if let outage = kafka?.outage { list.append(outage.message) }
+        if let trouble = share?.trouble { list.append("sharing the streams' tasks out went on after: \(trouble)") }
         let damaged = keys.counts.damaged
         if damaged > 0 {
             list.append("\(damaged) keys of personal fields cannot be read any more; put the key store's backup back")
@@ -405,6 +452,7 @@ package final class Node: Sendable {
             }
         }
         list += streams.flatMap(\.failures)
+        if let failure = share?.failure { list.append(failure) }
         if let stopped = log.stopped { list.append("\(stopped)") }
         if let failure = keys.failure { list.append("\(failure)") }
         return list

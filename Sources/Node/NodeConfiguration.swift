@@ -28,6 +28,13 @@ package struct NodeConfiguration: Sendable {
     /// Topologies of typed streams that this program brings along.
     package var streams: [StreamTopology] = []
 
+    /// The node folds a share of the program's streams beside a node that was started, and does nothing else.
+    package var isWorker = false
+    /// Where other nodes reach this one; nil takes the address that it listens on.
+    package var advertised: String?
+    /// Keep the state of tasks that other nodes have, so that one that comes goes on at once.
+    package var keepsCopies = true
+
     /// Told what people should know while the node opens.
     package var announce: @Sendable (String) -> Void = { _ in }
     /// Folder of the keys under which personal fields are sealed; nil takes the one that the data directory remembers, or

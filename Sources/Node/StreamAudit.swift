@@ -21,7 +21,7 @@ struct StreamAudit {
         let subject = "stream \(service.topology.name)" + (limit.isEnd ? "" : " to \(limit)")
         let begun = Date()
         var sum = Finding()
-        var numbers = Array(service.folds.indices)
+        var numbers = Array(0..<service.tasks)
         if case .position(let position) = limit, numbers.count > 1 {
             numbers = numbers.filter { $0 == position.partition }
         }
@@ -38,7 +38,7 @@ struct StreamAudit {
         let facts: [(String, JSON)] =
             [
                 ("eventsFolded", .int(sum.folded)), ("eventsCompared", .int(sum.compared)),
-                ("storesCompared", .int(Int64(sum.stores))), ("tasks", .int(Int64(service.folds.count))),
+                ("storesCompared", .int(Int64(sum.stores))), ("tasks", .int(Int64(service.tasks))),
                 ("seconds", .double(Date().timeIntervalSince(begun))),
             ] + sum.facts
         if let difference = sum.difference {

@@ -65,7 +65,7 @@ package struct StreamTopology: Sendable {
                 )
             }
         }
-        for topic in outputs + side.all + [side.progress] {
+        for topic in outputs + side.all + side.own {
             if let writer = graph.writer(of: topic)?.name ?? graph.sides(topic) {
                 throw refusal(
                     "two-writers", "it writes '\(topic)', which '\(writer)' writes too; each topic has one writer")
@@ -107,17 +107,21 @@ package struct StreamTopology: Sendable {
     }
 
     /// The topics that it writes and nobody declared.
-    func topics(tasks: Int, declared: Set<String>) -> [Definition] {
+    /// - Parameter isShared: other nodes may take tasks over, and learn their state from a topic.
+    func topics(tasks: Int, declared: Set<String>, isShared: Bool) -> [Definition] {
         let words = [
             side.late: "late events of the stream", side.unfolded: "what could not be folded by the stream",
             side.digests: "state digests of the stream", side.progress: "how far the stream is:",
+            side.state: "changelog of the state of the stream",
         ]
-        return (outputs + side.all + [side.progress]).filter { !declared.contains($0) }.map { topic in
+        let all = outputs + side.all + [side.progress] + (isShared ? [side.state] : [])
+        return all.filter { !declared.contains($0) }.map { topic in
             // Ids are kept: what a fold emits again after a crash is known by them.
-            let body: [String: JSON] = [
+            var body: [String: JSON] = [
                 "name": .string(topic), "partitions": .int(Int64(tasks)),
                 "description": .string("\(words[topic] ?? "written by the stream") '\(name)'"),
             ]
+            if topic == side.state { body["cleanup"] = "compact" }
             return Definition(
                 kind: TopicDefinition.kind, name: topic, body: .object(body), place: "the stream '\(name)'")
         }
@@ -132,68 +136,5 @@ package struct StreamTopology: Sendable {
             name: name, stages: [stage], answers: [], attachments: [], side: side,
             identity: Digest.of(identity), upstream: graph.upstream(of: inputs),
             saysProgress: graph.isRead(name), stopsAtFailure: onFailure == .stop, readings: readings)
-    }
-}
-
-/// A topology of typed streams as it runs: a fold for each of its tasks.
-package struct StreamService: Sendable {
-    package let topology: StreamTopology
-    package let folds: [FoldHost]
-    let graph: FoldGraph
-    private let readings: [String: TopicReading]
-
-    init(
-        _ topology: StreamTopology, tasks: Int, in graph: FoldGraph, checkpointSeconds: Double,
-        readings: [String: TopicReading]
-    ) {
-        self.topology = topology
-        self.readings = readings
-        self.graph = graph
-        folds = (0..<tasks).map { _ in FoldHost(checkpointSeconds: checkpointSeconds) }
-    }
-
-    func build() -> Topology { topology.topology(topology.make().build(), in: graph, readings: readings) }
-
-    /// The runner's number of a task; nil where there is one over all partitions.
-    func task(_ number: Int) -> Int? { folds.count > 1 ? number : nil }
-
-    static func stateFile(_ name: String, _ task: Int, in directory: String) -> String {
-        "\(directory)/\(name).\(task).sqlite"
-    }
-
-    func start(log: any EventLog, directory: String) throws {
-        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        for (number, fold) in folds.enumerated() {
-            let (service, topology) = (self, topology)
-            let task = task(number)
-            fold.start(log: log) {
-                let label = "fold:\(topology.name)" + (task.map { "/\($0)" } ?? "")
-                let sink: any DerivedSink =
-                    log.capabilities.contains(.transactions)
-                    ? try TransactionSink(log: log, name: label, partition: number)
-                    : LogSink(log: log, principal: label)
-                return try TopologyRunner(
-                    topology: service.build(), task: task, derived: [], log: log,
-                    database: try StateDatabase(path: Self.stateFile(topology.name, number, in: directory)), sink: sink)
-            }
-        }
-    }
-
-    var status: JSON {
-        let list = folds.map(\.status)
-        let now = list.map(\.now).min() ?? .distantPast
-        return .object([
-            "name": .string(topology.name), "tasks": .int(Int64(folds.count)),
-            "streamTime": now == .distantPast ? .null : .string(now.description),
-            "folded": .int(list.reduce(0) { $0 + $1.folded }), "emitted": .int(list.reduce(0) { $0 + $1.emitted }),
-            "late": .int(list.reduce(0) { $0 + $1.late }), "failures": .int(list.reduce(0) { $0 + $1.failures }),
-            "drained": .bool(list.allSatisfy(\.drained)),
-        ])
-    }
-
-    var failures: [String] {
-        folds.enumerated().compactMap { number, fold in
-            fold.status.failure.map { "the stream '\(topology.name)' stopped in task \(number): \($0)" }
-        }
     }
 }

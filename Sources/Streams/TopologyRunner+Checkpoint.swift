@@ -10,7 +10,7 @@ final class Checkpoint {
     /// The store whose snapshot is being taken.
     var store = 0
     /// Set by the thread that writes it.
-    let outcome = Monitor<Result<[String: [StateRun]], StreamsError>?>(nil)
+    let outcome = Monitor<Result<[String: [StateRun]], any Error>?>(nil)
     var writer: BlockingThread?
     /// Set by it when it has nothing more to do.
     let isAtRest = Monitor(false)
@@ -24,6 +24,17 @@ final class Checkpoint {
 /// A database is used by the thread that writes a checkpoint, and by the fold when there is none: there is no lock.
 private struct HandedDatabase: @unchecked Sendable {
     let database: StateDatabase
+    let changelog: ChangelogWriter?
+
+    /// What others must know before it counts here comes first.
+    func write(
+        _ deltas: [StateDelta], _ inputs: [StateDatabase.InputPosition], _ meta: [String: String]
+    ) throws -> [String: [StateRun]] {
+        guard let changelog else { return try database.checkpoint(deltas, inputs: inputs, meta: meta) }
+        let next = try changelog.write(deltas, inputs: inputs, meta: meta)
+        return try database.checkpoint(
+            deltas, inputs: inputs, meta: meta.merging([StateDatabase.changelog: String(next)]) { $1 })
+    }
 }
 
 extension TopologyRunner {
@@ -112,12 +123,12 @@ extension TopologyRunner {
         if checkpoint.writer == nil {
             let (deltas, inputs, meta) = (checkpoint.deltas, checkpoint.inputs, checkpoint.meta)
             checkpoint.deltas = []
-            let handed = HandedDatabase(database: database)
+            let handed = HandedDatabase(database: database, changelog: changelog)
             checkpoint.writer = BlockingThread(name: "checkpoint") {
                 [outcome = checkpoint.outcome, isAtRest = checkpoint.isAtRest] in
                 defer { isAtRest.update { $0 = true } }
-                do throws(StreamsError) {
-                    let runs = try handed.database.checkpoint(deltas, inputs: inputs, meta: meta)
+                do {
+                    let runs = try handed.write(deltas, inputs, meta)
                     outcome.update { $0 = .success(runs) }
                     // The fold goes on: what was committed survives its end, and this the machine's.
                     handed.database.flush()

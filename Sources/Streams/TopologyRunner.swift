@@ -13,6 +13,8 @@ package final class TopologyRunner {
     let log: any EventLog
     let database: StateDatabase
     let sink: any DerivedSink
+    /// Where other nodes learn the state from; nil where no other takes this one over.
+    package var changelog: ChangelogWriter?
     let context = StageContext()
     var inputs: [InputCursor] = []
     private var subscribers: [String: [Int]] = [:]

@@ -117,6 +117,8 @@ package final class StateDatabase {
     static let identity = "identity"
     /// Before the name of a store: how many keys it has.
     static let countMark = "keys/"
+    /// Under this name stands where the changelog goes on behind what is stored; nothing where there is no changelog.
+    static let changelog = "changelog"
     /// Under this name stands who may write.
     private static let epochMark = "epoch"
 
@@ -124,6 +126,41 @@ package final class StateDatabase {
         let text = try String.fetchOne(
             database, sql: "SELECT value FROM meta WHERE name = ?", arguments: [Self.epochMark])
         return text.flatMap { Int64($0) } ?? 0
+    }
+
+    /// Takes the database over for whoever brings a changelog into it.
+    /// - Returns: where the changelog goes on behind what is stored; nil where what is stored is of another topology, or of none.
+    func claim(identity: Digest?) throws(StreamsError) -> Int64? {
+        guard let queue else { return nil }
+        do {
+            return try queue.write { database in
+                func meta(_ name: String) throws -> String? {
+                    try String.fetchOne(database, sql: "SELECT value FROM meta WHERE name = ?", arguments: [name])
+                }
+                epoch = try stored(database) + 1
+                try database.execute(
+                    sql: "INSERT OR REPLACE INTO meta VALUES(?, ?)", arguments: [Self.epochMark, String(epoch)])
+                lists = try StateRun.load(database)
+                guard try identity == nil || meta(Self.identity) == identity?.hex else { return nil }
+                return try meta(Self.changelog).flatMap { Int64($0) }
+            }
+        } catch {
+            throw StreamsError("state-load", Self.remedy(path ?? ""), cause: error, fault: .world)
+        }
+    }
+
+    /// Forgets everything but who may write.
+    func clear() throws(StreamsError) {
+        do {
+            try queue?.write { database in
+                try database.execute(sql: Self.clearing)
+                try database.execute(
+                    sql: "INSERT OR REPLACE INTO meta VALUES(?, ?)", arguments: [Self.epochMark, String(epoch)])
+            }
+            lists = [:]
+        } catch {
+            throw StreamsError("state-load", Self.remedy(path ?? ""), cause: error, fault: .world)
+        }
     }
 
     /// Gives each store what is stored of it, to be read when it is used.

@@ -81,9 +81,10 @@ package struct StateDelta: Sendable {
         return count
     }
 
-    /// The same with a value that is encoded already.
-    mutating func append(_ key: String, place: UInt64, encoded value: [UInt8]) {
+    /// The same with a value that is encoded already; nil where the key was removed.
+    mutating func append(_ key: String, place: UInt64, encoded value: [UInt8]?) {
         let start = begin(key, place)
+        guard let value else { return }
         writer.append(value)
         writer.patch(little: UInt32(value.count), at: start + 8)
     }
