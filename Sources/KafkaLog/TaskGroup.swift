@@ -108,11 +108,10 @@ package final class TaskGroup: Sendable {
             }
             note(rd_kafka_incremental_assign(client.pointer, list), "taking tasks over")
             _ = rd_kafka_pause_partitions(client.pointer, list)
-            state.update {
-                $0.assigned.formUnion(partitions)
-                $0.rebalances += 1
-            }
+            state.update { $0.assigned.formUnion(partitions) }
             if !partitions.isEmpty { change(.gained(partitions)) }
+            // Who waits for the node to be given its share finds it.
+            state.update { $0.rebalances += 1 }
         case RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS:
             let isLost = rd_kafka_assignment_lost(client.pointer) != 0
             if !partitions.isEmpty { change(isLost ? .taken(partitions) : .revoked(partitions)) }

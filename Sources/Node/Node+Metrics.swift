@@ -29,6 +29,7 @@ extension Node {
         metric(
             "headrace_fold_restarts_total", "counter", "Times the fold went back to its checkpoint.",
             [("", Double(fold.restarts))])
+        streamMetrics(metric)
         var samples: [(String, Double)] = []
         for topic in gateway.allTopics {
             samples.append(("{topic=\"\(topic.name)\"}", Double(try records(of: topic))))
@@ -48,6 +49,32 @@ extension Node {
             [("", Double(headrace_peak_memory()))])
         return text
     }
+
+    private func streamMetrics(_ metric: (String, String, String, [(String, Double)]) -> Void) {
+        let streams = streams
+        guard !streams.isEmpty else { return }
+        func samples(_ value: (FoldStatus) -> Int64) -> [(String, Double)] {
+            streams.map { stream in
+                let sum = stream.folds.reduce(0) { $0 + value($1.status) }
+                return ("{stream=\"\(stream.topology.name)\"}", Double(sum))
+            }
+        }
+        metric("headrace_stream_events_total", "counter", "Input events folded here, by stream.", samples(\.folded))
+        metric("headrace_stream_emitted_total", "counter", "Events emitted here, by stream.", samples(\.emitted))
+        metric("headrace_stream_late_total", "counter", "Events behind progress met here, by stream.", samples(\.late))
+        metric(
+            "headrace_stream_failures_total", "counter", "Events that could not be folded here, by stream.",
+            samples(\.failures))
+        metric(
+            "headrace_stream_tasks", "gauge", "Tasks that are folded here, by stream.",
+            streams.map { ("{stream=\"\($0.topology.name)\"}", Double($0.folds.count)) })
+        if let share {
+            metric(
+                "headrace_stream_rebalances_total", "counter", "Times that tasks came to this node or went.",
+                [("", Double(share.rebalances))])
+        }
+    }
+
     private func logMetrics(
         _ log: LogStatistics, _ metric: (String, String, String, [(String, Double)]) -> Void
     ) {

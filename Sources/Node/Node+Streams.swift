@@ -223,4 +223,17 @@ extension Node {
             "\(other.place): '\(other.name)' is another here than what is in force on this log; every node of a log runs the same program"
         )
     }
+
+    /// Alone on its log a node has every task of its streams.
+    func startStreams(_ address: String) throws {
+        guard let kafka, !streams.isEmpty else {
+            for stream in streams { try stream.start(log: log, directory: configuration.streamsDirectory) }
+            return
+        }
+        let share = TaskShare(
+            log: kafka, streams: streams, directory: configuration.streamsDirectory,
+            address: configuration.advertised ?? address, keepsCopies: configuration.keepsCopies)
+        shareBox.withLock { $0 = share }
+        try share.start()
+    }
 }

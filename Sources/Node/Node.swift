@@ -28,7 +28,7 @@ package final class Node: Sendable {
     private let streamBox = Monitor<[StreamService]>([])
     /// The topologies of typed streams that the program brings, each with its folds.
     package var streams: [StreamService] { streamBox.withLock { $0 } }
-    private let shareBox = Monitor<TaskShare?>(nil)
+    let shareBox = Monitor<TaskShare?>(nil)
     /// This node's part in the streams' tasks, where nodes share them: on Kafka.
     var share: TaskShare? { shareBox.withLock { $0 } }
     let registryBox: Monitor<DefinitionRegistry>
@@ -262,19 +262,6 @@ package final class Node: Sendable {
                     })
             }
         }
-    }
-
-    /// Alone on its log a node has every task of its streams.
-    private func startStreams(_ address: String) throws {
-        guard let kafka, !streams.isEmpty else {
-            for stream in streams { try stream.start(log: log, directory: configuration.streamsDirectory) }
-            return
-        }
-        let share = TaskShare(
-            log: kafka, streams: streams, directory: configuration.streamsDirectory,
-            address: configuration.advertised ?? address, keepsCopies: configuration.keepsCopies)
-        shareBox.withLock { $0 = share }
-        try share.start()
     }
 
     /// The log as an embedded one; nil where it is not.

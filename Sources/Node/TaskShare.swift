@@ -20,10 +20,12 @@ final class TaskShare: Sendable {
         var fenced: [TopicPartition: Double] = [:]
         var directory: [TopicPartition: String] = [:]
         var trouble: String?
+        var failure: String?
         var closing = false
     }
 
-    /// A copy of another node's state. Sendable because the one thread that `copying` names touches it.
+    /// A copy of another node's state. Sendable because the one thread that `copying` names touches it;
+    /// the name is behind the lock of `state`.
     private final class Standby: @unchecked Sendable {
         let copy: StateCopy
         init(_ copy: StateCopy) { self.copy = copy }
@@ -82,7 +84,10 @@ final class TaskShare: Sendable {
         state.withLock { $0.copies = [:] }
     }
 
-    var failure: String? { group.withLock { $0 }?.failure.map { "sharing the streams' tasks out stopped: \($0)" } }
+    var failure: String? {
+        group.withLock { $0 }?.failure.map { "sharing the streams' tasks out stopped: \($0)" }
+            ?? state.withLock { $0.failure }
+    }
     /// What went wrong last and was tried again.
     var trouble: String? { state.withLock { $0.trouble } }
     var hasJoined: Bool { (group.withLock { $0 }?.rebalances ?? 0) > 0 }
@@ -135,7 +140,7 @@ final class TaskShare: Sendable {
         do {
             try service.start(task: number, log: log, directory: directory)
         } catch {
-            state.update { $0.trouble = "\(name): \(error)" }
+            state.update { $0.failure = "the task \(name) cannot begin: \(error)" }
         }
     }
 

@@ -105,7 +105,7 @@ import Testing
             #expect(node.log.partitions(of: "totals.sums") == 4 && node.gateway.isReserved("totals.sums"))
             let answer = try node.replay(to: nil, processor: "totals")
             #expect(answer["verdict"] == "EXACT" && (answer["storesCompared"]?.int ?? 0) > 8, "\(answer)")
-            try checkTravel(node, (round + 1) * 60, start)
+            try await checkTravel(node, (round + 1) * 60, start)
             node.stop()
         }
         let node = try node([Self.totals])
@@ -144,44 +144,52 @@ import Testing
     }
 
     /// A served table tells what it held at any time, or behind any event, as counting up to there would have it.
-    private func checkTravel(_ node: Node, _ published: Int, _ start: Int64) throws {
+    private func checkTravel(_ node: Node, _ published: Int, _ start: Int64) async throws {
         func sum(_ key: Int, below end: Int) -> Double? {
             let amounts = (0..<end).filter { $0 % 13 == key && $0 % 10 != 7 }
             return amounts.isEmpty ? nil : Double(amounts.reduce(0, +))
         }
-        func view(_ key: Int, _ asOf: String?) throws -> Double? {
+        func view(_ key: Int, _ asOf: String?) async throws -> Double? {
             do {
-                return try node.view(stream: "totals", view: "running", key: "k\(key)", asOf: asOf)["value"]?.double
+                return try await node.view(stream: "totals", view: "running", key: "k\(key)", asOf: asOf)["value"]?
+                    .double
             } catch let error as NodeError where error.code == "unknown-key" {
                 return nil
             }
         }
         for key in [0, 5, 12] {
-            #expect(try view(key, nil) == sum(key, below: published))
+            #expect(try await view(key, nil) == sum(key, below: published))
             for end in [0, 1, key, key + 1, 31, published - 1] {
                 let moment = Instant(milliseconds: start + Int64(end) * 100)
-                #expect(try view(key, moment.description) == sum(key, below: min(end + 1, published)), "\(key) \(end)")
+                #expect(
+                    try await view(key, moment.description) == sum(key, below: min(end + 1, published)), "\(key) \(end)"
+                )
             }
         }
         // Behind each of a partition's events.
         var seen: [Int: Double] = [:]
+        var behind: [(position: String, key: Int, sum: Double?)] = []
         try node.log.forEachEvent(TopicPartition("orders", 2)) { event in
             guard !event.isProgress, let key = Int(String(decoding: (event.key ?? []).dropFirst(), as: UTF8.self))
             else {
                 return true
             }
             if let amount = try JSON(parsing: event.data ?? [])["amount"]?.double { seen[key, default: 0] += amount }
-            if event.offset % 5 == 0 {
-                #expect(try view(key, "orders/2@\(event.offset)") == seen[key])
-                let replay = try node.replay(to: "orders/2@\(event.offset)", processor: "totals")
-                #expect(replay["verdict"] == "EXACT", "\(replay)")
-            }
+            if event.offset % 5 == 0 { behind.append(("orders/2@\(event.offset)", key, seen[key])) }
             return true
         }
-        #expect(errorCode { _ = try view(0, "orders/2@99999") } == "bad-position")
-        #expect(errorCode { _ = try view(0, "prices/0@1") } == "no-input")
-        #expect(errorCode { _ = try view(0, "yesterday") } == "bad-time")
-        #expect(errorCode { _ = try node.view(stream: "totals", view: "x", key: "k", asOf: nil) } == "unknown-view")
+        for (position, key, sum) in behind {
+            #expect(try await view(key, position) == sum)
+            let replay = try node.replay(to: position, processor: "totals")
+            #expect(replay["verdict"] == "EXACT", "\(replay)")
+        }
+        #expect(behind.count > 1)
+        #expect(await asyncErrorCode { _ = try await view(0, "orders/2@99999") } == "bad-position")
+        #expect(await asyncErrorCode { _ = try await view(0, "prices/0@1") } == "no-input")
+        #expect(await asyncErrorCode { _ = try await view(0, "yesterday") } == "bad-time")
+        #expect(
+            await asyncErrorCode { _ = try await node.view(stream: "totals", view: "x", key: "k", asOf: nil) }
+                == "unknown-view")
     }
 
     /// A fold that has nothing to do answers at once, not when it next looks up.
@@ -194,7 +202,7 @@ import Testing
         for _ in 0..<50 {
             try await Task.sleep(for: .milliseconds(1))
             let begun = ContinuousClock.now
-            _ = try node.view(stream: "totals", view: "running", key: "k1", asOf: nil)
+            _ = try await node.view(stream: "totals", view: "running", key: "k1", asOf: nil)
             waits.append(ContinuousClock.now - begun)
         }
         #expect(waits.sorted()[25] < .milliseconds(5), "\(waits.sorted())")

@@ -202,11 +202,54 @@ private struct Plan {
         weak var store: (any AnyStateStore)?
     }
 
+    /// One in which nothing happens, one with crashes, and one with crashes after which another node goes on, or the same.
+    private enum Life { case calm, crashing, moving }
+
+    /// Where nodes keep their state, and what they tell each other of it.
+    private struct Nodes {
+        let scratch: ScratchDirectory
+        let log: EmbeddedLog
+        let owner = Monitor(OwnedWriter.Owner())
+        static let place = TopicPartition("t.state", 0)
+
+        init() throws {
+            scratch = try ScratchDirectory()
+            var options = EmbeddedLog.Options()
+            options.hasThreads = false
+            log = try EmbeddedLog.open(SimulatedVolume(seed: 2), options: options)
+            try log.declare(TopicLayout(name: Self.place.topic, partitions: 1, deduplication: .never))
+        }
+
+        func take(_ runner: (StateDatabase) throws -> TopologyRunner, _ random: inout SeededRandom, moves: Bool) throws
+            -> TopologyRunner
+        {
+            let number = moves ? Int.random(in: 0..<3, using: &random) : 0
+            // Half of them keep nothing in memory that is on the disk.
+            let database = try StateDatabase(
+                path: scratch.path + "/state\(number)",
+                memory: Bool.random(using: &random) ? 0 : StateDatabase.defaultMemory)
+            guard moves else { return try runner(database) }
+            let lucks = (0..<64).map { _ in Int.random(in: 0..<8, using: &random) }
+            var commit = 0
+            let writer = OwnedWriter(log: log, owner: owner) {
+                commit += 1
+                return lucks[commit % 64] == 0 ? .aborted : lucks[commit % 64] == 1 ? .unheard : nil
+            }
+            try StateCopy(log: log, place: Self.place, database: database, identity: Self.identity).catchUp()
+            let made = try runner(database)
+            made.changelog = ChangelogWriter(writer, name: "t", place: Self.place, identity: Self.identity)
+            return made
+        }
+
+        static let identity = Digest.of([1, 2, 3])
+    }
+
     /// One life of the topology: events race into the log, the fold runs now and then, checkpoints and crashes.
     private static func run(
-        _ plan: Plan, _ lanes: [[Sample]], _ random: inout SeededRandom, crashes: Bool
+        _ plan: Plan, _ lanes: [[Sample]], _ random: inout SeededRandom, _ life: Life
     ) throws -> (lines: [String], ids: [String], digests: [String], held: [Held]) {
-        let scratch = try ScratchDirectory()
+        let crashes = life != .calm
+        let nodes = try Nodes()
         var options = EmbeddedLog.Options()
         options.hasThreads = false
         let log = try EmbeddedLog.open(SimulatedVolume(seed: 1), options: options)
@@ -216,22 +259,38 @@ private struct Plan {
         func runner() throws -> TopologyRunner {
             let stage = plan.build().build()
             held += stage.stores.map { Held(store: $0) }
-            return try TopologyRunner(
-                topology: Topology(name: "t", stages: [stage], answers: [], attachments: []),
-                derived: ["out"], log: log,
-                // Half of them keep nothing in memory that is on the disk.
-                database: try StateDatabase(
-                    path: scratch.path + "/state", memory: Bool.random(using: &random) ? 0 : StateDatabase.defaultMemory
-                ),
-                sink: collector)
+            let topology = Topology(
+                name: "t", stages: [stage], answers: [], attachments: [],
+                identity: life == .moving ? Nodes.identity : nil)
+            return try nodes.take(
+                { database in
+                    try TopologyRunner(
+                        topology: topology, derived: ["out"], log: log, database: database, sink: collector)
+                }, &random, moves: life == .moving)
         }
         var live = try runner()
         var saved = 0
         // Lines when the checkpoint under way began.
         var begun = 0
+        var commits = 0
+        func crash() throws {
+            live = try runner()
+            // A checkpoint that others know of counts, whatever its node heard.
+            let known = nodes.owner.withLock { $0.commits }
+            if known > commits { saved = begun }
+            commits = known
+            collector.lines.removeLast(collector.lines.count - saved)
+            collector.ids.removeLast(collector.ids.count - saved)
+        }
         func advance(toTheEnd: Bool = false) throws {
-            repeat { try live.advanceCheckpoint(waits: toTheEnd) } while toTheEnd && live.isCheckpointing
-            if !live.isCheckpointing { saved = begun }
+            do {
+                repeat { try live.advanceCheckpoint(waits: toTheEnd) } while toTheEnd && live.isCheckpointing
+            } catch let error as EventLogError where error.code != "test" {
+                return try crash()
+            }
+            guard !live.isCheckpointing else { return }
+            saved = begun
+            commits = nodes.owner.withLock { $0.commits }
         }
         var next = [0, 0, 0, 0]
         var open = [0, 1, 2, 3]
@@ -272,18 +331,16 @@ private struct Plan {
             switch crashes ? Int.random(in: 0..<6, using: &random) : 9 {
             case 0:
                 if live.isCheckpointing { try advance(toTheEnd: true) }
-                try live.checkpoint()
-                saved = collector.lines.count
+                guard try live.beginCheckpoint() else { break }
+                begun = collector.lines.count
+                try advance(toTheEnd: true)
             case 2, 3:
                 // Brought to its end piece by piece, while events are folded on, or lost with the crash.
-                guard !live.isCheckpointing else { break }
-                try live.beginCheckpoint()
+                guard try live.beginCheckpoint() else { break }
                 begun = collector.lines.count
             case 1:
-                if live.isWritingCheckpoint { try advance(toTheEnd: true) }
-                collector.lines.removeLast(collector.lines.count - saved)
-                collector.ids.removeLast(collector.ids.count - saved)
-                live = try runner()
+                if live.isWritingCheckpoint, life == .crashing { try advance(toTheEnd: true) }
+                try crash()
             default: break
             }
         }
@@ -295,7 +352,7 @@ private struct Plan {
 
     private static let end: Int64 = 1080
 
-    /// Random topologies over random events, in two lives: what comes out is what the naive oracle says, both lives say the
+    /// Random topologies over random events, in three lives: what comes out is what the naive oracle says, all lives say the
     /// same in the same order under the same ids, no id comes twice, and the states are equal.
     @Test(arguments: 0..<20) func topologiesAreTheOracle(part: Int) throws {
         for seed in part * 30..<part * 30 + 30 {
@@ -306,10 +363,13 @@ private struct Plan {
                 list.enumerated().map { (time: $1.time, lane: lane, offset: $0, sample: $1) }
             }.sorted { ($0.time, $0.lane, $0.offset) < ($1.time, $1.lane, $1.offset) }
             let expected = plan.expected(order.map(\.sample), end: Self.end)
-            let calm = try Self.run(plan, lanes, &random, crashes: false)
-            let wild = try Self.run(plan, lanes, &random, crashes: true)
+            let calm = try Self.run(plan, lanes, &random, .calm)
+            let wild = try Self.run(plan, lanes, &random, .crashing)
+            let moved = try Self.run(plan, lanes, &random, .moving)
             // Replays and questions about the past build topologies by the dozen.
-            #expect((calm.held + wild.held).allSatisfy { $0.store == nil }, "seed \(seed): \(plan) is still there")
+            #expect(
+                (calm.held + wild.held + moved.held).allSatisfy { $0.store == nil },
+                "seed \(seed): \(plan) is still there")
             let (ours, theirs) = (calm.lines.sorted(), expected.sorted())
             if ours != theirs {
                 let difference = theirs.difference(from: ours)
@@ -318,6 +378,8 @@ private struct Plan {
             #expect(wild.lines == calm.lines && wild.ids == calm.ids, "seed \(seed): \(plan)")
             #expect(Set(calm.ids).count == calm.ids.count, "seed \(seed)")
             #expect(wild.digests == calm.digests, "seed \(seed): \(plan)")
+            #expect(moved.lines == calm.lines && moved.ids == calm.ids, "seed \(seed), moving: \(plan)")
+            #expect(moved.digests == calm.digests, "seed \(seed), moving: \(plan)")
         }
     }
 }

@@ -90,3 +90,15 @@ func errorCode(_ body: () throws -> Void) -> String? {
         return "\(error)"
     }
 }
+
+/// The same of what waits.
+func asyncErrorCode(_ body: () async throws -> Void) async -> String? {
+    do {
+        try await body()
+        return nil
+    } catch let error as any DescribedError {
+        return error.code
+    } catch {
+        return "\(error)"
+    }
+}

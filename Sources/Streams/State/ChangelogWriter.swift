@@ -14,11 +14,18 @@ package final class ChangelogWriter {
     /// - Parameters:
     ///   - name: of the fold; one live fold can have it.
     ///   - place: the task's partition of the changelog.
-    package init(log: any EventLog, name: String, place: TopicPartition, identity: Digest?) throws(EventLogError) {
+    package convenience init(
+        log: any EventLog, name: String, place: TopicPartition, identity: Digest?
+    ) throws(EventLogError) {
+        self.init(
+            try log.transactionalWriter(named: name + ".state"), name: name, place: place, identity: identity)
+    }
+
+    package init(_ writer: any TransactionalWriter, name: String, place: TopicPartition, identity: Digest?) {
+        self.writer = writer
         self.place = place
         source = StageContext.source(name)
         prefix = ChangelogRecord.prefix(identity)
-        writer = try log.transactionalWriter(named: name + ".state")
     }
 
     deinit { writer.close() }
