@@ -246,6 +246,10 @@ extension EventLog {
 
 /// Kafka's default partitioner (murmur2 over the key, positive, modulo). Source: Apache Kafka, Utils.murmur2.
 package func murmur2Partition(_ key: [UInt8], partitions: Int) -> Int {
+    key.withUnsafeBytes { murmur2Partition($0, partitions: partitions) }
+}
+
+package func murmur2Partition(_ key: UnsafeRawBufferPointer, partitions: Int) -> Int {
     let multiplier: UInt32 = 0x5bd1_e995
     var hash = UInt32(0x9747_b28c) ^ UInt32(truncatingIfNeeded: key.count)
     var index = 0

@@ -44,7 +44,9 @@ extension Node {
         // A key may stand in another partition than its own hash says: then its task is found by asking.
         let first = service.tasks == 1 ? 0 : murmur2Partition([UInt8](key.utf8), partitions: service.tasks)
         var numbers = [first] + (0..<service.tasks).filter { $0 != first }
-        if case .position(let position) = limit, service.tasks > 1 { numbers = [position.partition] }
+        if case .position(let position) = limit, service.tasks > 1, service.topology.isByPartition {
+            numbers = [position.partition]
+        }
         if let task { numbers = [task] }
         numbers = numbers.filter { (0..<service.tasks).contains($0) }
         if !limit.isEnd || !isStarted {

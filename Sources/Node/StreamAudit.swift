@@ -22,7 +22,7 @@ struct StreamAudit {
         let begun = Date()
         var sum = Finding()
         var numbers = Array(0..<service.tasks)
-        if case .position(let position) = limit, numbers.count > 1 {
+        if case .position(let position) = limit, numbers.count > 1, service.topology.isByPartition {
             numbers = numbers.filter { $0 == position.partition }
         }
         for number in numbers {

@@ -14,7 +14,14 @@ package struct StreamTopology: Sendable {
     package let description: TopologyDescription
     /// Tables that it serves.
     package let views: [String]
-    private let isPartitioned: Bool
+    private let parallelism: StreamBuilder.Parallelism
+    private var isPartitioned: Bool { parallelism != .single }
+    /// Tasks that share the keys of all partitions; nil where each has a partition.
+    private var keyTasks: Int? {
+        if case .byKey(let tasks) = parallelism { tasks } else { nil }
+    }
+    /// Each partition of an input is read by the task of its number alone.
+    var isByPartition: Bool { parallelism == .byPartition }
     private let onFailure: StreamBuilder.FailurePolicy
     private let unpartitioned: [String]
     private let rekeyed: [String]
@@ -32,7 +39,7 @@ package struct StreamTopology: Sendable {
         description = builder.description
         views = stage.views
         onFailure = builder.onFailure
-        isPartitioned = builder.parallelism == .byPartition
+        parallelism = builder.parallelism
         unpartitioned = builder.unpartitioned
         rekeyed = builder.rekeyed
     }
@@ -78,14 +85,23 @@ package struct StreamTopology: Sendable {
         guard unpartitioned.isEmpty else {
             throw refusal(
                 "rekeyed",
-                "it runs by partition, and \(unpartitioned.map { "'\($0)'" }.joined(separator: ", ")) keeps state under another key than the topic's; key by the event's own, say keepsPartition where the key stands in one partition anyway, or run it as one"
+                isByPartition
+                    ? unpartitionedReason
+                    : "it runs by key, and \(named(unpartitioned)) keeps state under, or writes, another key than the one by which its values came to their task; put what is behind the first state into a stream of its own"
             )
+        }
+        if let keyTasks {
+            guard (1...Self.keyTaskLimit).contains(keyTasks) else {
+                throw refusal(
+                    "bad-tasks", "it runs by key in \(keyTasks) tasks; there may be 1 to \(Self.keyTaskLimit)")
+            }
+            return keyTasks
         }
         for topic in inputs {
             guard let writer = graph.writer(of: topic), writer.rekeyed.contains(topic) else { continue }
             throw refusal(
                 "rekeyed",
-                "it runs by partition, and in '\(topic)' the events of one key stand in several: '\(writer.name)' writes them under another key than it read; run it as one"
+                "it runs by partition, and in '\(topic)' the events of one key stand in several: '\(writer.name)' writes them under another key than it read; run it by key, or as one"
             )
         }
         let counts = inputs.map(partitions)
@@ -96,12 +112,22 @@ package struct StreamTopology: Sendable {
         return count
     }
 
+    /// Tasks that a stream by key may have.
+    private static let keyTaskLimit = 1024
+
+    private func named(_ operators: [String]) -> String { operators.map { "'\($0)'" }.joined(separator: ", ") }
+
+    private var unpartitionedReason: String {
+        "it runs by partition, and \(named(unpartitioned)) keeps state under another key than the topic's; run it by key (runs: .byKey(tasks:)), key by the event's own, say keepsPartition where the key stands in one partition anyway, or run it as one"
+    }
+
     /// What is logged of it, so that history knows which topology was in force.
     /// - Parameter reads: versions of its inputs' data, where there have been several.
     func definition(tasks: Int, reads: [String: JSON] = [:]) -> Definition {
         var body = description.json.object ?? [:]
         body["tasks"] = .int(Int64(tasks))
         if isPartitioned, !rekeyed.isEmpty { body["rekeyed"] = .array(rekeyed.map { .string($0) }) }
+        if keyTasks != nil { body["sharing"] = "key" }
         if !reads.isEmpty { body["reads"] = .object(reads) }
         return Definition(kind: Self.kind, name: name, body: .object(body), place: "the stream '\(name)'")
     }
@@ -132,9 +158,11 @@ package struct StreamTopology: Sendable {
         for (topic, reading) in readings.sorted(by: { $0.key < $1.key }) where reading.version > 1 {
             identity += [UInt8]("\n\(topic) \(reading.version)".utf8)
         }
+        if let keyTasks { identity += [UInt8]("\nby key \(keyTasks)".utf8) }
         return Topology(
             name: name, stages: [stage], answers: [], attachments: [], side: side,
             identity: Digest.of(identity), upstream: graph.upstream(of: inputs),
-            saysProgress: graph.isRead(name), stopsAtFailure: onFailure == .stop, readings: readings)
+            saysProgress: graph.isRead(name), stopsAtFailure: onFailure == .stop, readings: readings,
+            keyTasks: keyTasks)
     }
 }

@@ -83,6 +83,10 @@ package final class StageContext {
 
     /// The partition that derived events go to.
     var partition = 0
+    /// How many tasks share the keys between them; nil where each has its partitions.
+    var keyTasks: Int?
+    /// What is folded just now is this task's alone, though all of them see it.
+    var isAmongOwn = false
     /// What tells the ids of a task's events from those of the others; empty where there is one.
     var taskMark: [UInt8] = []
     /// Events emitted so far by topic: in its partition the topology is the only writer, so an event's position is known

@@ -21,12 +21,16 @@ package struct Topology {
     package let stopsAtFailure: Bool
     /// Whether other folds read what it writes, and want to know how far it is.
     package let saysProgress: Bool
+    /// So many tasks each read every partition, and share the keys between them; nil where each has a partition of its own.
+    package let keyTasks: Int?
 
     package init(
         name: String, stages: [any Stage], answers: Set<String>, attachments: Set<String>,
         side: SideTopics = .platform, identity: Digest? = nil, upstream: [String: Upstream] = [:],
-        saysProgress: Bool = false, stopsAtFailure: Bool = false, readings: [String: TopicReading] = [:]
+        saysProgress: Bool = false, stopsAtFailure: Bool = false, readings: [String: TopicReading] = [:],
+        keyTasks: Int? = nil
     ) {
+        self.keyTasks = keyTasks
         self.readings = readings
         self.stopsAtFailure = stopsAtFailure
         self.upstream = upstream

@@ -47,6 +47,8 @@ package final class TopologyRunner {
 
     /// The partition of every input that is read, and of every output that is written; nil reads all of them and writes 0.
     package let task: Int?
+    /// How many tasks share the keys, each of which reads every partition.
+    let keyTasks: Int?
     /// The topology, or the task of it, in ids.
     let label: String
     /// What the stages write.
@@ -77,6 +79,8 @@ package final class TopologyRunner {
         self.sink = sink
         context.places = sink.places
         context.partition = task ?? 0
+        keyTasks = task == nil ? nil : topology.keyTasks
+        context.keyTasks = keyTasks
         context.taskMark = task.map { [UInt8]("/\($0)".utf8) } ?? []
         for (index, stage) in topology.stages.enumerated() {
             for topic in stage.inputs { subscribers[topic, default: []].append(index) }
@@ -93,13 +97,13 @@ package final class TopologyRunner {
                 topology.answers.contains(topic)
                 ? .answer
                 : (topology.attachments.contains(topic) ? .attachment : (upstream == nil ? .source : .derived))
-            guard task ?? 0 < partitions else {
+            guard keyTasks != nil || task ?? 0 < partitions else {
                 throw StreamsError(
                     "not-copartitioned",
                     "'\(topology.name)' runs by partition, and '\(topic)' has \(partitions) where another input has more: give all of its inputs as many",
                     fault: .caller)
             }
-            for partition in task.map({ $0..<$0 + 1 }) ?? 0..<partitions {
+            for partition in keyTasks == nil ? task.map({ $0..<$0 + 1 }) ?? 0..<partitions : 0..<partitions {
                 let place = TopicPartition(topic, partition)
                 var cursor = InputCursor(partition: place, rank: rank, role: role)
                 cursor.end = ends.map { $0[place] ?? 0 }
@@ -292,8 +296,11 @@ package final class TopologyRunner {
         inputs[index].advance()
         inputs[index].absorbProgress(progressDocument)
         context.positions[index].next = event.offset + 1
-        folded += 1
+        context.isAmongOwn = false
+        let isOurs = isOurs(partition)
+        if isOurs { folded += 1 }
         if late {
+            guard isOurs else { return }
             lateEvents += 1
             emitSide(
                 topology.side.late, "stream.late", event, partition,
@@ -305,16 +312,9 @@ package final class TopologyRunner {
         }
         context.now = max(context.now, event.time)
         let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
-        guard parsed != false else {
-            try noteFailure("\(partition)@\(event.offset)", "the data is not JSON")
-            emitSide(topology.side.unfolded, "stream.failed", event, partition, "the data is not JSON")
-            try deliver()
-            return
-        }
+        guard parsed != false else { return try fail(event, partition, "the data is not JSON") }
         if parsed == true, hasReadings, let reason = lift(event, partition.topic) {
-            try noteFailure("\(partition)@\(event.offset)", reason)
-            emitSide(topology.side.unfolded, "stream.failed", event, partition, reason)
-            return try deliver()
+            return try fail(event, partition, reason)
         }
         let seen = StreamEvent(
             topic: partition.topic, time: event.time, document: document, stored: event, partition: partition.partition,
@@ -328,6 +328,19 @@ package final class TopologyRunner {
                 self.emitSide(
                     self.topology.side.unfolded, "stream.failed", event, partition, "\($0): \($1)", stage: $0)
             })
+        try deliver()
+    }
+
+    /// Of several tasks that read an event, one counts it and records what is wrong with it.
+    private func isOurs(_ partition: TopicPartition) -> Bool {
+        guard let keyTasks else { return true }
+        return context.isAmongOwn || partition.partition % keyTasks == context.partition
+    }
+
+    private func fail(_ event: StoredEvent, _ partition: TopicPartition, _ reason: String) throws {
+        guard isOurs(partition) || topology.stopsAtFailure else { return }
+        try noteFailure("\(partition)@\(event.offset)", reason)
+        emitSide(topology.side.unfolded, "stream.failed", event, partition, reason)
         try deliver()
     }
 
@@ -354,6 +367,8 @@ package final class TopologyRunner {
                     try topology.stages[index].process(event, context)
                 }
             } catch let error as any DescribedError where error.fault == .caller {
+                let place = TopicPartition(event.topic, event.partition)
+                guard event.derived != nil || isOurs(place) || topology.stopsAtFailure else { continue }
                 try noteFailure(event.position.description, "\(error)")
                 dead(topology.stages[index].name, "\(error)")
             }

@@ -263,10 +263,105 @@ import Testing
         #expect(code({ Self.totals("a", .single) }, { Self.totals("a", .single) }) == "two-streams")
         #expect(
             code({
+                let builder = StreamBuilder("a", runs: .byKey(tasks: 2))
+                builder.stream("orders", JSON.self).keyedByEvent().table().changes().keyed("other") { _ in "x" }
+                    .table().changes().to("x", type: "t")
+                return builder
+            }) == "rekeyed")
+        #expect(
+            code({
+                let builder = StreamBuilder("a", runs: .byKey(tasks: 2))
+                let orders = builder.stream("orders", JSON.self)
+                orders.keyedByEvent().table().changes().keyed("other") { _ in "x" }.stream.merge(orders)
+                    .to("x", type: "t")
+                return builder
+            }) == "rekeyed")
+        #expect(code({ Self.totals("a", .byKey(tasks: 0)) }) == "bad-tasks")
+        #expect(
+            code({
                 let builder = StreamBuilder("a", runs: .byPartition)
                 builder.stream("orders", JSON.self).to("few", type: "t")
                 return builder
             }) == "bad-partitions")
+    }
+
+    /// Tasks that share the keys, which stand under others in the topic: each key in one of them, also what they cannot fold, and
+    /// what they write can be read by partition.
+    @Test func tasksShareKeys() async throws {
+        let sizes: @Sendable () -> StreamBuilder = {
+            let orders = StreamBuilder("sizes", runs: .byKey(tasks: 3))
+            orders.stream("orders", JSON.self)
+                .map("amount") { record -> Double in
+                    guard let amount = record.value["amount"]?.double else {
+                        throw StreamsError("no-amount", "an order has no amount")
+                    }
+                    return amount
+                }
+                .keyed("size") { "s\(Int($0.value) % 5)" }
+                .reduce("sum") { $0 + $1.value }.served(as: "bySize").changes().to("sizes.sums", type: "sum")
+            return orders
+        }
+        let counts: @Sendable () -> StreamBuilder = {
+            let sums = StreamBuilder("counts", runs: .byPartition)
+            sums.stream("sizes.sums", Double.self).keyedByEvent().map("one") { _ in 1.0 }.reduce("count") {
+                $0 + $1.value
+            }
+            .served(as: "count")
+            return sums
+        }
+        let start = Instant.wallClock().milliseconds - 100_000
+        for round in 0..<2 {
+            let node = try node([sizes, counts])
+            try node.start()
+            try await publish(node, round * 60..<(round + 1) * 60, start: start)
+            try await settle(node)
+            let published = (round + 1) * 60
+            let taken = (0..<published).filter { $0 % 10 != 7 }
+            for size in 0..<5 {
+                let numbers = taken.filter { $0 % 5 == size }
+                func view(_ stream: String, _ view: String, _ asOf: String? = nil) async throws -> Double? {
+                    try await node.view(stream: stream, view: view, key: "s\(size)", asOf: asOf)["value"]?.double
+                }
+                #expect(try await view("sizes", "bySize") == Double(numbers.reduce(0, +)))
+                #expect(try await view("counts", "count") == Double(numbers.count))
+                let moment = Instant(milliseconds: start + 30 * 100).description
+                #expect(
+                    try await view("sizes", "bySize", moment) == Double(numbers.filter { $0 <= 30 }.reduce(0, +)))
+            }
+            var letters: Set<String> = []
+            var count = 0
+            for partition in 0..<3 {
+                try node.log.forEachEvent(TopicPartition("sizes.unfolded", partition)) { event in
+                    letters.insert(event.id)
+                    count += 1
+                    return true
+                }
+                try node.log.forEachEvent(TopicPartition("sizes.sums", partition)) { event in
+                    #expect(murmur2Partition(event.key ?? [], partitions: 3) == partition)
+                    return true
+                }
+            }
+            #expect(count == published / 10 && letters.count == count)
+            let status = try node.status()["streams"]?.array?.first { $0["name"] == "sizes" }
+            #expect(status?["failures"]?.int == Int64(count) && status?["folded"]?.int == Int64(published))
+            for stream in ["sizes", "counts"] {
+                let replay = try node.replay(to: nil, processor: stream)
+                #expect(replay["verdict"] == "EXACT" && (replay["storesCompared"]?.int ?? 0) > 5, "\(replay)")
+            }
+            node.stop()
+        }
+        // Another number of tasks is another stream.
+        #expect(
+            errorCode {
+                try node([
+                    {
+                        let orders = StreamBuilder("sizes", runs: .byKey(tasks: 4))
+                        orders.stream("orders", JSON.self).keyed("size") { _ in "x" }.table().changes()
+                            .to("sizes.sums", type: "sum")
+                        return orders
+                    }
+                ]).stop()
+            } == "in-force")
     }
 
     /// A stream that reads what another one writes, in the order of event time with what producers write; the second goes on

@@ -35,6 +35,18 @@ public struct EventStream<Value: StreamValue> {
         EventStream<New>(builder, builder.node(kind, name, parents: [node]))
     }
 
+    /// For what keeps state, and for what writes: of a topology by key a task takes what is its own.
+    @inlinable
+    func receiveOwn(_ body: @escaping (StreamRecord<Value>, StreamFlow) throws -> Void) {
+        guard builder.selects(behind: node) else { return outlet.receive(body) }
+        outlet.receive { record, flow in
+            guard flow.owns(record.key) else { return }
+            flow.isAmongOwn = true
+            try body(record, flow)
+            flow.isAmongOwn = false
+        }
+    }
+
     /// Those for which the predicate holds.
     @inlinable
     public func filter(
@@ -121,7 +133,7 @@ public struct EventStream<Value: StreamValue> {
     public func to(_ topic: String, type: String) {
         _ = builder.node(.sink, topic, parents: [node], topic: topic)
         var writer = JSONWriter(capacity: 256)
-        outlet.receive { record, flow in
+        receiveOwn { record, flow in
             writer.reset()
             record.value.write(to: &writer)
             flow.emit(topic: topic, type: type, key: record.key, data: writer.bytes)

@@ -64,7 +64,7 @@ public struct KeyedStream<Value: StreamValue> {
                 try made.outlet.send(StreamRecord(key: key, value: value, time: time), flow)
             }
         }
-        stream.outlet.receive { record, flow in
+        stream.receiveOwn { record, flow in
             output.reset()
             try store.modify(record.key, default: Held(initial())) { try body(record, &$0.value, output) }
             try deliver(record.key, record.time, flow)
@@ -85,7 +85,7 @@ public struct KeyedStream<Value: StreamValue> {
         _ name: String = "reduce", _ combine: @escaping (Value, StreamRecord<Value>) throws -> Value
     ) -> EventTable<Value> {
         let made = EventTable<Value>(builder, name, parents: [stream.node])
-        stream.outlet.receive { record, flow in
+        stream.receiveOwn { record, flow in
             let old = made.store[record.key]?.value
             let new = try old.map { try combine($0, record) } ?? record.value
             try made.put(record.with(new), old, flow)
@@ -96,7 +96,7 @@ public struct KeyedStream<Value: StreamValue> {
     /// The newest value of each key.
     public func table(_ name: String = "table") -> EventTable<Value> {
         let made = EventTable<Value>(builder, name, parents: [stream.node])
-        stream.outlet.receive { record, flow in try made.put(record, made.store[record.key]?.value, flow) }
+        stream.receiveOwn { record, flow in try made.put(record, made.store[record.key]?.value, flow) }
         return made
     }
 
@@ -119,7 +119,7 @@ public struct KeyedStream<Value: StreamValue> {
                 .join, name, parents: [stream.node, table.node],
                 settings: (keepsUnmatched ? ["keeps unmatched"] : []) + (within.map { ["within \($0) ms"] } ?? [])))
         let store = table.store
-        stream.outlet.receive { [out = made.outlet] record, flow in
+        stream.receiveOwn { [out = made.outlet] record, flow in
             var found = store[record.key]
             if let within, let entry = found, record.time - entry.time > within { found = nil }
             guard found != nil || keepsUnmatched else { return }

@@ -51,7 +51,7 @@ struct PaneWindows<Value: StreamValue> {
         self.made = made
         let windows = self
         let pane = PaneWindows.divisor(size, step)
-        stream.outlet.receive { record, flow in
+        stream.receiveOwn { record, flow in
             let inputs = try contributions(measures, record.value)
             let time = record.time.milliseconds
             var timer: Int64?

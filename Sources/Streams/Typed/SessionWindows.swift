@@ -40,7 +40,7 @@ struct SessionWindows<Value: StreamValue> {
         func result(_ state: SessionState) -> WindowResult {
             WindowResult(from: state.first, to: state.last, names, state.states.results(measures))
         }
-        stream.outlet.receive { record, flow in
+        stream.receiveOwn { record, flow in
             let inputs = try contributions(measures, record.value)
             let time = record.time.milliseconds
             // The timer closes a session behind every event that still reaches it, so what is there goes on.

@@ -16,12 +16,16 @@ public final class StreamBuilder {
     var views: [(name: String, read: (String) throws -> (value: JSON, time: Instant)?)] = []
 
     /// How a topology is run.
-    public enum Parallelism: Sendable {
+    public enum Parallelism: Sendable, Equatable {
         /// One fold over all partitions.
         case single
         /// One fold a partition, each with state of its own, beside each other. All inputs have the same number of partitions,
         /// and so have the outputs; state is kept under keys that stand in one partition.
         case byPartition
+        /// So many folds beside each other, whatever the partitions: each reads all of the inputs, and keeps, and writes, the keys
+        /// that are its own (by the hash that Kafka's producers partition by). For state under another key than the topic's;
+        /// outputs have as many partitions, and each key stands in its own.
+        case byKey(tasks: Int)
     }
 
     /// What becomes of an event that an operator throws at.
@@ -66,7 +70,14 @@ public final class StreamBuilder {
     /// The newest value of each key of a topic; an event without data takes its key away.
     public func table<Value: StreamValue>(_ topic: String, _ type: Value.Type = Value.self) -> EventTable<Value> {
         let table = stream(topic, type).keyedByEvent().table("\(topic) table")
-        erasures.append((topic, { key, flow in try table.remove(key, flow) }))
+        let isShared = isSharedByKey
+        erasures.append(
+            (
+                topic,
+                { key, flow in
+                    if !isShared || flow.owns(key) { try table.remove(key, flow) }
+                }
+            ))
         return table
     }
 
@@ -88,26 +99,6 @@ public final class StreamBuilder {
         nodes[node].store = store.name
         stores.append(store)
         return store
-    }
-
-    /// Operators whose state a key may find in another partition than its values: they keep a topology from running by
-    /// partition.
-    package var unpartitioned: [String] {
-        let isPartitioned = partitioning
-        // A join with a table looks into the table's state.
-        return nodes.filter { ($0.store != nil || $0.kind == .join) && !isPartitioned[$0.number] }.map(\.name)
-    }
-
-    /// Outputs in which the events of one key may stand in several partitions, where the topology runs by partition.
-    package var rekeyed: [String] {
-        let isPartitioned = partitioning
-        return nodes.filter { $0.kind == .sink && !isPartitioned[$0.number] }.compactMap(\.topic)
-    }
-
-    private var partitioning: [Bool] {
-        nodes.reduce(into: []) { known, node in
-            known.append(node.isPartitioned ?? node.parents.allSatisfy { known[$0] })
-        }
     }
 
     /// What was written down, as it runs. A builder builds one stage: the state is in it, and goes with it. Operators name their

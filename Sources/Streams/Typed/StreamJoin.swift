@@ -48,7 +48,7 @@ struct StreamJoin<Left: StreamValue, Right: StreamValue> {
         let rights: StateStore<JoinBuffer<Right>> = builder.store(other)
         let made = EventStream<Joined<Left, Right>>(builder, node)
         self.made = made
-        left.stream.outlet.receive { record, flow in
+        left.stream.receiveOwn { record, flow in
             let time = record.time.milliseconds
             let partners =
                 rights[record.key]?.entries.filter { $0.time >= time &- before && $0.time <= time &+ after } ?? []
@@ -64,7 +64,7 @@ struct StreamJoin<Left: StreamValue, Right: StreamValue> {
                 try made.outlet.send(record.with(Joined(record.value, nil)), flow)
             }
         }
-        right.stream.outlet.receive { record, flow in
+        right.stream.receiveOwn { record, flow in
             let time = record.time.milliseconds
             var partners: [Left] = []
             if lefts.has(record.key) {

@@ -37,6 +37,20 @@ package final class StreamFlow {
     /// Reused from id to id.
     private var id: [UInt8] = []
 
+    /// What goes through just now is this task's alone: what fails is recorded here. A throw leaves it as it was.
+    @usableFromInline var isAmongOwn: Bool {
+        get { context.isAmongOwn }
+        set { context.isAmongOwn = newValue }
+    }
+
+    /// Whether a key is this task's, where tasks share by key.
+    @usableFromInline
+    func owns(_ key: String) -> Bool {
+        guard let tasks = context.keyTasks else { return true }
+        var key = key
+        return key.withUTF8 { murmur2Partition(UnsafeRawBufferPointer($0), partitions: tasks) } == context.partition
+    }
+
     init(_ context: StageContext, stage: String) {
         self.context = context
         self.stage = stage
@@ -49,11 +63,13 @@ package final class StreamFlow {
     func begin(_ event: StreamEvent) {
         origin = .event(event)
         emitted = 0
+        isAmongOwn = false
     }
 
     func begin(timer: String, at time: Instant) {
         origin = .timer(timer, time)
         emitted = 0
+        isAmongOwn = true
     }
 
     @usableFromInline

@@ -139,7 +139,7 @@ public struct WindowedStream<Value: StreamValue> {
     func sliding(_ measures: [Measure<Value>], _ size: Int64, _ emission: Emission) -> EventStream<WindowResult> {
         let windows = windows(measures, size, emission)
         let made = EventStream<WindowResult>(stream.builder, windows.node)
-        stream.outlet.receive { [out = made.outlet] record, flow in
+        stream.receiveOwn { [out = made.outlet] record, flow in
             windows.begin()
             for index in windows.numberColumns { windows.take(try measures[index].number(record.value)) }
             for index in windows.textColumns { windows.take(try measures[index].text(record.value)) }
