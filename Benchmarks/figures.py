@@ -43,8 +43,16 @@ goals = {
     "checkpoint.stall": (100, True, None, None),
     "fold.sliding-hour": (600_000, False, ("bytewax", "Bytewax 0.21"), 5),
 }
+# Further peers of a figure, each a line of its own: (peer's file and name, goal as a ratio to it)
+others = {"fold.sliding-hour": [(("flink", "Apache Flink 2.3, SQL OVER, 2 slots"), 6)]}
 for name, values in measured.items():
     value = statistics.median(values)
+    for peer, ratio in others.get(name, []):
+        other = peer_value(peer[0])
+        if other:
+            print(json.dumps({
+                "name": name, "value": value, "unit": units[name], "runs": len(values), "peer": peer[1], "peerValue": other,
+                "ratio": round(value / other, 2), "ratioGoal": ratio, "ratioMet": value / other >= ratio}))
     row = {"name": name, "value": value, "unit": units[name], "runs": len(values)}
     if name in goals:
         goal, less, peer, ratio = goals[name]
