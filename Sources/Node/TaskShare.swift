@@ -109,7 +109,12 @@ final class TaskShare: Sendable {
         }
     }
 
-    private func take(_ change: TaskGroup.Change) {
+    /// Held while tasks begin or end: the group's thread and the upkeep do both.
+    private let moving = Monitor(())
+
+    private func take(_ change: TaskGroup.Change) { moving.withLock { _ in handle(change) } }
+
+    private func handle(_ change: TaskGroup.Change) {
         switch change {
         case .gained(let partitions):
             for (service, numbers) in tasks(partitions) {
@@ -117,13 +122,14 @@ final class TaskShare: Sendable {
             }
         case .revoked(let partitions), .taken(let partitions):
             for (service, numbers) in tasks(partitions) {
+                // Not before the last checkpoint is made does a copy begin with the same file.
+                service.stop(tasks: numbers)
                 let names = numbers.map { TopicPartition(service.topology.name, $0) }
                 state.update { state in
                     state.owned.subtract(names)
                     state.announced.subtract(names)
                     for name in names { state.fenced[name] = nil }
                 }
-                service.stop(tasks: numbers)
             }
         }
     }
@@ -197,13 +203,16 @@ final class TaskShare: Sendable {
                 return since
             }
             guard now - since > Self.patience else { continue }
-            state.withLock {
-                $0.fenced[name] = nil
-                $0.announced.remove(name)
+            moving.withLock { _ in
+                let isOurs = state.withLock { state in
+                    state.fenced[name] = nil
+                    state.announced.remove(name)
+                    return state.owned.contains(name) && !state.closing
+                }
+                guard isOurs else { return }
+                service.stop(tasks: [name.partition])
+                begin(service, name.partition)
             }
-            service.stop(tasks: [name.partition])
-            guard state.withLock({ $0.owned.contains(name) && !$0.closing }) else { continue }
-            begin(service, name.partition)
         }
     }
 
