@@ -237,33 +237,8 @@ extension Publish {
     }
 }
 
-struct Replay: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
-        abstract:
-            "Fold history again in shadow state, effects off, and compare every derived event and state digest with the log."
-    )
-    @OptionGroup var common: Common
-    @Option(name: .long, help: "Replay up to this RFC 3339 time, or position such as orders/0@17.") var to: String?
-    @Option(name: .long, help: "Replay this stream; the workspace's own topology when absent.") var processor: String?
-
-    func run() async throws {
-        try await reporting {
-            let connection = try common.connection()
-            defer { connection.close() }
-            let query = [("to", to), ("processor", processor)].compactMap { name, value in
-                value.map { "\(name)=\(Connection.escape($0))" }
-            }
-            let path = "/v1/replay" + (query.isEmpty ? "" : "?" + query.joined(separator: "&"))
-            let answer = try await connection.ask("POST", path, body: []) { node in
-                try node.replay(to: to, processor: processor)
-            }
-            try finish(answer, common.json)
-        }
-    }
-}
-
 /// Prints a verdict and gives its exit code.
-private func finish(_ answer: JSON, _ json: Bool) throws {
+func finish(_ answer: JSON, _ json: Bool) throws {
     json ? Terminal.print(answer) : Terminal.verdict(answer)
     switch Verdict(rawValue: answer["verdict"]?.string ?? "") {
     case .exact?: return

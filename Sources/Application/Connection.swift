@@ -13,9 +13,11 @@ final class Connection {
 
     private let way: Way
 
-    init(dataDirectory: String) throws {
+    /// - Parameter triesChanges: the program's streams may be others than those in force.
+    init(dataDirectory: String, triesChanges: Bool = false) throws {
         var configuration = NodeConfiguration(dataDirectory: dataDirectory, platformTopics: home() + "/Topics")
         configuration.streams = Headrace.streams.withLock { $0 }
+        configuration.triesChanges = triesChanges
         if let data = FileManager.default.contents(atPath: configuration.addressFile),
             let json = try? JSON(parsing: [UInt8](data)),
             let address = json["address"]?.string, EmbeddedLog.isOwned(configuration.logDirectory)

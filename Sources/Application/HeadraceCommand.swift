@@ -29,7 +29,10 @@ struct Common: ParsableArguments {
     @Flag(name: .long, help: "Print JSON for programs.")
     var json = false
 
-    func connection() throws -> Connection { try Connection(dataDirectory: data) }
+    /// - Parameter triesChanges: the program's streams may be others than those in force.
+    func connection(triesChanges: Bool = false) throws -> Connection {
+        try Connection(dataDirectory: data, triesChanges: triesChanges)
+    }
 }
 
 /// Runs a command's body, printing errors on standard error with a documented exit code.

@@ -6,7 +6,7 @@ import Streams
 /// What views hold, now and as of moments of the past: the log tells.
 extension Node {
     /// A time or a position; the end of the log where nothing is asked for.
-    static func limit(_ text: String?) throws -> FoldLimit {
+    package static func limit(_ text: String?) throws -> FoldLimit {
         guard let limit = FoldLimit(text) else {
             throw NodeError(
                 "bad-time", "'\(text ?? "")' is neither an RFC 3339 time nor a position such as orders/0@17")

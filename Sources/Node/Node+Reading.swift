@@ -220,7 +220,9 @@ extension Node: NodeReading {
 
     package func replay(to: String?, processor: String?) throws -> JSON {
         let limit = try Node.limit(to)
-        if let processor, processor != WorkspaceTopology.name { return try replay(stream: processor, to: limit) }
+        if let processor, processor != WorkspaceTopology.name {
+            return try replay(stream: processor, to: limit, into: nil, compares: true)
+        }
         let workspace = try compile()
         return try Audit(log: log, workspace: workspace).everything(to: limit) { try heldState(workspace) }.json
     }

@@ -10,12 +10,17 @@ extension Node {
         var definitions: [Definition] = []
         /// By name.
         var tasks: [String: Int] = [:]
+        /// Of the streams' definitions.
+        var bodies: [String: JSON] = [:]
+        /// What would bring a changed stream into force that is only tried.
+        var withheld: [String: [Definition]] = [:]
         var graph: FoldGraph
     }
 
     /// Checks the topologies of typed streams that the program brings, and declares what they write.
+    /// - Parameter triesChanges: a stream may be another than the one in force; nothing of it is brought into force.
     static func declareStreams(
-        _ topologies: [StreamTopology], log: any EventLog, registry: DefinitionRegistry
+        _ topologies: [StreamTopology], log: any EventLog, registry: DefinitionRegistry, triesChanges: Bool = false
     ) throws -> DeclaredStreams {
         let declared = Set(registry.all(TopicDefinition.kind).map(\.definition.name))
         let own = Set(topologies.map(\.name))
@@ -29,7 +34,8 @@ extension Node {
         for topology in try inOrder(topologies) {
             let count = try topology.tasks(in: found.graph, sides: sides) { partitions[$0] ?? log.partitions(of: $0) }
             let definition = definition(of: topology, tasks: count, registry)
-            try refuseForeign(topology, registry.change(definition), log)
+            let isTried = triesChanges && registry.change(definition) == .change
+            if !isTried { try refuseForeign(topology, registry.change(definition), log) }
             for topic in topology.outputs {
                 guard declared.contains(topic) else {
                     partitions[topic] = count
@@ -42,10 +48,15 @@ extension Node {
                     )
                 }
             }
-            found.definitions +=
-                topology.topics(
-                    tasks: count, declared: declared, isShared: log.capabilities.contains(.transactions)) + [definition]
+            let topics = topology.topics(
+                tasks: count, declared: declared, isShared: log.capabilities.contains(.transactions))
+            if isTried {
+                found.withheld[topology.name] = topics + [definition]
+            } else {
+                found.definitions += topics + [definition]
+            }
             found.tasks[topology.name] = count
+            found.bodies[topology.name] = definition.body
             found.graph.add(definition)
         }
         return found
@@ -55,8 +66,10 @@ extension Node {
     private static func definition(
         of topology: StreamTopology, tasks: Int, _ registry: DefinitionRegistry
     ) -> Definition {
-        let known = registry.entries[topology.definition(tasks: tasks).key]?.definition.body["reads"]?.object
-        let same = topology.definition(tasks: tasks, reads: known ?? [:])
+        let known = registry.entries[topology.definition(tasks: tasks).key]?.definition.body
+        let same = topology.definition(
+            tasks: tasks, reads: known?["reads"]?.object ?? [:],
+            since: known?[StreamTakeover.member].flatMap { StreamTakeover($0) })
         guard registry.change(same) != .unchanged else { return same }
         var reads: [String: JSON] = [:]
         for (topic, upcasting) in upcastings(registry) where topology.inputs.contains(topic) {
@@ -75,9 +88,10 @@ extension Node {
         return found
     }
 
-    /// How a stream that is in force reads what has had several versions.
-    static func readings(of name: String, _ registry: DefinitionRegistry) -> [String: TopicReading] {
-        let reads = registry.all(StreamTopology.kind).first { $0.definition.name == name }?.definition.body["reads"]
+    /// How a stream reads what has had several versions.
+    /// - Parameter body: of its definition.
+    static func readings(_ body: JSON, _ registry: DefinitionRegistry) -> [String: TopicReading] {
+        let reads = body["reads"]
         var readings: [String: TopicReading] = [:]
         for (topic, upcasting) in upcastings(registry) {
             readings[topic] = TopicReading(upcasting, version: Int(reads?[topic]?.int ?? 1))
@@ -122,7 +136,7 @@ extension Node {
         guard change == .create else {
             throw NodeError(
                 "in-force",
-                "the stream '\(topology.name)' is another than the one that wrote '\(topic)' so far, and a replay folds from the beginning; give the changed one a new name and new outputs"
+                "the stream '\(topology.name)' is another than the one that wrote '\(topic)' so far: `replay --processor \(topology.name)` says what it would have written, and with `--swap` it takes over; or give the changed one a new name and new outputs"
             )
         }
         throw NodeError(
@@ -166,22 +180,8 @@ extension Node {
         }
     }
 
-    /// Folds a stream again from the beginning and compares what it emits, and its state at every midnight of stream time,
-    /// with what the log holds.
-    package func replay(stream name: String, to limit: FoldLimit) throws -> JSON {
-        guard let service = streams.first(where: { $0.topology.name == name }) else {
-            let known = streams.map(\.topology.name).joined(separator: ", ")
-            throw NodeError(
-                "unknown-stream",
-                "there is no stream '\(name)' in this program; there are: \(known.isEmpty ? "none" : known)")
-        }
-        return try StreamAudit(log: log, service: service).everything(to: limit) { number in
-            try heldState(service, number)
-        }.json
-    }
-
     /// The state in service of a task: its fold's where it runs, else what it stored last; nil where there is none.
-    private func heldState(_ service: StreamService, _ number: Int) throws -> Audit.HeldState? {
+    func heldState(_ service: StreamService, _ number: Int) throws -> Audit.HeldState? {
         // A fold that has stopped has nothing to compare with; why it did stands in the status.
         if isStarted { return try? service.fold(number)?.askBlocking { try Audit.HeldState($0) } }
         let file = StreamService.stateFile(service.topology.name, number, in: configuration.streamsDirectory)

@@ -12,7 +12,7 @@ extension Node {
     private static let answerPatience = 5.0
     private static let movePause = 0.05
 
-    private struct Answer: Sendable {
+    struct Answer: Sendable {
         let value: JSON
         let time: Instant
         /// The task's stream time.
@@ -33,7 +33,7 @@ extension Node {
     package func view(
         stream name: String, view: String, key: String, asOf text: String?, task: Int? = nil
     ) async throws -> JSON {
-        let service = try stream(name)
+        let service = try streamService(name)
         guard service.topology.views.contains(view) else {
             let known = service.topology.views.joined(separator: ", ")
             throw NodeError(
@@ -81,13 +81,13 @@ extension Node {
         throw Node.unknownKey(name, view, key, text)
     }
 
-    private static func unknownKey(_ name: String, _ view: String, _ key: String, _ text: String?) -> NodeError {
+    static func unknownKey(_ name: String, _ view: String, _ key: String, _ text: String?) -> NodeError {
         NodeError(
             "unknown-key",
             "'\(view)' of the stream '\(name)' holds nothing for '\(key)' \(text.map { "as of \($0)" } ?? "now")")
     }
 
-    private static func read(_ runner: TopologyRunner, _ view: String, _ key: String) throws -> Answer? {
+    static func read(_ runner: TopologyRunner, _ view: String, _ key: String) throws -> Answer? {
         guard let found = try runner.topology.stages.lazy.compactMap({ try $0.read(view: view, key: key) }).first else {
             return nil
         }
@@ -132,16 +132,6 @@ extension Node {
 
     private static func escape(_ text: String) -> String {
         text.addingPercentEncoding(withAllowedCharacters: .alphanumerics) ?? text
-    }
-
-    private func stream(_ name: String) throws -> StreamService {
-        guard let service = streams.first(where: { $0.topology.name == name }) else {
-            let known = streams.map(\.topology.name).joined(separator: ", ")
-            throw NodeError(
-                "unknown-stream",
-                "there is no stream '\(name)' in this program; there are: \(known.isEmpty ? "none" : known)")
-        }
-        return service
     }
 
     /// A task as it was, folded again in shadow state.

@@ -20,7 +20,7 @@ package final class Node: Sendable {
     package let configuration: NodeConfiguration
     package let log: any EventLog
     /// Keeps the data directory this node's own where the log is elsewhere.
-    private let lock: (any Sendable)?
+    private let lock: Monitor<(any Sendable)?>
     package let gateway: Gateway
     let keys: KeyStore
     package let views: DatabasePool
@@ -67,7 +67,7 @@ package final class Node: Sendable {
         self.configuration = configuration
         try Node.check(configuration)
         let (log, lock) = try LogChoice.open(configuration)
-        (self.log, self.lock) = (log, lock)
+        (self.log, self.lock) = (log, Monitor(lock))
         let notice: String?
         do {
             if configuration.isWorker {
@@ -201,7 +201,8 @@ package final class Node: Sendable {
 
     private func bringStreams() throws {
         guard !configuration.streams.isEmpty else { return }
-        let declared = try Node.declareStreams(configuration.streams, log: log, registry: registry)
+        let declared = try Node.declareStreams(
+            configuration.streams, log: log, registry: registry, triesChanges: configuration.triesChanges)
         try declared.graph.with(try WorkspaceTopology(try compile())).refuseCycles()
         if configuration.isWorker {
             try requireInForce(declared.definitions)
@@ -212,10 +213,11 @@ package final class Node: Sendable {
         let graph = declared.graph.with(try WorkspaceTopology(try compile()))
         streamBox.withLock { list in
             list = configuration.streams.map {
-                StreamService(
+                let body = declared.bodies[$0.name] ?? .null
+                return StreamService(
                     $0, tasks: declared.tasks[$0.name] ?? 1, in: graph,
-                    checkpointSeconds: configuration.checkpointSeconds,
-                    readings: Self.readings(of: $0.name, registry))
+                    checkpointSeconds: configuration.checkpointSeconds, readings: Self.readings(body, registry),
+                    body: body, withheld: declared.withheld[$0.name] ?? [])
             }
         }
     }
@@ -377,6 +379,7 @@ package final class Node: Sendable {
         log.close()
         keys.close()
         try? FileManager.default.removeItem(atPath: configuration.addressFile)
+        lock.update { $0 = nil }
     }
 
     /// True when the connectors are through, the fold has nothing left, no training is open and the views have caught up.

@@ -28,6 +28,9 @@ package struct NodeConfiguration: Sendable {
     /// Topologies of typed streams that this program brings along.
     package var streams: [StreamTopology] = []
 
+    /// Streams may be others than those in force of their names; nothing of such a one is brought into force.
+    package var triesChanges = false
+
     /// The node folds a share of the program's streams beside a node that was started, and does nothing else.
     package var isWorker = false
     /// Where other nodes reach this one; nil takes the address that it listens on.

@@ -7,6 +7,10 @@ import Streams
 struct StreamAudit {
     let log: any EventLog
     let service: StreamService
+    /// Where the rebuilt state is kept, and folded on from where it is already; nil keeps it in memory.
+    var directory: String?
+    /// False where the state alone is wanted.
+    var compares = true
 
     /// What one task's replay found.
     private struct Finding {
@@ -53,15 +57,22 @@ struct StreamAudit {
         return AuditResult(
             verdict: .exact, subject: subject,
             reason:
-                "\(sum.compared) derived events and state digests and \(sum.stores) stores of the state in service were recomputed bit for bit",
+                "\(sum.compared) derived events and state digests and \(sum.stores) stores of the state in service were recomputed bit for bit"
+                + since,
             facts: facts)
+    }
+
+    /// What was emitted by whom is no question where one topology emitted all.
+    private var since: String {
+        let generation = service.build().generation
+        return generation > 1 ? "; what stands before it took over was emitted by the \(generation - 1) before it" : ""
     }
 
     private func replay(_ number: Int, to limit: FoldLimit, held: (Int) throws -> Audit.HeldState?) throws -> Finding {
         let topology = service.topology
         // Outputs first: what is emitted from now on is no difference.
         var written: [String: Int64] = [:]
-        for topic in topology.outputs + topology.side.all {
+        for topic in topology.outputs + topology.side.all where log.partitions(of: topic) > number {
             written[topic] = try log.offsets(TopicPartition(topic, number)).upperBound
         }
         // What the log holds now: a replay never waits for more.
@@ -72,19 +83,22 @@ struct StreamAudit {
                 ends[place] = try log.offsets(place).upperBound
             }
         }
-        var emitted: [String: Int64] = [:]
-        let sink = ComparingSink(log: log, ends: written, side: topology.side, partition: number) { event in
-            emitted[event.topic] = event.offset + 1
-        }
+        let comparing = ComparingSink(log: log, ends: written, side: topology.side, partition: number) { _ in }
+        let sink: any DerivedSink = compares ? comparing : DiscardingSink()
+        let file = directory.map { StreamService.stateFile(topology.name, number, in: $0) }
         let runner = try TopologyRunner(
             topology: service.build(), task: service.task(number), derived: [], log: log,
-            database: try StateDatabase(path: nil), sink: sink, ends: ends)
+            database: try StateDatabase(path: file), sink: sink, ends: ends)
+        defer { runner.end() }
+        try refuseAhead(runner, limit, file)
         try runner.end(at: limit)
-        while try runner.runSlice() {}
+        let before = runner.folded
+        while try runner.runSlice() { if runner.needsCheckpoint { try runner.checkpoint() } }
+        if directory != nil { try runner.checkpoint() }
         var found = Finding()
-        found.compared = sink.compared
-        found.folded = runner.folded
-        if let first = sink.first {
+        found.compared = comparing.compared
+        found.folded = runner.folded - before
+        if let first = comparing.first {
             found.difference = "\(first.position) differs: \(first.reason)"
             found.facts = [
                 (
@@ -97,10 +111,14 @@ struct StreamAudit {
             ]
             return found
         }
-        guard limit.isEnd else { return found }
-        for (topic, end) in written.sorted(by: { $0.key < $1.key }) where emitted[topic, default: 0] < end {
+        guard limit.isEnd, compares else { return found }
+        guard !runner.isSilent else {
+            found.difference = "the replay does not come to where the stream took over: \(runner.missing)"
+            return found
+        }
+        for (topic, end) in written.sorted(by: { $0.key < $1.key }) where runner.emitted(topic) < end {
             let place = TopicPartition(topic, number)
-            guard let more = try firstEvent(place, from: emitted[topic, default: 0], to: end) else { continue }
+            guard let more = try log.firstEvent(place, from: runner.emitted(topic), to: end) else { continue }
             found.difference = "the log holds \(place)@\(more), which the replay does not emit"
             return found
         }
@@ -113,9 +131,20 @@ struct StreamAudit {
         return found
     }
 
-    private func firstEvent(_ place: TopicPartition, from: Int64, to end: Int64) throws -> Int64? {
+    /// State that was folded further than somebody asks for cannot go back.
+    private func refuseAhead(_ runner: TopologyRunner, _ limit: FoldLimit, _ file: String?) throws {
+        guard let file, case .time(let time) = limit, runner.now > time else { return }
+        throw NodeError(
+            "state-ahead",
+            "\(file) was folded up to \(runner.now) already; give another folder, or a time behind that")
+    }
+}
+
+extension EventLog {
+    /// The first event of a range, past the markers that may stand there; nil where there is none.
+    func firstEvent(_ place: TopicPartition, from: Int64, to end: Int64) throws -> Int64? {
         var found: Int64?
-        try log.forEachEvent(place, from: from, to: end) { event in
+        try forEachEvent(place, from: from, to: end) { event in
             found = event.offset
             return false
         }

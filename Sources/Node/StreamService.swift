@@ -11,22 +11,40 @@ package struct StreamService: Sendable {
     package let tasks: Int
     let graph: FoldGraph
     private let readings: [String: TopicReading]
+    /// Of its definition, as it is in force or, of one that is tried, would be.
+    let body: JSON
+    /// What brings it into force; nothing where it is.
+    let withheld: [Definition]
     private let checkpointSeconds: Double
     /// Folds of the tasks that are here, by the task's number.
     private let hosts = Monitor<[Int: FoldHost]>([:])
 
     init(
         _ topology: StreamTopology, tasks: Int, in graph: FoldGraph, checkpointSeconds: Double,
-        readings: [String: TopicReading]
+        readings: [String: TopicReading], body: JSON, withheld: [Definition] = []
     ) {
         self.topology = topology
+        self.body = body
+        self.withheld = withheld
         self.readings = readings
         self.graph = graph
         self.tasks = tasks
         self.checkpointSeconds = checkpointSeconds
     }
 
-    func build() -> Topology { topology.topology(topology.make().build(), in: graph, readings: readings) }
+    func build() -> Topology { build(body) }
+
+    /// - Parameter body: of the definition that it is built by.
+    func build(_ body: JSON) -> Topology {
+        topology.topology(topology.make().build(), body: body, in: graph, readings: readings)
+    }
+
+    /// Where a task began to speak; nil where it did from the beginning.
+    func takeover(_ number: Int) -> Takeover? {
+        body[StreamTakeover.member].flatMap { StreamTakeover($0) }.flatMap {
+            $0.tasks.indices.contains(number) ? $0.tasks[number] : nil
+        }
+    }
 
     /// The runner's number of a task; nil where there is one over all partitions.
     func task(_ number: Int) -> Int? { tasks > 1 ? number : nil }

@@ -122,13 +122,16 @@ package struct StreamTopology: Sendable {
     }
 
     /// What is logged of it, so that history knows which topology was in force.
-    /// - Parameter reads: versions of its inputs' data, where there have been several.
-    func definition(tasks: Int, reads: [String: JSON] = [:]) -> Definition {
+    /// - Parameters:
+    ///   - reads: versions of its inputs' data, where there have been several.
+    ///   - since: where it took over from the one before it.
+    func definition(tasks: Int, reads: [String: JSON] = [:], since: StreamTakeover? = nil) -> Definition {
         var body = description.json.object ?? [:]
         body["tasks"] = .int(Int64(tasks))
         if isPartitioned, !rekeyed.isEmpty { body["rekeyed"] = .array(rekeyed.map { .string($0) }) }
         if keyTasks != nil { body["sharing"] = "key" }
         if !reads.isEmpty { body["reads"] = .object(reads) }
+        if let since { body[StreamTakeover.member] = since.json }
         return Definition(kind: Self.kind, name: name, body: .object(body), place: "the stream '\(name)'")
     }
 
@@ -153,16 +156,30 @@ package struct StreamTopology: Sendable {
         }
     }
 
-    func topology(_ stage: any Stage, in graph: FoldGraph, readings: [String: TopicReading]) -> Topology {
-        var identity = description.json.canonical
+    /// Members of a definition's body that are no part of what was written down.
+    private static let added = ["tasks", "rekeyed", "sharing", "reads", StreamTakeover.member]
+
+    /// Of what a stream's state is the state: what was written down, and what decides what it means.
+    /// - Parameter body: of its definition.
+    static func identity(_ body: JSON, readings: [String: TopicReading]) -> Digest {
+        var text = JSON.object((body.object ?? [:]).filter { !added.contains($0.key) }).canonical
         for (topic, reading) in readings.sorted(by: { $0.key < $1.key }) where reading.version > 1 {
-            identity += [UInt8]("\n\(topic) \(reading.version)".utf8)
+            text += [UInt8]("\n\(topic) \(reading.version)".utf8)
         }
-        if let keyTasks { identity += [UInt8]("\nby key \(keyTasks)".utf8) }
+        if body["sharing"]?.string == "key" { text += [UInt8]("\nby key \(body["tasks"]?.int ?? 0)".utf8) }
+        if let since = body[StreamTakeover.member] { text += [UInt8]("\nsince ".utf8) + since.canonical }
+        return Digest.of(text)
+    }
+
+    /// - Parameter body: of its definition.
+    func topology(
+        _ stage: any Stage, body: JSON, in graph: FoldGraph, readings: [String: TopicReading]
+    ) -> Topology {
+        let since = body[StreamTakeover.member].flatMap { StreamTakeover($0) }
         return Topology(
             name: name, stages: [stage], answers: [], attachments: [], side: side,
-            identity: Digest.of(identity), upstream: graph.upstream(of: inputs),
+            identity: Self.identity(body, readings: readings), upstream: graph.upstream(of: inputs),
             saysProgress: graph.isRead(name), stopsAtFailure: onFailure == .stop, readings: readings,
-            keyTasks: keyTasks)
+            keyTasks: keyTasks, generation: since?.generation ?? 1, takeovers: since?.tasks ?? [])
     }
 }

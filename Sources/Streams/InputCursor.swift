@@ -42,6 +42,8 @@ struct InputCursor {
     var next: Int64 = 0
     /// Where the input ends in a bounded replay.
     var end: Int64?
+    /// At its end it bounds nothing: whatever is wanted of it stands below.
+    var endsWanted = false
     private var batches: [RecordBatch] = []
     private var batch = 0
     private var index = 0
@@ -65,6 +67,18 @@ struct InputCursor {
     }
 
     var hasHead: Bool { batch < batches.count }
+
+    /// Everything below its end was folded.
+    var isAtEnd: Bool { !hasHead && end.map { fetched >= $0 || next >= $0 } ?? false }
+
+    /// Reads on behind its end, up to another one.
+    mutating func goOn(until end: Int64?) {
+        next = max(next, self.end ?? next)
+        self.end = end
+        endsWanted = false
+        fetched = next
+        fetchedVersion = 0
+    }
 
     /// Reads more when nothing waits. True when something came.
     mutating func fetch(_ log: any EventLog, _ document: JSONDocument) throws(EventLogError) -> Bool {
@@ -179,6 +193,7 @@ struct InputCursor {
 
     /// Everything that still comes has its place at or behind this one; nil when the partition bounds nothing.
     func bound(hold: Instant?) -> FoldPlace? {
+        if endsWanted, isAtEnd { return nil }
         if role == .answer || role == .attachment {
             return role == .answer ? hold.map { FoldPlace(time: $0 + -1, round: .max) } : nil
         }

@@ -23,13 +23,19 @@ package struct Topology {
     package let saysProgress: Bool
     /// So many tasks each read every partition, and share the keys between them; nil where each has a partition of its own.
     package let keyTasks: Int?
+    /// How many topologies of its name wrote its topics, with it.
+    package let generation: Int
+    /// Where its tasks take over from the one before; none where there was none.
+    package let takeovers: [Takeover]
 
     package init(
         name: String, stages: [any Stage], answers: Set<String>, attachments: Set<String>,
         side: SideTopics = .platform, identity: Digest? = nil, upstream: [String: Upstream] = [:],
         saysProgress: Bool = false, stopsAtFailure: Bool = false, readings: [String: TopicReading] = [:],
-        keyTasks: Int? = nil
+        keyTasks: Int? = nil, generation: Int = 1, takeovers: [Takeover] = []
     ) {
+        self.generation = generation
+        self.takeovers = takeovers
         self.keyTasks = keyTasks
         self.readings = readings
         self.stopsAtFailure = stopsAtFailure
@@ -47,5 +53,11 @@ package struct Topology {
     package func inputs(derived: Set<String>) -> [String] {
         var seen: Set<String> = []
         return stages.flatMap(\.inputs).filter { !derived.contains($0) && seen.insert($0).inserted }
+    }
+
+    /// Where a task begins to speak; nil where it does from the beginning.
+    package func takeover(_ task: Int?) -> Takeover? {
+        let number = task ?? 0
+        return takeovers.indices.contains(number) ? takeovers[number] : nil
     }
 }

@@ -92,7 +92,9 @@ extension TopologyRunner {
             if let upstream = input.upstream { meta["follows/\(input.partition)"] = String(upstream.next) }
         }
         for (partition, next) in context.positions { meta["folded/\(partition)"] = String(next) }
-        for (topic, next) in context.emittedOffsets { meta["emitted/\(topic)"] = String(next) }
+        for (topic, next) in context.emittedOffsets { meta[Self.emittedMark + topic] = String(next) }
+        meta[Self.firedMark] = lastFired?.name ?? ""
+        if !topology.takeovers.isEmpty, !isSilent { meta[Self.takenMark] = "yes" }
         context.timers.checkpointBegins()
         for store in stores {
             store.beginSnapshot()

@@ -24,6 +24,9 @@ extension TopologyRunner {
         try deliver()
     }
 
+    /// Where a topic goes on in which the topology writes.
+    package func emitted(_ topic: String) -> Int64 { context.emittedOffsets[topic] ?? 0 }
+
     /// How far a runner has come. Two that have come equally far in the same log have the same state.
     package struct Mark: Equatable, Sendable {
         let folded: Int64

@@ -39,7 +39,23 @@ package final class TopologyRunner {
     package internal(set) var checkpoints: Int64 = 0
     private var stopRequested = false
     /// Nothing later is folded, and no later timer fires: state as of a moment of the past.
-    package var horizon = Instant.distantFuture
+    package var horizon = Instant.distantFuture {
+        didSet { lastMoment = min(horizon, pending?.now ?? .distantFuture) }
+    }
+    /// The earlier of it and of where a topology before is taken over from.
+    private var lastMoment = Instant.distantFuture
+    /// Where the topology begins to speak, until it is there.
+    var pending: Takeover? {
+        didSet { lastMoment = min(horizon, pending?.now ?? .distantFuture) }
+    }
+    /// No timer behind this one fires before.
+    var timerLimit: TimerQueue.Entry?
+    /// The fold ends there.
+    package var stopsAtTakeover = false
+    /// Where the inputs end in a bounded replay.
+    let ends: [TopicPartition: Int64]?
+    /// The timer that was the last thing to happen; nil where an event was.
+    var lastFired: TimerQueue.Entry?
     /// Nothing is folded behind this event: state as of a position.
     var lastEvent: (input: Int, offset: Int64)?
     /// Whether state digests are recorded; who only wants the state spares itself the work.
@@ -70,7 +86,9 @@ package final class TopologyRunner {
     ) throws {
         self.topology = topology
         self.task = task
-        label = task.map { "\(topology.name)/\($0)" } ?? topology.name
+        self.ends = ends
+        let mark = (task.map { "/\($0)" } ?? "") + (topology.generation > 1 ? "~\(topology.generation)" : "")
+        label = topology.name + mark
         var seen: Set<String> = []
         outputs = topology.stages.flatMap(\.outputs).filter { seen.insert($0).inserted }
         self.log = log
@@ -81,7 +99,7 @@ package final class TopologyRunner {
         context.partition = task ?? 0
         keyTasks = task == nil ? nil : topology.keyTasks
         context.keyTasks = keyTasks
-        context.taskMark = task.map { [UInt8]("/\($0)".utf8) } ?? []
+        context.taskMark = [UInt8](mark.utf8)
         for (index, stage) in topology.stages.enumerated() {
             for topic in stage.inputs { subscribers[topic, default: []].append(index) }
         }
@@ -146,9 +164,10 @@ package final class TopologyRunner {
             let text = meta["folded/\(input.partition)"]
             context.positions[index].next = text.flatMap { Int64($0) } ?? 0
         }
-        for (name, value) in meta where name.hasPrefix("emitted/") {
-            context.emittedOffsets[String(name.dropFirst(8))] = Int64(value) ?? 0
+        for (name, value) in meta where name.hasPrefix(Self.emittedMark) {
+            context.emittedOffsets[String(name.dropFirst(Self.emittedMark.count))] = Int64(value) ?? 0
         }
+        lastFired = meta[Self.firedMark].flatMap { TimerQueue.Entry(name: $0) }
         lastCut = meta["cut"].flatMap { Int($0) } ?? .min
         context.now = meta["now"].flatMap { Int64($0) }.map { Instant(milliseconds: $0) } ?? .distantPast
         folded = meta["count"].flatMap { Int64($0) } ?? 0
@@ -157,6 +176,7 @@ package final class TopologyRunner {
         failures = meta["failures"].flatMap { Int64($0) } ?? 0
         context.timers.restore()
         for stage in topology.stages { try stage.restored() }
+        if let takeover = topology.takeover(task), meta[Self.takenMark] == nil { awaitTakeover(takeover) }
     }
 
     package var now: Instant { context.now }
@@ -164,7 +184,7 @@ package final class TopologyRunner {
 
     /// True when every input is read to its end and no answer is awaited: nothing is left to fold until more arrives.
     package var isDrained: Bool {
-        inputs.allSatisfy { !$0.hasHead } && context.holds.count == 0
+        inputs.allSatisfy { !$0.hasHead } && context.holds.count == 0 && !isSilent
     }
 
     /// Ends a bounded replay at the event just taken; the runner folds no further.
@@ -186,7 +206,8 @@ package final class TopologyRunner {
         }
         // A timer that could not be read is none that was not set: nothing is said, and nothing is kept.
         try requireState()
-        if topology.saysProgress {
+        if isSilent, worked < TopologyRunner.sliceEvents, !stopRequested, takeOver() { return true }
+        if topology.saysProgress, !isSilent {
             slices += 1
             if worked < TopologyRunner.sliceEvents || slices % TopologyRunner.progressSlices == 0 { try noteProgress() }
             try requireState()
@@ -214,15 +235,17 @@ package final class TopologyRunner {
             choice = choose()
         }
         let best = choice.best
-        if best >= 0, inputs[best].headPlace.time > horizon {
-            return try fireTimer(upTo: min(horizon, choice.bound.time))
+        if best >= 0, inputs[best].headPlace.time > lastMoment {
+            return try fireTimer(upTo: min(lastMoment, choice.bound.time))
         }
         // Without a releasable head, watermarks alone decide; a finished source ends at what it was complete through.
         if best < 0 || inputs[best].headPlace >= choice.bound {
             var watermark = choice.bound.time
             if best >= 0 { watermark = min(watermark, inputs[best].headPlace.timersBefore) }
-            if !choice.bounded, best < 0 { watermark = inputs.map(\.completeThrough).max() ?? .distantPast }
-            return try fireTimer(upTo: min(watermark, horizon))
+            if !choice.bounded, best < 0, !isSilent {
+                watermark = inputs.map(\.completeThrough).max() ?? .distantPast
+            }
+            return try fireTimer(upTo: min(watermark, lastMoment))
         }
         if try fireTimer(upTo: inputs[best].headPlace.timersBefore) { return true }
         try fold(best)
@@ -266,10 +289,12 @@ package final class TopologyRunner {
 
     private func fireTimer(upTo time: Instant) throws -> Bool {
         guard let next = context.timers.peek(), next.time <= time else { return false }
+        if let timerLimit, timerLimit < next { return false }
         try cutIfDue(before: next.time)
         guard let entry = context.timers.take() else { return false }
         context.now = max(context.now, entry.time)
         context.stage = entry.stage
+        lastFired = entry
         let stage = topology.stages[entry.stage]
         do {
             try stage.fire(timer: entry.key, at: entry.time, context)
@@ -311,6 +336,7 @@ package final class TopologyRunner {
             return
         }
         context.now = max(context.now, event.time)
+        lastFired = nil
         let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
         guard parsed != false else { return try fail(event, partition, "the data is not JSON") }
         if parsed == true, hasReadings, let reason = lift(event, partition.topic) {
@@ -401,6 +427,7 @@ package final class TopologyRunner {
                         source: self.topology.name)
                 }
             }
+            if isSilent { continue }
             emittedCount += 1
             try sink.take(derived)
             if stopRequested { break }

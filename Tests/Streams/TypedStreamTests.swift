@@ -7,7 +7,7 @@ import Streams
 import Testing
 
 /// How long a key has been silent, for a processor of one's own.
-private struct Silence: StreamValue {
+struct Silence: StreamValue {
     var count: Int64 = 0
     var last: Int64 = 0
 
@@ -27,7 +27,7 @@ private struct Silence: StreamValue {
 }
 
 /// A random topology: some steps that change the streams, then what is made of them.
-private struct Plan {
+struct Plan {
     enum Step: CaseIterable { case filter, map, flatMap, branch, byText }
     enum End {
         case window(WindowShape, Emission)
@@ -166,25 +166,26 @@ private struct Plan {
     }
 }
 
-@Suite struct TypedStreamTests {
-    private final class Collector: DerivedSink {
-        var lines: [String] = []
-        var ids: [String] = []
-        var keys: [[UInt8]] = []
-        func take(_ event: DerivedEvent) {
-            guard event.topic != SideTopics.platform.digests else { return }
-            keys.append(event.event.key ?? [])
-            let key = String(decoding: event.event.key ?? [], as: UTF8.self)
-            let data = String(decoding: event.event.data ?? [], as: UTF8.self)
-            let place = event.topic == "out" ? "" : "\(event.topic) "
-            lines.append(place + TypedOracle.line(key, event.event.time.milliseconds, data))
-            ids.append(event.event.id)
-        }
-        func sliceEnded(_ consumed: () -> [TopicPartition: Int64]) {}
-        func flush(_ consumed: () -> [TopicPartition: Int64]) {}
+/// What a random topology emitted.
+final class Collector: DerivedSink {
+    var lines: [String] = []
+    var ids: [String] = []
+    var keys: [[UInt8]] = []
+    func take(_ event: DerivedEvent) {
+        guard event.topic != SideTopics.platform.digests else { return }
+        keys.append(event.event.key ?? [])
+        let key = String(decoding: event.event.key ?? [], as: UTF8.self)
+        let data = String(decoding: event.event.data ?? [], as: UTF8.self)
+        let place = event.topic == "out" ? "" : "\(event.topic) "
+        lines.append(place + TypedOracle.line(key, event.event.time.milliseconds, data))
+        ids.append(event.event.id)
     }
+    func sliceEnded(_ consumed: () -> [TopicPartition: Int64]) {}
+    func flush(_ consumed: () -> [TopicPartition: Int64]) {}
+}
 
-    private static func samples(_ random: inout SeededRandom) -> [[Sample]] {
+@Suite struct TypedStreamTests {
+    static func samples(_ random: inout SeededRandom) -> [[Sample]] {
         (0..<4).map { lane in
             var time: Int64 = 1000
             return (0..<Int.random(in: 0...25, using: &random)).map { _ in
@@ -400,7 +401,7 @@ private struct Plan {
         return lines
     }
 
-    private static let end: Int64 = 1080
+    static let end: Int64 = 1080
 
     /// Random topologies over random events, in three lives, and by tasks that share the keys: what comes out is what the naive oracle says, all lives say the
     /// same in the same order under the same ids, no id comes twice, and the states are equal.

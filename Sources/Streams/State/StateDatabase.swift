@@ -149,6 +149,31 @@ package final class StateDatabase {
         }
     }
 
+    /// How far the last checkpoint came, and what else it says; nil where nothing is stored that can be read.
+    package func standing() throws(StreamsError) -> (inputs: [InputPosition], meta: [String: String])? {
+        guard let queue, isReadable else { return nil }
+        do {
+            return try queue.read { database in
+                let inputs = try Self.positions(database)
+                return inputs.isEmpty ? nil : (inputs, try Self.meta(database))
+            }
+        } catch {
+            throw StreamsError("state-load", Self.remedy(path ?? ""), cause: error, fault: .world)
+        }
+    }
+
+    private static func positions(_ database: Database) throws -> [InputPosition] {
+        try Row.fetchAll(database, sql: "SELECT topic, partition, next, source, through FROM positions").map {
+            InputPosition(partition: TopicPartition($0[0], $0[1]), next: $0[2], source: $0[3], through: $0[4])
+        }
+    }
+
+    private static func meta(_ database: Database) throws -> [String: String] {
+        var meta: [String: String] = [:]
+        for row in try Row.fetchAll(database, sql: "SELECT name, value FROM meta") { meta[row[0]] = row[1] }
+        return meta
+    }
+
     /// Forgets everything but who may write.
     func clear() throws(StreamsError) {
         do {
@@ -197,13 +222,8 @@ package final class StateDatabase {
                     throw StreamsError(
                         "state-unknown", "the state holds a store '\(name)' that no stage has", fault: .headrace)
                 }
-                let inputs = try Row.fetchAll(
-                    database, sql: "SELECT topic, partition, next, source, through FROM positions"
-                ).map {
-                    InputPosition(partition: TopicPartition($0[0], $0[1]), next: $0[2], source: $0[3], through: $0[4])
-                }
-                var meta: [String: String] = [:]
-                for row in try Row.fetchAll(database, sql: "SELECT name, value FROM meta") { meta[row[0]] = row[1] }
+                let inputs = try Self.positions(database)
+                let meta = try Self.meta(database)
                 for store in stores {
                     store.attach(
                         StateDisk(reader: reader, runs: lists[store.name] ?? []),

@@ -1,0 +1,130 @@
+import Base
+import EventLog
+
+/// Where a changed topology takes over from the one that wrote before it, in one task: at what the other had folded when it
+/// came to rest. The changed one folds everything before this place without a word, and speaks from there on, so that its
+/// readers miss nothing and get nothing twice. It stands in the definition, so a replay takes over at the same place.
+package struct Takeover: Sendable, Equatable {
+    /// Stream time of the one before.
+    package let now: Instant
+    /// The timer that it fired last, by its name, where no event came behind it.
+    package let fired: String?
+    /// The first offset that it had not folded.
+    package let inputs: [TopicPartition: Int64]
+    /// Where its topics go on.
+    package let emitted: [String: Int64]
+
+    package init(now: Instant, fired: String?, inputs: [TopicPartition: Int64], emitted: [String: Int64]) {
+        self.now = now
+        self.fired = fired
+        self.inputs = inputs
+        self.emitted = emitted
+    }
+
+    /// Timers behind this one are the new topology's to speak of.
+    var lastTimer: TimerQueue.Entry {
+        fired.flatMap { TimerQueue.Entry(name: $0) } ?? TimerQueue.Entry(time: now, stage: -1, key: "")
+    }
+
+    package var json: JSON {
+        .object([
+            "now": .int(now.milliseconds), "fired": fired.map { .string($0) } ?? .null,
+            "inputs": .array(
+                inputs.sorted { $0.key < $1.key }.map {
+                    .array([.string($0.key.topic), .int(Int64($0.key.partition)), .int($0.value)])
+                }),
+            "emitted": .object(emitted.mapValues { .int($0) }),
+        ])
+    }
+
+    /// nil for what no takeover is written like.
+    package init?(_ json: JSON) {
+        guard let now = json["now"]?.int, let list = json["inputs"]?.array, let emitted = json["emitted"]?.object else {
+            return nil
+        }
+        var inputs: [TopicPartition: Int64] = [:]
+        for item in list {
+            guard let item = item.array, item.count == 3, let topic = item[0].string, let partition = item[1].int,
+                let next = item[2].int
+            else { return nil }
+            inputs[TopicPartition(topic, Int(partition))] = next
+        }
+        self.init(
+            now: Instant(milliseconds: now), fired: json["fired"]?.string, inputs: inputs,
+            emitted: emitted.compactMapValues(\.int))
+    }
+}
+
+extension Takeover {
+    /// What a task's last checkpoint says of the place where it stands; nil where it was folded by another topology, or never.
+    package init?(_ database: StateDatabase, of identity: Digest?) throws(StreamsError) {
+        guard let (inputs, meta) = try database.standing(), meta[StateDatabase.identity] == identity?.hex else {
+            return nil
+        }
+        var emitted: [String: Int64] = [:]
+        for (name, value) in meta where name.hasPrefix(TopologyRunner.emittedMark) {
+            emitted[String(name.dropFirst(TopologyRunner.emittedMark.count))] = Int64(value)
+        }
+        self.init(
+            now: meta["now"].flatMap { Int64($0) }.map { Instant(milliseconds: $0) } ?? .distantPast,
+            fired: meta[TopologyRunner.firedMark].flatMap { $0.isEmpty ? nil : $0 },
+            inputs: Dictionary(inputs.map { ($0.partition, $0.next) }) { $1 }, emitted: emitted)
+    }
+}
+
+/// Taking over from the topology before.
+extension TopologyRunner {
+    static let emittedMark = "emitted/"
+    /// Under this name stands the timer that was the last thing to happen; nothing where that was an event.
+    static let firedMark = "fired"
+    /// Under this name stands that the topology before was taken over from.
+    static let takenMark = "taken"
+
+    /// The topology speaks of nothing yet: it has not come to where it takes over.
+    package var isSilent: Bool { pending != nil }
+
+    /// From here to its place the runner is silent.
+    func awaitTakeover(_ takeover: Takeover) {
+        pending = takeover
+        timerLimit = takeover.lastTimer
+        context.places = nil
+        for index in inputs.indices {
+            guard let end = takeover.inputs[inputs[index].partition] else { continue }
+            // An end before that is no takeover's: there the log is silent.
+            inputs[index].endsWanted = inputs[index].end ?? end >= end
+            inputs[index].end = min(inputs[index].end ?? end, end)
+        }
+    }
+
+    /// Begins to speak, if everything before the place is folded. What the topology before did not read must be known
+    /// through its stream time.
+    func takeOver() -> Bool {
+        guard let takeover = pending else { return false }
+        let hold = context.holds.count == 0 ? nil : context.holds.values.map(\.until).min()
+        for input in inputs {
+            if let end = takeover.inputs[input.partition] {
+                guard input.end == end, input.isAtEnd else { return false }
+            } else if !input.hasHead, let bound = input.bound(hold: hold), bound.time <= takeover.now {
+                return false
+            }
+        }
+        for index in inputs.indices where takeover.inputs[inputs[index].partition] != nil {
+            inputs[index].goOn(until: ends.map { $0[inputs[index].partition] ?? 0 })
+        }
+        pending = nil
+        timerLimit = nil
+        context.emittedOffsets = takeover.emitted
+        context.places = sink.places
+        if stopsAtTakeover { stop() }
+        return true
+    }
+
+    /// What keeps the runner from its place, for people.
+    package var missing: String {
+        guard let takeover = pending else { return "nothing" }
+        let behind = inputs.filter { input in
+            takeover.inputs[input.partition].map { input.end != $0 || !input.isAtEnd } ?? !input.hasHead
+        }
+        return behind.map { "\($0.partition) is known through \($0.completeThrough)" }.joined(separator: ", ")
+    }
+}
