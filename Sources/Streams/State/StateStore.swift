@@ -18,6 +18,13 @@ package protocol AnyStateStore: AnyObject {
     /// Whether its digest is kept up from change to change; else it is computed when somebody asks.
     var keepsDigest: Bool { get set }
 
+    /// Whether what changes can be undone until it is settled.
+    var keepsUndo: Bool { get set }
+    /// What changed since stays.
+    func settle()
+    /// Everything is as it was when it was settled last.
+    func undo()
+
     /// Begins with what is stored of it.
     /// - Parameter count: of all its keys.
     func attach(_ disk: StateDisk, count: Int)
@@ -52,6 +59,9 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
     package let name: String
     var disk: StateDisk?
     package var keepsDigest = true
+    package var keepsUndo = false
+    /// What changed since the store was settled, as it was before.
+    private var undone: [(place: Place, value: Value?)] = []
 
     typealias Slot = StateShard.Slot
     typealias Place = StateShard.Place
@@ -193,6 +203,19 @@ package final class StateStore<Value: StateValue>: AnyStateStore {
         }
         if isNew { dirty.append(place.packed) }
         if isUndigested { undigested.append(place.packed) }
+        if keepsUndo { undone.append((place, contents[place.shard][place.index])) }
+    }
+
+    package func settle() { undone.removeAll(keepingCapacity: true) }
+
+    package func undo() {
+        for (place, value) in undone.reversed() {
+            let isPresent = value != nil
+            total += (isPresent ? 1 : 0) - (shards[place.shard].slots[place.index].isPresent ? 1 : 0)
+            shards[place.shard].slots[place.index].isPresent = isPresent
+            contents[place.shard][place.index] = value
+        }
+        settle()
     }
 
     static func encoded(_ value: Value) -> [UInt8] {

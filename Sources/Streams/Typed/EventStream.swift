@@ -30,9 +30,9 @@ public struct EventStream<Value: StreamValue> {
 
     @inlinable
     func next<New: StreamValue>(
-        _ kind: StreamNode.Kind, _ name: String, _ type: New.Type = New.self
+        _ kind: StreamNode.Kind, _ name: String, _ type: New.Type = New.self, mayThrow: Bool = false
     ) -> EventStream<New> {
-        EventStream<New>(builder, builder.node(kind, name, parents: [node]))
+        EventStream<New>(builder, builder.node(kind, name, parents: [node], mayThrow: mayThrow))
     }
 
     /// For what keeps state, and for what writes: of a topology by key a task takes what is its own.
@@ -49,10 +49,10 @@ public struct EventStream<Value: StreamValue> {
 
     /// Those for which the predicate holds.
     @inlinable
-    public func filter(
-        _ name: String = "filter", _ isWanted: @escaping (StreamRecord<Value>) throws -> Bool
+    public func filter<Failure: Error>(
+        _ name: String = "filter", _ isWanted: @escaping (StreamRecord<Value>) throws(Failure) -> Bool
     ) -> EventStream<Value> {
-        let made = next(.filter, name, Value.self)
+        let made = next(.filter, name, Value.self, mayThrow: Failure.self != Never.self)
         outlet.receive { [out = made.outlet] record, flow in
             if try isWanted(record) { try out.send(record, flow) }
         }
@@ -61,20 +61,20 @@ public struct EventStream<Value: StreamValue> {
 
     /// One new value for each.
     @inlinable
-    public func map<New: StreamValue>(
-        _ name: String = "map", _ transform: @escaping (StreamRecord<Value>) throws -> New
+    public func map<New: StreamValue, Failure: Error>(
+        _ name: String = "map", _ transform: @escaping (StreamRecord<Value>) throws(Failure) -> New
     ) -> EventStream<New> {
-        let made = next(.map, name, New.self)
+        let made = next(.map, name, New.self, mayThrow: Failure.self != Never.self)
         outlet.receive { [out = made.outlet] record, flow in try out.send(record.with(try transform(record)), flow) }
         return made
     }
 
     /// Any number of new values for each, in their order.
     @inlinable
-    public func flatMap<New: StreamValue>(
-        _ name: String = "flatMap", _ transform: @escaping (StreamRecord<Value>) throws -> [New]
+    public func flatMap<New: StreamValue, Failure: Error>(
+        _ name: String = "flatMap", _ transform: @escaping (StreamRecord<Value>) throws(Failure) -> [New]
     ) -> EventStream<New> {
-        let made = next(.flatMap, name, New.self)
+        let made = next(.flatMap, name, New.self, mayThrow: Failure.self != Never.self)
         outlet.receive { [out = made.outlet] record, flow in
             for value in try transform(record) { try out.send(record.with(value), flow) }
         }
@@ -82,10 +82,12 @@ public struct EventStream<Value: StreamValue> {
     }
 
     /// A stream for each predicate, and one for the rest; a value goes to the first whose predicate holds.
-    public func branch(
-        _ name: String = "branch", _ predicates: ((StreamRecord<Value>) throws -> Bool)...
+    public func branch<Failure: Error>(
+        _ name: String = "branch", _ predicates: ((StreamRecord<Value>) throws(Failure) -> Bool)...
     ) -> [EventStream<Value>] {
-        let made = (0...predicates.count).map { next(.branch, "\(name) \($0)", Value.self) }
+        let made = (0...predicates.count).map {
+            next(.branch, "\(name) \($0)", Value.self, mayThrow: Failure.self != Never.self)
+        }
         outlet.receive { [outlets = made.map(\.outlet)] record, flow in
             let first = try predicates.firstIndex { try $0(record) } ?? predicates.count
             try outlets[first].send(record, flow)
@@ -106,11 +108,11 @@ public struct EventStream<Value: StreamValue> {
     /// - Parameter keepsPartition: values that have one key here stand in one partition of their topic, so that a topology
     ///   which runs by partition may keep state under it.
     @inlinable
-    public func keyed(
+    public func keyed<Failure: Error>(
         _ name: String = "key", keepsPartition: Bool = false,
-        by key: @escaping (StreamRecord<Value>) throws -> String?
+        by key: @escaping (StreamRecord<Value>) throws(Failure) -> String?
     ) -> KeyedStream<Value> {
-        let made = next(.key, name, Value.self)
+        let made = next(.key, name, Value.self, mayThrow: Failure.self != Never.self)
         builder.nodes[made.node].isPartitioned = keepsPartition
         if keepsPartition { builder.nodes[made.node].settings = ["keeps partition"] }
         outlet.receive { [out = made.outlet] record, flow in
@@ -141,7 +143,7 @@ public struct EventStream<Value: StreamValue> {
     }
 
     /// Hands every value to a closure: for tests, and for what a stage serves beside its topics.
-    public func forEach(_ body: @escaping (StreamRecord<Value>) throws -> Void) {
+    public func forEach<Failure: Error>(_ body: @escaping (StreamRecord<Value>) throws(Failure) -> Void) {
         outlet.receive { record, _ in try body(record) }
     }
 }

@@ -31,10 +31,10 @@ public final class EventTable<Value: StreamValue> {
 
     init(
         _ builder: StreamBuilder, _ name: String, parents: [Int], _ kind: StreamNode.Kind = .table,
-        settings: [String] = []
+        settings: [String] = [], mayThrow: Bool = false
     ) {
         self.builder = builder
-        node = builder.node(kind, name, parents: parents, settings: settings)
+        node = builder.node(kind, name, parents: parents, settings: settings, mayThrow: mayThrow)
         store = builder.store(node)
     }
 
@@ -102,10 +102,10 @@ public final class EventTable<Value: StreamValue> {
     }
 
     /// Another table made of each value; nil leaves the key out.
-    public func mapValues<New: StreamValue>(
-        _ name: String = "map", _ transform: @escaping (String, Value) throws -> New?
+    public func mapValues<New: StreamValue, Failure: Error>(
+        _ name: String = "map", _ transform: @escaping (String, Value) throws(Failure) -> New?
     ) -> EventTable<New> {
-        let made = EventTable<New>(builder, name, parents: [node])
+        let made = EventTable<New>(builder, name, parents: [node], mayThrow: Failure.self != Never.self)
         receive { key, new, _, flow in
             guard let new, let value = try transform(key, new) else { return try made.remove(key, flow) }
             try made.put(StreamRecord(key: key, value: value, time: flow.now), made.store[key]?.value, flow)

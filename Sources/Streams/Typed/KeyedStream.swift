@@ -11,16 +11,16 @@ public struct KeyedStream<Value: StreamValue> {
 
     /// One new value for each, under the same key.
     @inlinable
-    public func map<New: StreamValue>(
-        _ name: String = "map", _ transform: @escaping (StreamRecord<Value>) throws -> New
+    public func map<New: StreamValue, Failure: Error>(
+        _ name: String = "map", _ transform: @escaping (StreamRecord<Value>) throws(Failure) -> New
     ) -> KeyedStream<New> {
         KeyedStream<New>(stream: stream.map(name, transform))
     }
 
     /// Those for which the predicate holds, under the same keys.
     @inlinable
-    public func filter(
-        _ name: String = "filter", _ isWanted: @escaping (StreamRecord<Value>) throws -> Bool
+    public func filter<Failure: Error>(
+        _ name: String = "filter", _ isWanted: @escaping (StreamRecord<Value>) throws(Failure) -> Bool
     ) -> KeyedStream<Value> {
         KeyedStream(stream: stream.filter(name, isWanted))
     }
@@ -44,16 +44,33 @@ public struct KeyedStream<Value: StreamValue> {
         }
     }
 
-    /// A processor of one's own with a state for each key. What is thrown leaves the state as it was changed until then.
-    /// - Parameters:
-    ///   - state: of a key that is seen first.
-    ///   - timer: called when a timer that was set for a key comes up.
-    public func process<State: StreamValue, Made: StreamValue>(
+    /// A processor of one's own with a state for each key. Where something is thrown, nothing of the event is left: neither what
+    /// it changed nor what it emitted, here or in any other operator.
+    /// - Parameter state: of a key that is seen first.
+    public func process<State: StreamValue, Made: StreamValue, Failure: Error>(
         _ name: String, state initial: @autoclosure @escaping () -> State, emits type: Made.Type = Made.self,
-        timer: ((_ key: String, _ at: Instant, inout State, Output<Made>) throws -> Void)? = nil,
-        _ body: @escaping (StreamRecord<Value>, inout State, Output<Made>) throws -> Void
+        _ body: @escaping (StreamRecord<Value>, inout State, Output<Made>) throws(Failure) -> Void
     ) -> EventStream<Made> {
-        let number = builder.node(.process, name, parents: [stream.node])
+        process(name, initial, nil, body, mayThrow: Failure.self != Never.self)
+    }
+
+    /// The same with timers.
+    /// - Parameter timer: called when a timer that was set for a key comes up.
+    public func process<State: StreamValue, Made: StreamValue, TimerFailure: Error, Failure: Error>(
+        _ name: String, state initial: @autoclosure @escaping () -> State, emits type: Made.Type = Made.self,
+        timer: @escaping (_ key: String, _ at: Instant, inout State, Output<Made>) throws(TimerFailure) -> Void,
+        _ body: @escaping (StreamRecord<Value>, inout State, Output<Made>) throws(Failure) -> Void
+    ) -> EventStream<Made> {
+        process(
+            name, initial, timer, body, mayThrow: Failure.self != Never.self || TimerFailure.self != Never.self)
+    }
+
+    private func process<State: StreamValue, Made: StreamValue>(
+        _ name: String, _ initial: @escaping () -> State,
+        _ timer: ((_ key: String, _ at: Instant, inout State, Output<Made>) throws -> Void)?,
+        _ body: @escaping (StreamRecord<Value>, inout State, Output<Made>) throws -> Void, mayThrow: Bool
+    ) -> EventStream<Made> {
+        let number = builder.node(.process, name, parents: [stream.node], mayThrow: mayThrow)
         let store: StateStore<Held<State>> = builder.store(number)
         let made = EventStream<Made>(builder, number)
         let output = Output<Made>()
@@ -81,10 +98,10 @@ public struct KeyedStream<Value: StreamValue> {
     }
 
     /// One running value for each key, emitted whenever it changes.
-    public func reduce(
-        _ name: String = "reduce", _ combine: @escaping (Value, StreamRecord<Value>) throws -> Value
+    public func reduce<Failure: Error>(
+        _ name: String = "reduce", _ combine: @escaping (Value, StreamRecord<Value>) throws(Failure) -> Value
     ) -> EventTable<Value> {
-        let made = EventTable<Value>(builder, name, parents: [stream.node])
+        let made = EventTable<Value>(builder, name, parents: [stream.node], mayThrow: Failure.self != Never.self)
         stream.receiveOwn { record, flow in
             let old = made.store[record.key]?.value
             let new = try old.map { try combine($0, record) } ?? record.value

@@ -20,11 +20,14 @@ public struct Measure<Value>: Sendable {
     @usableFromInline let text: @Sendable (Value) throws -> String?
     /// Of a sliding window, where it is another than the stream's, in milliseconds.
     private(set) var span: Int64?
+    /// Whether what it reads of a value may throw.
+    let mayThrow: Bool
 
     private init(
         _ name: String, _ kind: Kind, number: @escaping @Sendable (Value) throws -> Double? = { _ in nil },
-        text: @escaping @Sendable (Value) throws -> String? = { _ in nil }
+        text: @escaping @Sendable (Value) throws -> String? = { _ in nil }, mayThrow: Bool = false
     ) {
+        self.mayThrow = mayThrow
         self.name = name
         self.kind = kind
         self.number = number
@@ -34,18 +37,18 @@ public struct Measure<Value>: Sendable {
     public static func count(_ name: String = "count") -> Measure { Measure(name, .count) }
 
     /// A measure of numbers; missing ones (nil, NaN) are left out.
-    public static func of(
-        _ kind: Kind, _ name: String, _ number: @escaping @Sendable (Value) throws -> Double?
-    ) -> Measure { Measure(name, kind, number: number) }
+    public static func of<Failure: Error>(
+        _ kind: Kind, _ name: String, _ number: @escaping @Sendable (Value) throws(Failure) -> Double?
+    ) -> Measure { Measure(name, kind, number: number, mayThrow: Failure.self != Never.self) }
 
     /// How many different texts there are.
-    public static func distinct(
-        _ name: String, _ text: @escaping @Sendable (Value) throws -> String?
-    ) -> Measure { Measure(name, .distinct, text: text) }
+    public static func distinct<Failure: Error>(
+        _ name: String, _ text: @escaping @Sendable (Value) throws(Failure) -> String?
+    ) -> Measure { Measure(name, .distinct, text: text, mayThrow: Failure.self != Never.self) }
 
-    public static func top(
-        _ count: Int, _ name: String, _ text: @escaping @Sendable (Value) throws -> String?
-    ) -> Measure { Measure(name, .top(count), text: text) }
+    public static func top<Failure: Error>(
+        _ count: Int, _ name: String, _ text: @escaping @Sendable (Value) throws(Failure) -> String?
+    ) -> Measure { Measure(name, .top(count), text: text, mayThrow: Failure.self != Never.self) }
 
     /// The same over a window of its own length: only of sliding windows.
     public func over(milliseconds: Int64) -> Measure {

@@ -54,7 +54,7 @@ public final class StreamBuilder {
     /// The events of a topic. Their keys are those of the events.
     @inlinable
     public func stream<Value: StreamValue>(_ topic: String, _ type: Value.Type = Value.self) -> EventStream<Value> {
-        let stream = EventStream<Value>(self, node(.source, topic, parents: [], topic: topic))
+        let stream = EventStream<Value>(self, node(.source, topic, parents: [], topic: topic, mayThrow: true))
         let outlet = stream.outlet
         sources.append(
             (
@@ -84,12 +84,12 @@ public final class StreamBuilder {
     @usableFromInline
     func node(
         _ kind: StreamNode.Kind, _ name: String, parents: [Int], topic: String? = nil, store: String? = nil,
-        settings: [String] = []
+        settings: [String] = [], mayThrow: Bool = false
     ) -> Int {
         nodes.append(
             StreamNode(
                 number: nodes.count, kind: kind, name: name, parents: parents, topic: topic, settings: settings,
-                store: store))
+                store: store, mayThrow: mayThrow))
         return nodes.count - 1
     }
 
@@ -128,6 +128,8 @@ public struct StreamNode: Sendable {
     public var store: String?
     /// Whether one key's values stand in one partition; nil where that is so if it is of its parents.
     @usableFromInline var isPartitioned: Bool?
+    /// Whether what it calls may throw; a closure that cannot says so by its type.
+    @usableFromInline var mayThrow = false
 }
 
 /// Runs the operators of a builder.
@@ -140,6 +142,8 @@ private final class TypedStage: Stage {
     private let erasures: [String: [(String, StreamFlow) throws -> Void]]
     private let timers: [Int: (String, Instant, StreamFlow) throws -> Void]
     private let served: [(name: String, read: (String) throws -> (value: JSON, time: Instant)?)]
+    /// Whether something may throw behind an effect of the same event, so that effects wait until it is through.
+    private let undoes: Bool
     private var flow: StreamFlow?
 
     init(_ builder: StreamBuilder) {
@@ -153,6 +157,8 @@ private final class TypedStage: Stage {
         erasures = Dictionary(grouping: builder.erasures, by: \.topic).mapValues { $0.map(\.handle) }
         timers = builder.timers
         served = builder.views
+        undoes = builder.mayThrowBehindEffects
+        for store in stores { store.keepsUndo = undoes }
     }
 
     var views: [String] { served.map(\.name) }
@@ -163,7 +169,7 @@ private final class TypedStage: Stage {
 
     private func flow(_ context: StageContext) -> StreamFlow {
         if let flow, flow.context === context { return flow }
-        let fresh = StreamFlow(context, stage: name)
+        let fresh = StreamFlow(context, stage: name, waits: undoes)
         flow = fresh
         return fresh
     }
@@ -171,13 +177,13 @@ private final class TypedStage: Stage {
     func process(_ event: StreamEvent, _ context: StageContext) throws {
         let flow = flow(context)
         flow.begin(event)
-        try guarded { for handle in handlers[event.topic] ?? [] { try handle(event, flow) } }
+        try guarded(flow) { for handle in handlers[event.topic] ?? [] { try handle(event, flow) } }
     }
 
     func erase(_ event: StreamEvent, _ context: StageContext) throws {
         let flow = flow(context)
         flow.begin(event)
-        try guarded { for handle in erasures[event.topic] ?? [] { try handle(event.key, flow) } }
+        try guarded(flow) { for handle in erasures[event.topic] ?? [] { try handle(event.key, flow) } }
     }
 
     func fire(timer key: String, at time: Instant, _ context: StageContext) throws {
@@ -187,24 +193,30 @@ private final class TypedStage: Stage {
         }
         let flow = flow(context)
         flow.begin(timer: key, at: time)
-        try guarded { try handle(String(Substring(key.utf8[key.utf8.index(after: bar)...])), time, flow) }
+        try guarded(flow) { try handle(String(Substring(key.utf8[key.utf8.index(after: bar)...])), time, flow) }
     }
 
-    /// Whatever an operator throws is the event's own: it is recorded beside it, and the fold goes on.
-    private func guarded(_ body: () throws -> Void) throws {
+    /// Whatever an operator throws is the event's own: it is recorded beside it, nothing else is left of it, and the fold goes on.
+    private func guarded(_ flow: StreamFlow, _ body: () throws -> Void) throws {
         do {
             try body()
-        } catch let error as any DescribedError {
-            throw error
+            guard undoes else { return }
+            flow.release()
+            for store in stores { store.settle() }
         } catch {
-            throw StreamsError("processor-failed", "an operator of '\(name)' threw", cause: error)
+            if undoes {
+                flow.drop()
+                for store in stores { store.undo() }
+            }
+            guard error is any DescribedError else {
+                throw StreamsError("processor-failed", "an operator of '\(name)' threw", cause: error)
+            }
+            throw error
         }
     }
 }
 
 extension StreamFlow {
     /// Sets a timer of an operator. It fires after every event with a time up to its own; the same one is set once.
-    func setTimer(_ node: Int, at time: Instant, key: String) {
-        context.setTimer(at: time, key: "\(node)|\(key)")
-    }
+    func setTimer(_ node: Int, at time: Instant, key: String) { set("\(node)|\(key)", at: time) }
 }

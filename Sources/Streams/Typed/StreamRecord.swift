@@ -51,8 +51,23 @@ package final class StreamFlow {
         return key.withUTF8 { murmur2Partition(UnsafeRawBufferPointer($0), partitions: tasks) } == context.partition
     }
 
-    init(_ context: StageContext, stage: String) {
+    private struct Emission {
+        let topic: String
+        let type: String
+        let id: String
+        let key: [UInt8]?
+        let data: [UInt8]
+        let causation: String?
+    }
+
+    /// Effects wait until nothing of the event can throw any more.
+    private let waits: Bool
+    private var emissions: [Emission] = []
+    private var timers: [(name: String, time: Instant)] = []
+
+    init(_ context: StageContext, stage: String, waits: Bool) {
         self.context = context
+        self.waits = waits
         self.stage = stage
         source = StageContext.source(stage)
     }
@@ -98,9 +113,34 @@ package final class StreamFlow {
         }
         id.append(0x3A)
         JSONNumber.append(Int64(emitted), to: &id)
-        context.emit(
-            topic: topic, type: type, id: String(decoding: id, as: UTF8.self),
-            key: key.isEmpty ? nil : [UInt8](key.utf8), data: data, causation: causation, from: source)
+        let (name, bytes) = (String(decoding: id, as: UTF8.self), key.isEmpty ? nil : [UInt8](key.utf8))
         emitted += 1
+        guard !waits else {
+            emissions.append(
+                Emission(topic: topic, type: type, id: name, key: bytes, data: data, causation: causation))
+            return
+        }
+        context.emit(topic: topic, type: type, id: name, key: bytes, data: data, causation: causation, from: source)
+    }
+
+    func set(_ timer: String, at time: Instant) {
+        if waits { timers.append((timer, time)) } else { context.setTimer(at: time, key: timer) }
+    }
+
+    /// What waited has its effect.
+    func release() {
+        for timer in timers { context.setTimer(at: timer.time, key: timer.name) }
+        for emission in emissions {
+            context.emit(
+                topic: emission.topic, type: emission.type, id: emission.id, key: emission.key, data: emission.data,
+                causation: emission.causation, from: source)
+        }
+        drop()
+    }
+
+    /// What waited has none.
+    func drop() {
+        timers.removeAll(keepingCapacity: true)
+        emissions.removeAll(keepingCapacity: true)
     }
 }

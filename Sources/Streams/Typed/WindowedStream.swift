@@ -113,7 +113,8 @@ public struct WindowedStream<Value: StreamValue> {
     func node(_ measures: [Measure<Value>], _ emission: Emission) -> Int {
         stream.builder.node(
             .window, window.name, parents: [stream.node],
-            settings: measures.map(\.settings) + (emission == .onEveryEvent ? ["on every event"] : []))
+            settings: measures.map(\.settings) + (emission == .onEveryEvent ? ["on every event"] : []),
+            mayThrow: measures.contains(where: \.mayThrow))
     }
 
     @usableFromInline
