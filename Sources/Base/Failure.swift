@@ -11,12 +11,18 @@ public enum Fault: String, Sendable {
 /// The one error shape of every module: an open code, a message that says what, where and what to do, whose fault it
 /// is and whether the same call may succeed later. `Module` only keeps the errors of two modules apart.
 public struct Failure<Module>: Error, CustomStringConvertible, Sendable {
+    /// What programs go by.
     public let code: String
+    /// What was wrong, where, and what to do.
     public let message: String
+    /// What it came from.
     public let cause: (any Error)?
+    /// Whose fault it is.
     public let fault: Fault
+    /// Whether trying again may help.
     public let retriable: Bool
 
+    /// An error of a module.
     public init(
         _ code: String, _ message: String, cause: (any Error)? = nil, fault: Fault = .caller, retriable: Bool = false
     ) {
@@ -35,14 +41,19 @@ public struct Failure<Module>: Error, CustomStringConvertible, Sendable {
 
 /// What an API or a command needs to know of any module's error.
 public protocol DescribedError: Error {
+    /// What programs go by.
     var code: String { get }
+    /// What was wrong, where, and what to do.
     var message: String { get }
+    /// Whose fault it is.
     var fault: Fault { get }
+    /// Whether trying again may help.
     var retriable: Bool { get }
 }
 
 extension Failure: DescribedError {}
 
+/// The module's name in its errors.
 public enum BaseModule {}
 /// Errors of parsing and encoding in Base.
 public typealias BaseError = Failure<BaseModule>

@@ -314,22 +314,9 @@ package struct Audit {
         }
     }
 
-    /// State as somebody has it, and how far it was folded.
-    package struct HeldState: Sendable {
-        let mark: TopologyRunner.Mark
-        let digests: [(name: String, digest: Digest)]
-
-        /// Fails where a part of it cannot be read: what is missing is no difference.
-        package init(_ runner: TopologyRunner) throws {
-            mark = runner.mark
-            digests = runner.stateDigests()
-            try runner.requireState()
-        }
-    }
-
     /// Folds everything again and compares every derived event and every state digest.
     /// - Parameter held: the state that is in service, if it can be had; it is compared where it has come equally far.
-    package func everything(to limit: FoldLimit, held: () throws -> HeldState?) throws -> AuditResult {
+    package func everything(to limit: FoldLimit, held: (StateBucket?) throws -> HeldState?) throws -> AuditResult {
         let subject = limit.isEnd ? "history" : "history to \(limit)"
         return try guarded(subject) {
             let begun = Date()
@@ -346,7 +333,7 @@ package struct Audit {
             }
             let folded = runner.folded
             let ours = try HeldState(runner)
-            let theirs = limit.isEnd ? try held().flatMap { $0.mark == ours.mark ? $0 : nil } : nil
+            let theirs = limit.isEnd ? try held(nil).flatMap { $0.mark == ours.mark ? $0 : nil } : nil
             let facts: [(String, JSON)] =
                 [
                     ("eventsFolded", .int(folded)), ("eventsCompared", .int(sink.compared)),
@@ -371,10 +358,9 @@ package struct Audit {
                         reason: "the log holds \(topic)/0@\(more), which the replay does not emit", facts: facts)
                 }
             }
-            if let theirs, let other = zip(ours.digests, theirs.digests).first(where: { $0 != $1 }) {
+            if let theirs, let other = try ours.difference(from: theirs, runner, ask: held) {
                 return AuditResult(
-                    verdict: .diverged, subject: subject,
-                    reason: "the state of '\(other.0.name)' in service is not what the log gives", facts: facts)
+                    verdict: .diverged, subject: subject, reason: other.reason, facts: facts + other.facts)
             }
             var compared: [String] = []
             if sink.compared > 0 { compared.append("\(sink.compared) derived events and state digests") }

@@ -224,19 +224,19 @@ extension Node: NodeReading {
             return try replay(stream: processor, to: limit, into: nil, compares: true)
         }
         let workspace = try compile()
-        return try Audit(log: log, workspace: workspace).everything(to: limit) { try heldState(workspace) }.json
+        return try Audit(log: log, workspace: workspace).everything(to: limit) { try heldState(workspace, $0) }.json
     }
 
     /// The state in service: the fold's where it runs, else what it stored last; nil where there is none.
-    private func heldState(_ workspace: CompiledWorkspace) throws -> Audit.HeldState? {
+    private func heldState(_ workspace: CompiledWorkspace, _ bucket: StateBucket?) throws -> HeldState? {
         // A fold that has stopped has nothing to compare with; why it did stands in the status.
-        if isStarted { return try? fold.askBlocking { try Audit.HeldState($0) } }
+        if isStarted { return try? fold.askBlocking { try HeldState($0, bucket: bucket) } }
         guard FileManager.default.fileExists(atPath: configuration.stateFile) else { return nil }
         let runner = try TopologyRunner(
             topology: try WorkspaceTopology(workspace).topology, derived: WorkspaceTopology.derived, log: log,
             database: try StateDatabase(path: configuration.stateFile, isKept: true),
             sink: ComparingSink(log: log, ends: [:]) { _ in })
-        return try Audit.HeldState(runner)
+        return try HeldState(runner, bucket: bucket)
     }
 
     package func topology() throws -> JSON {

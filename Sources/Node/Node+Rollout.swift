@@ -35,7 +35,7 @@ extension Node {
             try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         }
         let audit = StreamAudit(log: log, service: service, directory: directory, compares: compares)
-        let result = try audit.everything(to: limit) { try heldState(service, $0) }
+        let result = try audit.everything(to: limit) { try heldState(service, $0, $1) }
         guard !compares else { return result.json }
         var members = result.json.object ?? [:]
         for name in ["verdict", "reason"] { members[name] = nil }

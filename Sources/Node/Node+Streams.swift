@@ -181,16 +181,16 @@ extension Node {
     }
 
     /// The state in service of a task: its fold's where it runs, else what it stored last; nil where there is none.
-    func heldState(_ service: StreamService, _ number: Int) throws -> Audit.HeldState? {
+    func heldState(_ service: StreamService, _ number: Int, _ bucket: StateBucket?) throws -> HeldState? {
         // A fold that has stopped has nothing to compare with; why it did stands in the status.
-        if isStarted { return try? service.fold(number)?.askBlocking { try Audit.HeldState($0) } }
+        if isStarted { return try? service.fold(number)?.askBlocking { try HeldState($0, bucket: bucket) } }
         let file = StreamService.stateFile(service.topology.name, number, in: configuration.streamsDirectory)
         guard FileManager.default.fileExists(atPath: file) else { return nil }
         let runner = try TopologyRunner(
             topology: service.build(), task: service.task(number), derived: [], log: log,
             database: try StateDatabase(path: file, isKept: true),
             sink: ComparingSink(log: log, ends: [:], side: service.topology.side, partition: number) { _ in })
-        return try Audit.HeldState(runner)
+        return try HeldState(runner, bucket: bucket)
     }
 
     /// How long a worker waits for the node that brings its streams into force, in seconds.

@@ -21,7 +21,7 @@ struct StreamAudit {
         var facts: [(String, JSON)] = []
     }
 
-    func everything(to limit: FoldLimit, held: (Int) throws -> Audit.HeldState?) throws -> AuditResult {
+    func everything(to limit: FoldLimit, held: (Int, StateBucket?) throws -> HeldState?) throws -> AuditResult {
         let subject = "stream \(service.topology.name)" + (limit.isEnd ? "" : " to \(limit)")
         let begun = Date()
         var sum = Finding()
@@ -68,7 +68,9 @@ struct StreamAudit {
         return generation > 1 ? "; what stands before it took over was emitted by the \(generation - 1) before it" : ""
     }
 
-    private func replay(_ number: Int, to limit: FoldLimit, held: (Int) throws -> Audit.HeldState?) throws -> Finding {
+    private func replay(_ number: Int, to limit: FoldLimit, held: (Int, StateBucket?) throws -> HeldState?) throws
+        -> Finding
+    {
         let topology = service.topology
         // Outputs first: what is emitted from now on is no difference.
         var written: [String: Int64] = [:]
@@ -122,11 +124,11 @@ struct StreamAudit {
             found.difference = "the log holds \(place)@\(more), which the replay does not emit"
             return found
         }
-        let ours = try Audit.HeldState(runner)
-        guard let theirs = try held(number), theirs.mark == ours.mark else { return found }
+        let ours = try HeldState(runner)
+        guard let theirs = try held(number, nil), theirs.mark == ours.mark else { return found }
         found.stores = theirs.digests.count
-        if let other = zip(ours.digests, theirs.digests).first(where: { $0 != $1 }) {
-            found.difference = "the state of '\(other.0.name)' in service is not what the log gives"
+        if let other = try ours.difference(from: theirs, runner, ask: { try held(number, $0) }) {
+            (found.difference, found.facts) = (other.reason, other.facts)
         }
         return found
     }

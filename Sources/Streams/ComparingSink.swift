@@ -60,8 +60,17 @@ package final class ComparingSink: DerivedSink, DerivedPlaces {
         } else if event.topic == side.unfolded {
             // That it failed must be so again; the text of the reason is for people and may change between versions.
         } else if logged.withData({ raw in event.event.data.map { raw.elementsEqual($0) } ?? false }) != true {
-            diverge(event, "its data is another")
+            diverge(event, event.topic == side.digests ? stateDifference(event, logged) : "its data is another")
         }
+    }
+
+    /// Which stores came to another state since the digests before, which were equal: this is the first that differs.
+    private func stateDifference(_ event: DerivedEvent, _ logged: StoredEvent) -> String {
+        let ours = event.event.data.flatMap { try? JSON(parsing: $0) }?["stores"]?.object ?? [:]
+        let theirs = logged.data.flatMap { try? JSON(parsing: $0) }?["stores"]?.object ?? [:]
+        let names = Set(ours.keys).union(theirs.keys).sorted().filter { ours[$0] != theirs[$0] }
+        return
+            "in the day before it the state of \(names.map { "'\($0)'" }.joined(separator: ", ")) became another, though every event emitted until then is the same"
     }
 
     private func diverge(_ event: DerivedEvent, _ reason: String) {

@@ -39,6 +39,16 @@ extension TopologyRunner {
         Mark(folded: folded, emitted: emittedCount, now: context.now, timers: context.timers.store.count)
     }
 
+    /// Of every store by name, its buckets' digests.
+    package func bucketDigests() -> [String: [Digest]] {
+        Dictionary(stores.map { ($0.name, $0.bucketDigests()) }) { $1 }
+    }
+
+    /// The keys of a store's bucket, each with its leaf.
+    package func leaves(of store: String, inBucket bucket: Int) -> [(key: String, leaf: Digest)] {
+        stores.first { $0.name == store }?.leaves(inBucket: bucket) ?? []
+    }
+
     /// Digest of every store, by name.
     package func stateDigests() -> [(name: String, digest: Digest)] {
         stores.map { ($0.name, $0.digest()) }.sorted { $0.0 < $1.0 }

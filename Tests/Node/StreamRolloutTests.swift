@@ -35,8 +35,11 @@ extension HeavyTests {
             }
         }
 
-        private func node(_ version: Int, _ broker: KafkaBroker?, tries: Bool = false) throws -> Node {
+        private func node(
+            _ version: Int, _ broker: KafkaBroker?, tries: Bool = false, data: String = "/data"
+        ) throws -> Node {
             var settings = settings
+            settings.dataDirectory = scratch.path + data
             settings.streams = [StreamTopology(Self.sums(version))]
             settings.triesChanges = tries
             settings.kafka = broker?.address
@@ -52,14 +55,14 @@ extension HeavyTests {
             #expect(node.isSettled, "\(status)")
         }
 
-        private func publish(_ node: Node, _ numbers: Range<Int>, start: Int64) async throws {
+        private func publish(_ node: Node, _ numbers: Range<Int>, start: Int64, odd: Int = -1) async throws {
             let events = numbers.map { number in
                 (
                     "orders",
                     NewEvent(
                         id: "o\(number)", source: "test", type: "order",
                         time: Instant(milliseconds: start + Int64(number) * 100), key: [UInt8]("k\(number % 7)".utf8),
-                        data: [UInt8](#"{"amount":\#(number)}"#.utf8))
+                        data: [UInt8](#"{"amount":\#(number == odd ? 1000 : number)}"#.utf8))
                 )
             }
             _ = try await node.gateway.publish(events, principal: "p")
@@ -155,6 +158,32 @@ extension HeavyTests {
             // Each window once, whoever closed it; the newest is open.
             let counted = try lines(running, "sums.counted").values.joined().reduce(0, +)
             #expect((160...170).contains(counted), "\(counted)")
+            running.stop()
+        }
+
+        /// State of which one value is another is found down to its key, in a node that runs and in what one stored.
+        @Test func whatDiffersIsNamedByItsKey() async throws {
+            let start = Instant.wallClock().milliseconds - 100_000
+            for (data, odd) in [("/data", -1), ("/other", 37)] {
+                let running = try node(1, nil, data: data)
+                try running.start()
+                try await publish(running, 0..<60, start: start, odd: odd)
+                running.stop()
+            }
+            let (streams, others) = (scratch.path + "/data/streams", scratch.path + "/other/streams")
+            try FileManager.default.removeItem(atPath: streams)
+            try FileManager.default.copyItem(atPath: others, toPath: streams)
+            let running = try node(1, nil)
+            for isRunning in [false, true] {
+                if isRunning {
+                    try running.start()
+                    try await settle(running)
+                }
+                let answer = try running.replay(to: nil, processor: "sums")
+                #expect(answer["verdict"] == "DIVERGED", "\(answer)")
+                #expect(answer["firstDifference"]?["key"] == "k2", "\(answer)")
+                #expect(answer["reason"]?.string?.contains("the key 'k2' has another value") == true, "\(answer)")
+            }
             running.stop()
         }
 

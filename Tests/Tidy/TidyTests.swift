@@ -57,6 +57,15 @@ import Testing
         }
     }
 
+    /// The reference of the Swift API is made without a warning, and everything public has a comment.
+    @Test func theReferenceIsWhole() throws {
+        let scratch = try ScratchDirectory()
+        let made = try run("/bin/sh", [projectDirectory + "/docs/build-api", scratch.path + "/api"])
+        #expect(made.status == 0, "\(made.output) \(made.errors)")
+        let page = scratch.path + "/api/documentation/streams/streambuilder/index.html"
+        #expect(FileManager.default.fileExists(atPath: page))
+    }
+
     @Test func filesAndFunctionsStayShort() throws {
         for (_, path, text) in try Self.sources() {
             let lines = text.split(separator: "\n", omittingEmptySubsequences: false)

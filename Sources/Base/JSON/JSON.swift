@@ -1,14 +1,23 @@
 /// A JSON value as a tree: the control plane's currency (definitions, reports, answers). The event path uses
 /// `JSONDocument` and `JSONWriter` instead.
 public enum JSON: Sendable, Equatable {
+    /// `null`.
     case null
+    /// `true` or `false`.
     case bool(Bool)
+    /// A whole number of 64 bits.
     case int(Int64)
+    /// Any other number.
     case double(Double)
+    /// A text.
     case string(String)
+    /// Values in their order.
     case array([JSON])
+    /// Values by name.
     case object([String: JSON])
 
+    /// Reads UTF-8.
+    /// - Throws: `bad-json` with the offset at which it ends to be JSON.
     public init(parsing text: [UInt8]) throws(BaseError) {
         let document = JSONDocument()
         try document.parse(text)
@@ -22,6 +31,7 @@ public enum JSON: Sendable, Equatable {
         return out
     }
 
+    /// The canonical form as text.
     public var text: String { String(decoding: canonical, as: UTF8.self) }
 
     func append(to out: inout [UInt8]) {
@@ -57,16 +67,19 @@ public enum JSON: Sendable, Equatable {
         members.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
     }
 
+    /// A member of an object; nil where there is none.
     public subscript(key: String) -> JSON? {
         guard case .object(let members) = self else { return nil }
         return members[key]
     }
 
+    /// nil for anything but a text.
     public var string: String? {
         guard case .string(let value) = self else { return nil }
         return value
     }
 
+    /// nil for anything but a number.
     public var double: Double? {
         switch self {
         case .int(let value): Double(value)
@@ -84,16 +97,19 @@ public enum JSON: Sendable, Equatable {
         }
     }
 
+    /// nil for anything but a truth value.
     public var bool: Bool? {
         guard case .bool(let value) = self else { return nil }
         return value
     }
 
+    /// nil for anything but an array.
     public var array: [JSON]? {
         guard case .array(let items) = self else { return nil }
         return items
     }
 
+    /// nil for anything but an object.
     public var object: [String: JSON]? {
         guard case .object(let members) = self else { return nil }
         return members

@@ -5,11 +5,13 @@ import Synchronization
 ///
 /// Unchecked: the bytes are written before anybody sees them and never change; the table is behind its lock.
 public struct JSONKey: @unchecked Sendable, Hashable, ExpressibleByStringLiteral {
+    /// Its bytes, which live as long as the program.
     public let utf8: UnsafeBufferPointer<UInt8>
 
     /// By text. Keys come from code and from definitions, not from events, so there are few.
     private static let known = Mutex<[[UInt8]: UnsafeBufferPointer<UInt8>]>([:])
 
+    /// Made once for each text, and kept.
     public init(_ text: String) {
         let bytes = [UInt8](text.utf8)
         // The table hands over addresses of memory that is never given back.
@@ -25,6 +27,7 @@ public struct JSONKey: @unchecked Sendable, Hashable, ExpressibleByStringLiteral
 
     public init(stringLiteral text: String) { self.init(text) }
 
+    /// As text.
     public var text: String { String(decoding: utf8, as: UTF8.self) }
 
     public static func == (left: JSONKey, right: JSONKey) -> Bool { left.utf8.baseAddress == right.utf8.baseAddress }

@@ -1,10 +1,13 @@
 /// Writes one JSON text straight into bytes, for the event path: no tree, no allocation beyond the buffer.
 public struct JSONWriter {
+    /// What was written so far.
     public private(set) var bytes: [UInt8] = []
     private var needsComma = false
 
+    /// - Parameter capacity: bytes that are set aside at first.
     public init(capacity: Int = 256) { bytes.reserveCapacity(capacity) }
 
+    /// Begins anew in the same memory.
     public mutating func reset() {
         bytes.removeAll(keepingCapacity: true)
         needsComma = false
@@ -16,28 +19,33 @@ public struct JSONWriter {
         needsComma = true
     }
 
+    /// `{`; members follow.
     public mutating func beginObject() {
         separate()
         bytes.append(0x7B)
         needsComma = false
     }
 
+    /// `}`.
     public mutating func endObject() {
         bytes.append(0x7D)
         needsComma = true
     }
 
+    /// `[`; values follow.
     public mutating func beginArray() {
         separate()
         bytes.append(0x5B)
         needsComma = false
     }
 
+    /// `]`.
     public mutating func endArray() {
         bytes.append(0x5D)
         needsComma = true
     }
 
+    /// A member's name that needs no escapes.
     public mutating func key(_ key: StaticString) {
         separate()
         bytes.append(0x22)
@@ -47,6 +55,7 @@ public struct JSONWriter {
         needsComma = false
     }
 
+    /// A member's name.
     public mutating func key(_ key: String) {
         separate()
         JSONString.append(key, to: &bytes)
@@ -69,33 +78,40 @@ public struct JSONWriter {
         return bytes
     }
 
+    /// A text.
     public mutating func value(_ value: String) {
         separate()
         JSONString.append(value, to: &bytes)
     }
 
+    /// A whole number.
     public mutating func value(_ value: Int64) {
         separate()
         JSONNumber.append(value, to: &bytes)
     }
 
+    /// A whole number.
     public mutating func value(_ value: Int) { self.value(Int64(value)) }
 
+    /// A number in its shortest form; `null` for what JSON has no number for.
     public mutating func value(_ value: Double) {
         separate()
         JSONNumber.append(value, to: &bytes)
     }
 
+    /// A number in its shortest form; `null` for what JSON has no number for.
     public mutating func value(_ value: Float) {
         separate()
         JSONNumber.append(value, to: &bytes)
     }
 
+    /// `true` or `false`.
     public mutating func value(_ value: Bool) {
         separate()
         bytes.append(contentsOf: (value ? "true" : "false").utf8)
     }
 
+    /// An RFC 3339 time.
     public mutating func value(_ value: Instant) {
         separate()
         bytes.append(0x22)
@@ -103,11 +119,13 @@ public struct JSONWriter {
         bytes.append(0x22)
     }
 
+    /// `null`.
     public mutating func null() {
         separate()
         bytes.append(contentsOf: "null".utf8)
     }
 
+    /// Any value, in its canonical form.
     public mutating func value(_ value: JSON) {
         separate()
         value.append(to: &bytes)

@@ -2,12 +2,16 @@ import Foundation
 
 /// A moment in milliseconds since 1970-01-01T00:00:00Z (no leap seconds), the unit of every event time.
 public struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible {
+    /// Since 1970-01-01T00:00:00Z.
     public var milliseconds: Int64
 
+    /// - Parameter milliseconds: since 1970-01-01T00:00:00Z.
     @inlinable
     public init(milliseconds: Int64) { self.milliseconds = milliseconds }
 
+    /// Before every moment.
     public static let distantPast = Instant(milliseconds: .min)
+    /// Behind every moment.
     public static let distantFuture = Instant(milliseconds: .max)
 
     /// The years 1 to 9999: what RFC 3339 can write.
@@ -16,11 +20,13 @@ public struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible {
     @inlinable
     public static func < (left: Instant, right: Instant) -> Bool { left.milliseconds < right.milliseconds }
 
+    /// So many milliseconds later.
     @inlinable
     public static func + (left: Instant, milliseconds: Int64) -> Instant {
         Instant(milliseconds: left.milliseconds &+ milliseconds)
     }
 
+    /// Milliseconds between two moments.
     @inlinable
     public static func - (left: Instant, right: Instant) -> Int64 { left.milliseconds &- right.milliseconds }
 
@@ -53,6 +59,7 @@ public struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible {
         return Int(rest < 0 ? quotient - 1 : quotient)
     }
 
+    /// Midnight of a day, counted from 1970-01-01.
     public init(day: Int) { self.init(milliseconds: Int64(day) * 86_400_000) }
 
     /// `2013-01-31` in UTC.
@@ -116,6 +123,7 @@ public struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible {
         self = parsed
     }
 
+    /// Reads RFC 3339; nil for anything else.
     public static func parse(_ bytes: UnsafeRawBufferPointer) -> Instant? {
         guard bytes.count >= 20 else { return nil }
         func number(_ start: Int, _ count: Int) -> Int? {
@@ -160,6 +168,7 @@ public struct Instant: Hashable, Comparable, Sendable, CustomStringConvertible {
         return Instant(milliseconds: Int64(seconds) * 1000 + Int64(millis))
     }
 
+    /// Days of a month of the Gregorian calendar.
     public static func monthLength(_ year: Int, _ month: Int) -> Int {
         switch month {
         case 2: year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) ? 29 : 28

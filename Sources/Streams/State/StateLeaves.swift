@@ -44,6 +44,12 @@ struct StateLeaves {
         }
     }
 
+    /// Of each bucket.
+    mutating func digests() -> [Digest] {
+        for index in buckets.indices { Self.settle(&buckets[index]) }
+        return buckets.map(\.digest)
+    }
+
     mutating func root(of store: String) -> Digest {
         for index in buckets.indices { Self.settle(&buckets[index]) }
         return withUnsafeTemporaryAllocation(byteCount: Self.bucketCount * Digest.byteCount, alignment: 8) { raw in

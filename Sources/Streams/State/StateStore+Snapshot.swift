@@ -163,6 +163,29 @@ extension StateStore {
         return leaves.root(of: name)
     }
 
+    package func bucketDigests() -> [Digest] {
+        _ = digest()
+        return leaves.digests()
+    }
+
+    package func leaves(inBucket bucket: Int) -> [(key: String, leaf: Digest)] {
+        var found: [(key: String, leaf: Digest)] = []
+        if let disk, isOnDisk {
+            _ = disk.reader.read { database in
+                try StateMerge(disk.runs, database).forEach { entry in
+                    let hash = entry.hash
+                    guard entry.value != nil, StateLeaves.bucket(of: hash) == bucket else { return }
+                    let key = String(decoding: entry.key, as: UTF8.self)
+                    if shards[bucket].find(key, hash) == nil { found.append((key, entry.leaf)) }
+                }
+            }
+        }
+        for index in shards[bucket].slots.indices where shards[bucket].slots[index].isPresent {
+            found.append((shards[bucket].slots[index].key, leaf(Place(bucket, index))))
+        }
+        return found.sorted { StateKey($0.key) < StateKey($1.key) }
+    }
+
     /// The leaves of everything there is; from now on the slots have theirs.
     private func allLeaves() -> StateLeaves {
         var all = StateLeaves()

@@ -44,6 +44,10 @@ package protocol AnyStateStore: AnyObject {
     /// Begins to read what is on the disk for the digest, beside the fold.
     func prepareDigest()
     func digest() -> Digest
+    /// Digests of the buckets of which its digest is made.
+    func bucketDigests() -> [Digest]
+    /// The keys of a bucket in the order of their bytes, each with its leaf.
+    func leaves(inBucket bucket: Int) -> [(key: String, leaf: Digest)]
 }
 
 /// Where a store finds what is not in memory.

@@ -2,6 +2,7 @@ import Base
 
 /// A stream whose values belong to keys: what has state, windows and joins.
 public struct KeyedStream<Value: StreamValue> {
+    /// The same values without what belongs to their keys.
     public let stream: EventStream<Value>
 
     @usableFromInline
@@ -31,6 +32,7 @@ public struct KeyedStream<Value: StreamValue> {
         fileprivate var timers: [Instant] = []
         fileprivate var forgets = false
 
+        /// Sends a value on, under the same key and with the stream's time.
         public func emit(_ value: Made) { made.append(value) }
         /// Fires for this key after every event with a time up to its own.
         public func setTimer(at time: Instant) { timers.append(time) }
@@ -46,7 +48,7 @@ public struct KeyedStream<Value: StreamValue> {
 
     /// A processor of one's own with a state for each key. Where something is thrown, nothing of the event is left: neither what
     /// it changed nor what it emitted, here or in any other operator.
-    /// - Parameter state: of a key that is seen first.
+    /// - Parameter initial: of a key that is seen first.
     public func process<State: StreamValue, Made: StreamValue, Failure: Error>(
         _ name: String, state initial: @autoclosure @escaping () -> State, emits type: Made.Type = Made.self,
         _ body: @escaping (StreamRecord<Value>, inout State, Output<Made>) throws(Failure) -> Void
@@ -117,6 +119,7 @@ public struct KeyedStream<Value: StreamValue> {
         return made
     }
 
+    /// In windows, of which measures say something.
     @inlinable
     public func windowed(by window: WindowShape) -> WindowedStream<Value> {
         WindowedStream(stream: stream, window: window)

@@ -3,8 +3,26 @@ import Learning
 
 /// What a window says of its values.
 public struct Measure<Value>: Sendable {
+    /// What is measured.
     public enum Kind: Sendable, Equatable {
-        case count, sum, mean, variance, stddev, min, max, first, last
+        /// How many values there are.
+        case count
+        /// Exact until it is rounded once, like the mean and the variance.
+        case sum
+        /// The sum by the count.
+        case mean
+        /// With n - 1 below the line, as samples have it.
+        case variance
+        /// The root of the variance.
+        case stddev
+        /// The least.
+        case min
+        /// The greatest.
+        case max
+        /// The oldest.
+        case first
+        /// The newest.
+        case last
         /// About how many different texts (HyperLogLog, 1.6 %; exact up to 512) in windows that are made of panes; exact in
         /// sliding ones.
         case distinct
@@ -14,7 +32,9 @@ public struct Measure<Value>: Sendable {
         case top(Int)
     }
 
+    /// Under this name it stands in the result.
     public let name: String
+    /// What is measured.
     public let kind: Kind
     @usableFromInline let number: @Sendable (Value) throws -> Double?
     @usableFromInline let text: @Sendable (Value) throws -> String?
@@ -34,6 +54,7 @@ public struct Measure<Value>: Sendable {
         self.text = text
     }
 
+    /// How many values there are.
     public static func count(_ name: String = "count") -> Measure { Measure(name, .count) }
 
     /// A measure of numbers; missing ones (nil, NaN) are left out.
@@ -46,6 +67,7 @@ public struct Measure<Value>: Sendable {
         _ name: String, _ text: @escaping @Sendable (Value) throws(Failure) -> String?
     ) -> Measure { Measure(name, .distinct, text: text, mayThrow: Failure.self != Never.self) }
 
+    /// The most frequent texts with their counts.
     public static func top<Failure: Error>(
         _ count: Int, _ name: String, _ text: @escaping @Sendable (Value) throws(Failure) -> String?
     ) -> Measure { Measure(name, .top(count), text: text, mayThrow: Failure.self != Never.self) }

@@ -5,6 +5,7 @@ import EventLog
 /// Streams and Flink. What is built is one `Stage`: it is fed by event time like every other, so operators see their events
 /// in the order of (event time, topic rank, partition, offset) and never a late one.
 public final class StreamBuilder {
+    /// Names the stream everywhere: in ids, side topics, commands and questions.
     public let name: String
     @usableFromInline var nodes: [StreamNode] = []
     /// Handlers of what arrives, by topic in the order of their first use, which is the rank of a topic.
@@ -36,12 +37,19 @@ public final class StreamBuilder {
         case stop
     }
 
+    /// What becomes of an event that an operator throws at.
     public let onFailure: FailurePolicy
+    /// How the topology is run.
     public let parallelism: Parallelism
     /// What was written into operators (a filter's condition, a processor's body) is compiled and cannot be compared: whoever
     /// changes it gives the topology another version, so that old state is not taken for the new one's.
     public let version: Int
 
+    /// - Parameters:
+    ///   - name: letters, digits, `.`, `_` and `-`; it stands in topics.
+    ///   - version: another one for a topology of which closures were changed.
+    ///   - parallelism: one fold, or several tasks.
+    ///   - onFailure: record what cannot be folded and go on, or stop before it.
     public init(
         _ name: String, version: Int = 1, runs parallelism: Parallelism = .single, onFailure: FailurePolicy = .record
     ) {
@@ -114,17 +122,47 @@ public final class StreamBuilder {
 
 /// An operator as it is described.
 public struct StreamNode: Sendable {
+    /// What an operator does.
     public enum Kind: String, Sendable {
-        case source, filter, map, flatMap, branch, merge, key, process, window, table, join, sink
+        /// Reads a topic.
+        case source
+        /// Leaves values out.
+        case filter
+        /// Makes one value of each.
+        case map
+        /// Makes any number of values of each.
+        case flatMap
+        /// Sends each value to one of several streams.
+        case branch
+        /// Two streams as one.
+        case merge
+        /// Gives values another key.
+        case key
+        /// Keeps a state of one's own.
+        case process
+        /// Keeps windows.
+        case window
+        /// Keeps the newest value of each key.
+        case table
+        /// Brings two streams, or a stream and a table, together.
+        case join
+        /// Writes a topic.
+        case sink
     }
 
+    /// Its place in the order in which operators were written down.
     public let number: Int
+    /// What it does.
     public let kind: Kind
+    /// What it was called.
     public let name: String
+    /// The operators whose values come to it.
     public let parents: [Int]
+    /// Of a source or a sink.
     public let topic: String?
     /// What it was told besides its name: measures, lengths, bounds. With others its state means something else.
     @usableFromInline var settings: [String]
+    /// Of what keeps state.
     public var store: String?
     /// Whether one key's values stand in one partition; nil where that is so if it is of its parents.
     @usableFromInline var isPartitioned: Bool?

@@ -5,10 +5,12 @@ import EventLog
 public struct StreamRecord<Value> {
     /// What it is kept and joined under; empty where an event has no key.
     public var key: String
+    /// What goes through.
     public var value: Value
     /// Event time. What an operator makes carries the stream time at which it was made.
     public let time: Instant
 
+    /// A value under a key at a moment.
     @inlinable
     public init(key: String, value: Value, time: Instant) {
         self.key = key

@@ -2,7 +2,10 @@ import Base
 
 /// A value of a typed stream: read from an event's JSON, and written as JSON where it is emitted or kept in a state.
 public protocol StreamValue {
+    /// Reads itself from an event's data.
+    /// - Throws: what is missing or of another type, by its name; the event goes to the dead letters.
     init(_ fields: FieldReader) throws
+    /// Writes itself as JSON.
     func write(to writer: inout JSONWriter)
 }
 
@@ -40,38 +43,48 @@ public struct FieldReader {
         return try wanted(read(found), key, type)
     }
 
+    /// nil where there is none or null.
     public func optionalText(_ key: JSONKey) throws(StreamsError) -> String? {
         try optional(key, "text") { document.string($0) }
     }
 
+    /// nil where there is none or null.
     public func optionalNumber(_ key: JSONKey) throws(StreamsError) -> Double? {
         try optional(key, "number") { document.double($0) }
     }
 
+    /// nil where there is none or null.
     public func optionalInteger(_ key: JSONKey) throws(StreamsError) -> Int64? {
         try optional(key, "whole number") { document.int($0) }
     }
 
+    /// nil where there is none or null.
     public func optionalFlag(_ key: JSONKey) throws(StreamsError) -> Bool? {
         try optional(key, "true or false") { document.bool($0) }
     }
 
+    /// nil where there is none or null; RFC 3339.
     public func optionalTime(_ key: JSONKey) throws(StreamsError) -> Instant? {
         try optional(key, "RFC 3339 time") { document.string($0).flatMap { Instant($0) } }
     }
 
+    /// A text that must be there.
     public func text(_ key: JSONKey) throws(StreamsError) -> String {
         try wanted(try optionalText(key), key, "text")
     }
+    /// A number that must be there.
     public func number(_ key: JSONKey) throws(StreamsError) -> Double {
         try wanted(try optionalNumber(key), key, "number")
     }
+    /// A whole number that must be there.
     public func integer(_ key: JSONKey) throws(StreamsError) -> Int64 {
         try wanted(try optionalInteger(key), key, "whole number")
     }
+    /// A truth value that must be there.
     public func flag(_ key: JSONKey) throws(StreamsError) -> Bool {
         try wanted(try optionalFlag(key), key, "true or false")
     }
+    /// An RFC 3339 time that must be there.
     public func time(_ key: JSONKey) throws(StreamsError) -> Instant {
         try wanted(try optionalTime(key), key, "RFC 3339 time")
     }
@@ -81,6 +94,7 @@ public struct FieldReader {
         try member(key).map { try V(FieldReader(document, node: $0)) }
     }
 
+    /// A value of its own type that must be there.
     public func value<V: StreamValue>(_ key: JSONKey, _ type: V.Type = V.self) throws -> V {
         try wanted(try optionalValue(key, type), key, "\(V.self)")
     }
@@ -123,19 +137,24 @@ extension Double: StreamValue {
 
 /// Two values that a join brought together; the second may be missing where the join lets it.
 public struct Joined<Left: StreamValue, Right: StreamValue>: StreamValue {
+    /// Of the stream, or table, that was joined with another.
     public let left: Left
+    /// Of the other one; nil where there was none.
     public let right: Right?
 
+    /// A pair.
     public init(_ left: Left, _ right: Right?) {
         self.left = left
         self.right = right
     }
 
+    /// As `write` writes it.
     public init(_ fields: FieldReader) throws {
         left = try fields.value("left")
         right = try fields.optionalValue("right")
     }
 
+    /// As an object of `left` and `right`.
     public func write(to writer: inout JSONWriter) {
         writer.beginObject()
         writer.key("left")

@@ -2,8 +2,11 @@ import Base
 
 /// What a typed topology consists of, as text, JSON or a picture.
 public struct TopologyDescription: Sendable {
+    /// The stream's.
     public let name: String
+    /// The builder's.
     public let version: Int
+    /// The operators, in the order in which they were written down.
     public let nodes: [StreamNode]
 
     /// A line an operator, in the order they were written down, with where its input comes from.
@@ -20,6 +23,7 @@ public struct TopologyDescription: Sendable {
         return lines.joined(separator: "\n")
     }
 
+    /// As its definition has it in the log.
     public var json: JSON {
         .object([
             "topology": .string(name), "version": .int(Int64(version)),

@@ -4,7 +4,9 @@ import Learning
 /// How a key's events are put into windows. A window is (end − size, end], exact at both edges; tumbling and hopping ones end
 /// at multiples of their step since 1970.
 public enum WindowShape: Sendable {
+    /// One after the other.
     case tumbling(milliseconds: Int64)
+    /// One every so many milliseconds, overlapping.
     case hopping(milliseconds: Int64, every: Int64)
     /// Ends when nothing came for so long.
     case session(gap: Int64)
@@ -45,6 +47,7 @@ public struct WindowResult: StreamValue, Sendable {
     /// The window is (from, to]; of a session, from its first event to its last. Where measures look over lengths of their
     /// own, it is the longest one's.
     public let from: Instant
+    /// The window's last moment.
     public let to: Instant
     private let names: WindowNames
     private let values: [JSON]
@@ -56,10 +59,13 @@ public struct WindowResult: StreamValue, Sendable {
         self.values = values
     }
 
+    /// In the order in which they were asked for.
     public var measures: [(name: String, value: JSON)] { zip(names.texts, values).map { ($0, $1) } }
 
+    /// What a measure says; nil where there is none of that name.
     public subscript(name: String) -> JSON? { names.texts.firstIndex(of: name).map { values[$0] } }
 
+    /// As `write` writes it.
     public init(_ fields: FieldReader) throws {
         from = try fields.time("from")
         to = try fields.time("to")
@@ -75,6 +81,7 @@ public struct WindowResult: StreamValue, Sendable {
         self.values = values
     }
 
+    /// As an object of `from`, `to` and the measures by name.
     public func write(to writer: inout JSONWriter) {
         writer.beginObject()
         writer.key("from")
