@@ -15,6 +15,8 @@ package struct TopicDefinition: Sendable {
     package let tombstoneTime: Int64
     /// How long a repeated event id is recognised, in milliseconds; nil for good, 0 for never.
     package let deduplicationTime: Int64?
+    /// How much older than the newest event one may be and still be in time, in milliseconds.
+    package let lateness: Int64
     package let description: String
     package let schema: JSONSchema?
     /// What of the data is sealed under its subject's key; nil where nothing is.
@@ -23,6 +25,8 @@ package struct TopicDefinition: Sendable {
     package let upcasting: Upcasting
 
     package static let kind = "Topic"
+    /// In milliseconds.
+    private static let latenessLimit: Int64 = 30 * 86_400_000
 
     package init(_ definition: Definition) throws(CatalogError) {
         var reader = try DefinitionReader(definition)
@@ -37,6 +41,7 @@ package struct TopicDefinition: Sendable {
         retentionTime = try retention?.optionalSpan("time")
         retentionBytes = try retention?.optionalInt("bytes").map { Int64($0) }
         try retention?.finish()
+        lateness = try reader.optionalSpan("lateness") ?? 0
         tombstoneTime = try reader.optionalSpan("tombstones") ?? 24 * 3_600_000
         switch try reader.optionalString("deduplicate") ?? "forever" {
         case "forever": deduplicationTime = nil
@@ -63,6 +68,12 @@ package struct TopicDefinition: Sendable {
         }
         upcasting = try Upcasting(&reader, personal: personal)
         try reader.finish()
+        guard (0...Self.latenessLimit).contains(lateness) else {
+            throw reader.failure("'lateness' is at most 30d: what waits so long is read twice")
+        }
+        guard lateness == 0 || !compacted else {
+            throw reader.failure("a compacted topic has no 'lateness': what waits for its turn might be compacted away")
+        }
         guard retentionBytes ?? 1 > 0 else { throw reader.failure("'retention: bytes' must be positive") }
         guard TopicName.isLegal(name) else {
             throw reader.failure(

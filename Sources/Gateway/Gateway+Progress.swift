@@ -4,7 +4,8 @@ import RecordFormat
 
 /// What the gateway promises about the topics it feeds. A fold goes by logged progress only, so the gateway logs it with
 /// the events themselves: complete up to just before the newest event, and, a moment after the last one, complete through
-/// it and idle. What comes later with an earlier time is late, live and in every replay.
+/// it and idle. What comes later with an earlier time is late, live and in every replay. A topic with a lateness is as much
+/// behind with both.
 struct GatewayFeed {
     var inputs: [TopicPartition] = []
     /// Topics that a connector feeds which has not finished; they are its own until then.
@@ -12,8 +13,12 @@ struct GatewayFeed {
     /// The others, which the gateway feeds.
     private(set) var fed: Set<String> = []
     var newest = Instant.distantPast
-    /// An instant is open: its progress has not been closed.
+    /// An instant is open: its progress has not been closed in every topic.
     var open = false
+    /// Topics with a lateness up to this, in milliseconds, are closed.
+    var closed: Int64 = -1
+    /// Of topics that have one, in milliseconds.
+    var lateness: [String: Int64] = [:]
     var lastPublish = Instant.distantPast
     /// Counts the closed instants, and appends with late events, so that late events of several partitions have an order
     /// that a replay finds again (decision 12).
@@ -40,6 +45,15 @@ struct GatewayFeed {
         round += 1
         fed = Set(inputs.map(\.topic)).subtracting(claimed)
     }
+
+    /// The least lateness of topics that are still open, in milliseconds.
+    var nextLateness: Int64 { fed.map { lateness[$0] ?? 0 }.filter { $0 > closed }.min() ?? .max }
+
+    /// Nothing came for so many milliseconds.
+    mutating func close(through quiet: Int64) {
+        closed = quiet
+        open = fed.contains { lateness[$0] ?? 0 > closed }
+    }
 }
 
 /// What goes with accepted events.
@@ -62,9 +76,14 @@ extension Gateway {
 
     /// Names the partitions a fold reads.
     package func feed(inputs: [TopicPartition], claimed: Set<String>) {
+        var lateness: [String: Int64] = [:]
+        for topic in Set(inputs.map(\.topic)) {
+            if let allowed = self.topic(topic)?.lateness, allowed > 0 { lateness[topic] = allowed }
+        }
         feeds.withLock {
             $0.inputs = inputs
             $0.claimed = claimed
+            $0.lateness = lateness
             $0.begin()
         }
     }
@@ -95,11 +114,12 @@ extension Gateway {
     func progress(with events: [Intake.Entry]) -> GatewayProgress {
         feeds.withLock { feed in
             var newest = Instant.distantPast
+            // With its lateness, so that all topics are held against the same promise.
             var oldest = Instant.distantFuture
             var fed = 0
             for entry in events where feed.fed.contains(entry.topic) {
                 newest = max(newest, entry.event.time)
-                oldest = min(oldest, entry.event.time)
+                oldest = min(oldest, entry.event.time + (feed.lateness[entry.topic] ?? 0))
                 fed += 1
             }
             guard fed > 0 else { return GatewayProgress() }
@@ -110,6 +130,7 @@ extension Gateway {
                 feed.lastRound = now
             }
             feed.open = true
+            feed.closed = -1
             feed.underWay += 1
             feed.unsaid += fed
             // Under an id of its own, or the log would know it already.
@@ -123,7 +144,8 @@ extension Gateway {
             progress.says = (through, round)
             feed.unsaid = 0
             for place in feed.inputs where !feed.claimed.contains(place.topic) {
-                progress.entries.append((place.topic, place.partition, Self.progress(place, through, "active", round)))
+                let known = through + -(feed.lateness[place.topic] ?? 0)
+                progress.entries.append((place.topic, place.partition, Self.progress(place, known, "active", round)))
             }
             return progress
         }
@@ -143,15 +165,18 @@ extension Gateway {
         }
     }
 
-    /// Closes an instant that has been open long enough. Called by a thread of the node's.
+    /// Closes an instant that has been open long enough, in each topic after its lateness. Called by a thread of the node's.
     package func closeInstant() throws(EventLogError) {
+        var before: Int64 = -1
         let events: [(topic: String, partition: Int?, event: NewEvent)] = feeds.withLock { feed in
-            guard feed.open, feed.underWay == 0, clock() - feed.lastPublish >= Self.closeAfter else { return [] }
-            feed.open = false
+            let quiet = clock() - feed.lastPublish
+            guard feed.open, feed.underWay == 0, quiet >= Self.closeAfter, feed.nextLateness <= quiet else { return [] }
+            before = feed.closed
+            feed.close(through: quiet)
             feed.begin()
             feed.promised = max(feed.promised, feed.newest)
             feed.isClosing = true
-            return Self.closing(feed)
+            return Self.closing(feed, above: before)
         }
         guard !events.isEmpty else { return feeds.withLock { $0.isClosing = false } }
         defer {
@@ -164,15 +189,22 @@ extension Gateway {
             _ = try log.append(LogAppend(principal: "gateway", events: events))
         } catch {
             // Still to be closed: progress that is there twice says the same.
-            feeds.withLock { $0.open = true }
+            feeds.withLock { feed in
+                feed.open = true
+                feed.closed = min(feed.closed, before)
+            }
             throw error
         }
     }
 
-    private static func closing(_ feed: GatewayFeed) -> [(topic: String, partition: Int?, event: NewEvent)] {
-        feed.inputs.filter { !feed.claimed.contains($0.topic) }.map {
-            ($0.topic, $0.partition, progress($0, feed.newest, "idle", feed.round))
-        }
+    /// - Parameter above: topics with a lateness up to this are closed already.
+    private static func closing(
+        _ feed: GatewayFeed, above: Int64
+    ) -> [(topic: String, partition: Int?, event: NewEvent)] {
+        feed.inputs.filter { place in
+            let lateness = feed.lateness[place.topic] ?? 0
+            return !feed.claimed.contains(place.topic) && lateness > above && lateness <= feed.closed
+        }.map { ($0.topic, $0.partition, progress($0, feed.newest, "idle", feed.round)) }
     }
 
     /// Steps over what is damaged: a start that it stopped could not serve what is left.
@@ -224,13 +256,19 @@ extension Gateway {
         }
         if open { feed.round += 1 }
         feed.newest = max(feed.newest, Instant(milliseconds: 0))
+        // What has a lateness stays open for that long again: nobody knows since when nothing came.
+        feed.close(through: 0)
         let resumed = feed
         feeds.withLock {
             $0.newest = resumed.newest
             $0.promised = resumed.newest
             $0.round = resumed.round
+            $0.closed = resumed.closed
+            $0.open = open && resumed.open
+            $0.lastPublish = clock()
         }
-        guard open else { return }
-        _ = try log.append(LogAppend(principal: "gateway", events: Self.closing(resumed)))
+        let events = Self.closing(resumed, above: -1)
+        guard open, !events.isEmpty else { return }
+        _ = try log.append(LogAppend(principal: "gateway", events: events))
     }
 }

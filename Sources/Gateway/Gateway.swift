@@ -268,7 +268,7 @@ package final class Gateway: Sendable {
             if let refusal = offer.refusals[index] {
                 verdicts.append(.refused(refusal))
             } else if let receipt {
-                verdicts.append(.accepted(receipt.events[next], receipt.durability))
+                verdicts.append(.accepted(receipt.events[offer.places?[next] ?? next], receipt.durability))
                 next += 1
             }
         }
@@ -284,8 +284,24 @@ package final class Gateway: Sendable {
         var refusals: [Int: GatewayError] = [:]
         /// How many of the entries are events that were accepted; they come first.
         var accepted = 0
+        /// Where each accepted event stands among the entries, where that is not their own order.
+        var places: [Int]?
         var progress = GatewayProgress()
         var entries: [Intake.Entry] = []
+
+        /// What is appended together stands in the order of its times: nothing of it is late for the rest.
+        mutating func sort() {
+            let times = entries[..<accepted].map(\.event.time)
+            guard zip(times, times.dropFirst()).contains(where: { $0 > $1 }) else { return }
+            let order = times.indices.sorted { (times[$0], $0) < (times[$1], $1) }
+            let unsorted = entries
+            var places = Array(repeating: 0, count: accepted)
+            for (place, index) in order.enumerated() {
+                entries[place] = unsorted[index]
+                places[index] = place
+            }
+            self.places = places
+        }
     }
 
     private func offer(_ events: [(topic: String, event: NewEvent)]) throws -> Offer {
@@ -307,6 +323,7 @@ package final class Gateway: Sendable {
         }
         let accepted = intake.accepted(offer.accepted)
         offer.entries = try intake.sealed()
+        offer.sort()
         offer.progress = progress(with: accepted)
         offer.entries += offer.progress.entries
         return offer

@@ -105,5 +105,8 @@ package struct CompiledWorkspace {
         return readings
     }
 
+    /// Topics with a lateness.
+    var sorted: Set<String> { Set(topics.filter { $0.definition.lateness > 0 }.map(\.definition.name)) }
+
     package func definitions(_ kind: String) -> [Definition] { definitions.filter { $0.kind == kind } }
 }

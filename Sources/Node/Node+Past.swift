@@ -29,7 +29,8 @@ extension Node {
             let runner = try TopologyRunner(
                 topology: Topology(
                     name: "as of", stages: [stage], answers: [], attachments: [],
-                    upstream: workspace.folds.upstream(of: stage.inputs), readings: workspace.readings),
+                    upstream: workspace.folds.upstream(of: stage.inputs), readings: workspace.readings,
+                    sorted: workspace.sorted),
                 derived: [], log: log, database: try StateDatabase(path: nil), sink: DiscardingSink(), ends: ends)
             try runner.end(at: limit)
             runner.recordsDigests = false

@@ -210,13 +210,15 @@ package final class Node: Sendable {
             try append(declared.definitions, platform: true)
             try declareTopics()
         }
-        let graph = declared.graph.with(try WorkspaceTopology(try compile()))
+        let workspace = try compile()
+        let graph = declared.graph.with(try WorkspaceTopology(workspace))
         streamBox.withLock { list in
             list = configuration.streams.map {
                 let body = declared.bodies[$0.name] ?? .null
                 return StreamService(
                     $0, tasks: declared.tasks[$0.name] ?? 1, in: graph,
                     checkpointSeconds: configuration.checkpointSeconds, readings: Self.readings(body, registry),
+                    sorted: workspace.sorted,
                     body: body, withheld: declared.withheld[$0.name] ?? [])
             }
         }

@@ -11,6 +11,8 @@ package struct StreamService: Sendable {
     package let tasks: Int
     let graph: FoldGraph
     private let readings: [String: TopicReading]
+    /// Topics with a lateness.
+    private let sorted: Set<String>
     /// Of its definition, as it is in force or, of one that is tried, would be.
     let body: JSON
     /// What brings it into force; nothing where it is.
@@ -21,8 +23,9 @@ package struct StreamService: Sendable {
 
     init(
         _ topology: StreamTopology, tasks: Int, in graph: FoldGraph, checkpointSeconds: Double,
-        readings: [String: TopicReading], body: JSON, withheld: [Definition] = []
+        readings: [String: TopicReading], sorted: Set<String>, body: JSON, withheld: [Definition] = []
     ) {
+        self.sorted = sorted
         self.topology = topology
         self.body = body
         self.withheld = withheld
@@ -36,7 +39,7 @@ package struct StreamService: Sendable {
 
     /// - Parameter body: of the definition that it is built by.
     func build(_ body: JSON) -> Topology {
-        topology.topology(topology.make().build(), body: body, in: graph, readings: readings)
+        topology.topology(topology.make().build(), body: body, in: graph, readings: readings, sorted: sorted)
     }
 
     /// Where a task began to speak; nil where it did from the beginning.

@@ -173,13 +173,14 @@ package struct StreamTopology: Sendable {
 
     /// - Parameter body: of its definition.
     func topology(
-        _ stage: any Stage, body: JSON, in graph: FoldGraph, readings: [String: TopicReading]
+        _ stage: any Stage, body: JSON, in graph: FoldGraph, readings: [String: TopicReading], sorted: Set<String>
     ) -> Topology {
         let since = body[StreamTakeover.member].flatMap { StreamTakeover($0) }
         return Topology(
             name: name, stages: [stage], answers: [], attachments: [], side: side,
             identity: Self.identity(body, readings: readings), upstream: graph.upstream(of: inputs),
             saysProgress: graph.isRead(name), stopsAtFailure: onFailure == .stop, readings: readings,
-            keyTasks: keyTasks, generation: since?.generation ?? 1, takeovers: since?.tasks ?? [])
+            keyTasks: keyTasks, generation: since?.generation ?? 1, takeovers: since?.tasks ?? [],
+            sorted: sorted.intersection(inputs))
     }
 }

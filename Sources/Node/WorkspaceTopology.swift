@@ -40,6 +40,6 @@ package struct WorkspaceTopology {
         topology = Topology(
             name: Self.name, stages: stages, answers: Self.answers, attachments: Self.attachments,
             upstream: workspace.folds.upstream(of: inputs), saysProgress: workspace.folds.isRead(Self.name),
-            readings: workspace.readings)
+            readings: workspace.readings, sorted: workspace.sorted.intersection(inputs))
     }
 }

@@ -42,6 +42,8 @@ struct InputCursor {
     var next: Int64 = 0
     /// Where the input ends in a bounded replay.
     var end: Int64?
+    /// Its events may come out of the order of their times: those in time wait until it is complete through theirs.
+    var sorts = false
     /// At its end it bounds nothing: whatever is wanted of it stands below.
     var endsWanted = false
     private var batches: [RecordBatch] = []
@@ -184,6 +186,7 @@ struct InputCursor {
     }
 
     func head() -> StoredEvent { StoredEvent(batch: batches[batch], index: index) }
+    var headBatch: RecordBatch { batches[batch] }
 
     mutating func advance() {
         next = batches[batch].records[index].offset + 1

@@ -13,8 +13,14 @@ package struct Takeover: Sendable, Equatable {
     package let inputs: [TopicPartition: Int64]
     /// Where its topics go on.
     package let emitted: [String: Int64]
+    /// Of inputs that are sorted: the last event of this very moment that it folded. What comes behind it was read, and waits.
+    package let waiting: [TopicPartition: Int64]
 
-    package init(now: Instant, fired: String?, inputs: [TopicPartition: Int64], emitted: [String: Int64]) {
+    package init(
+        now: Instant, fired: String?, inputs: [TopicPartition: Int64], emitted: [String: Int64],
+        waiting: [TopicPartition: Int64] = [:]
+    ) {
+        self.waiting = waiting
         self.now = now
         self.fired = fired
         self.inputs = inputs
@@ -29,29 +35,37 @@ package struct Takeover: Sendable, Equatable {
     package var json: JSON {
         .object([
             "now": .int(now.milliseconds), "fired": fired.map { .string($0) } ?? .null,
-            "inputs": .array(
-                inputs.sorted { $0.key < $1.key }.map {
-                    .array([.string($0.key.topic), .int(Int64($0.key.partition)), .int($0.value)])
-                }),
+            "inputs": Self.list(inputs), "waiting": Self.list(waiting),
             "emitted": .object(emitted.mapValues { .int($0) }),
         ])
     }
 
+    private static func list(_ places: [TopicPartition: Int64]) -> JSON {
+        .array(
+            places.sorted { $0.key < $1.key }.map {
+                .array([.string($0.key.topic), .int(Int64($0.key.partition)), .int($0.value)])
+            })
+    }
+
+    private static func places(_ json: JSON?) -> [TopicPartition: Int64]? {
+        var places: [TopicPartition: Int64] = [:]
+        for item in json?.array ?? [] {
+            guard let item = item.array, item.count == 3, let topic = item[0].string, let partition = item[1].int,
+                let offset = item[2].int
+            else { return nil }
+            places[TopicPartition(topic, Int(partition))] = offset
+        }
+        return places
+    }
+
     /// nil for what no takeover is written like.
     package init?(_ json: JSON) {
-        guard let now = json["now"]?.int, let list = json["inputs"]?.array, let emitted = json["emitted"]?.object else {
-            return nil
-        }
-        var inputs: [TopicPartition: Int64] = [:]
-        for item in list {
-            guard let item = item.array, item.count == 3, let topic = item[0].string, let partition = item[1].int,
-                let next = item[2].int
-            else { return nil }
-            inputs[TopicPartition(topic, Int(partition))] = next
-        }
+        guard let now = json["now"]?.int, let inputs = Self.places(json["inputs"]),
+            let waiting = Self.places(json["waiting"]), let emitted = json["emitted"]?.object
+        else { return nil }
         self.init(
             now: Instant(milliseconds: now), fired: json["fired"]?.string, inputs: inputs,
-            emitted: emitted.compactMapValues(\.int))
+            emitted: emitted.compactMapValues(\.int), waiting: waiting)
     }
 }
 
@@ -65,10 +79,19 @@ extension Takeover {
         for (name, value) in meta where name.hasPrefix(TopologyRunner.emittedMark) {
             emitted[String(name.dropFirst(TopologyRunner.emittedMark.count))] = Int64(value)
         }
+        let now = meta["now"].flatMap { Int64($0) }.map { Instant(milliseconds: $0) } ?? .distantPast
+        var waiting: [TopicPartition: Int64] = [:]
+        for (name, value) in meta where name.hasPrefix(WaitingEvents.releasedMark) {
+            guard let place = TopicPartition(parsing: String(name.dropFirst(WaitingEvents.releasedMark.count))),
+                let entry = TimerQueue.Entry(name: value), entry.time == now
+            else { continue }
+            waiting[place] = WaitingEvents.offset(entry)
+        }
         self.init(
-            now: meta["now"].flatMap { Int64($0) }.map { Instant(milliseconds: $0) } ?? .distantPast,
+            now: now,
             fired: meta[TopologyRunner.firedMark].flatMap { $0.isEmpty ? nil : $0 },
-            inputs: Dictionary(inputs.map { ($0.partition, $0.next) }) { $1 }, emitted: emitted)
+            inputs: Dictionary(inputs.map { ($0.partition, $0.next) }) { $1 }, emitted: emitted,
+            waiting: waiting)
     }
 }
 
@@ -101,6 +124,7 @@ extension TopologyRunner {
     func takeOver() -> Bool {
         guard let takeover = pending else { return false }
         let hold = context.holds.count == 0 ? nil : context.holds.values.map(\.until).min()
+        if choose().waits, let entry = waiting.peek(), entry.time <= takeover.now { return false }
         for input in inputs {
             if let end = takeover.inputs[input.partition] {
                 guard input.end == end, input.isAtEnd else { return false }

@@ -23,6 +23,8 @@ package struct Topology {
     package let saysProgress: Bool
     /// So many tasks each read every partition, and share the keys between them; nil where each has a partition of its own.
     package let keyTasks: Int?
+    /// Inputs of which events may come out of the order of their times, as long as they are not late.
+    package let sorted: Set<String>
     /// How many topologies of its name wrote its topics, with it.
     package let generation: Int
     /// Where its tasks take over from the one before; none where there was none.
@@ -32,8 +34,10 @@ package struct Topology {
         name: String, stages: [any Stage], answers: Set<String>, attachments: Set<String>,
         side: SideTopics = .platform, identity: Digest? = nil, upstream: [String: Upstream] = [:],
         saysProgress: Bool = false, stopsAtFailure: Bool = false, readings: [String: TopicReading] = [:],
-        keyTasks: Int? = nil, generation: Int = 1, takeovers: [Takeover] = []
+        keyTasks: Int? = nil, generation: Int = 1, takeovers: [Takeover] = [],
+        sorted: Set<String> = []
     ) {
+        self.sorted = sorted
         self.generation = generation
         self.takeovers = takeovers
         self.keyTasks = keyTasks

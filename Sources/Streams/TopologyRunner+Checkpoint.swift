@@ -95,7 +95,11 @@ extension TopologyRunner {
         for (topic, next) in context.emittedOffsets { meta[Self.emittedMark + topic] = String(next) }
         meta[Self.firedMark] = lastFired?.name ?? ""
         if !topology.takeovers.isEmpty, !isSilent { meta[Self.takenMark] = "yes" }
+        for (index, entry) in waiting.released {
+            meta[WaitingEvents.releasedMark + "\(inputs[index].partition)"] = entry.name
+        }
         context.timers.checkpointBegins()
+        waiting.checkpointBegins()
         for store in stores {
             store.beginSnapshot()
             meta[StateDatabase.countMark + store.name] = String(store.count)
@@ -149,6 +153,7 @@ extension TopologyRunner {
             if let changed = runs[store.name] { store.snapshotStored(changed) }
         }
         context.timers.shrink()
+        waiting.shrink()
         checkpoints += 1
     }
 
@@ -182,7 +187,7 @@ extension TopologyRunner {
 
     /// Before the first event: whether digests are kept up, or computed when somebody asks.
     func beginDigests() {
-        for store in stores {
+        for store in stores where store !== waiting.store {
             store.keepsDigest = recordsDigests
             store.prepareDigest()
         }

@@ -41,7 +41,7 @@ extension TopologyRunner {
 
     /// Of every store by name, its buckets' digests.
     package func bucketDigests() -> [String: [Digest]] {
-        Dictionary(stores.map { ($0.name, $0.bucketDigests()) }) { $1 }
+        Dictionary(digested.map { ($0.name, $0.bucketDigests()) }) { $1 }
     }
 
     /// The keys of a store's bucket, each with its leaf.
@@ -49,8 +49,11 @@ extension TopologyRunner {
         stores.first { $0.name == store }?.leaves(inBucket: bucket) ?? []
     }
 
+    /// How much of what is not in turn was read already depends on when it was read.
+    private var digested: [any AnyStateStore] { stores.filter { $0 !== waiting.store } }
+
     /// Digest of every store, by name.
     package func stateDigests() -> [(name: String, digest: Digest)] {
-        stores.map { ($0.name, $0.digest()) }.sorted { $0.0 < $1.0 }
+        digested.map { ($0.name, $0.digest()) }.sorted { $0.0 < $1.0 }
     }
 }

@@ -23,7 +23,7 @@ extension TopologyRunner {
     private func progress() -> FoldProgress? {
         let choice = choose()
         var through = choice.bounded ? choice.bound.time : Instant.distantFuture
-        if choice.best >= 0 { through = min(through, inputs[choice.best].headPlace.timersBefore) }
+        if choice.best >= 0 { through = min(through, choice.place.timersBefore) }
         if through == .distantFuture {
             // Nothing waits and nobody promises more. Whoever reads this must wait all the same: what wakes an idle source
             // is in its log before what this fold makes of it.

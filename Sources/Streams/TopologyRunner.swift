@@ -20,10 +20,12 @@ package final class TopologyRunner {
     private var subscribers: [String: [Int]] = [:]
     /// The same by input, where it is asked for every event.
     private var inputStages: [[Int]] = []
+    /// Events that were read and are not in turn yet, of inputs that are sorted.
+    var waiting = WaitingEvents()
     let document = JSONDocument()
     private let hasReadings: Bool
     private let derivedDocument = JSONDocument()
-    private let progressDocument = JSONDocument()
+    let progressDocument = JSONDocument()
     let stores: [any AnyStateStore]
     /// The checkpoint that is under way.
     var underWay: Checkpoint?
@@ -43,7 +45,7 @@ package final class TopologyRunner {
         didSet { lastMoment = min(horizon, pending?.now ?? .distantFuture) }
     }
     /// The earlier of it and of where a topology before is taken over from.
-    private var lastMoment = Instant.distantFuture
+    private(set) var lastMoment = Instant.distantFuture
     /// Where the topology begins to speak, until it is there.
     var pending: Takeover? {
         didSet { lastMoment = min(horizon, pending?.now ?? .distantFuture) }
@@ -103,7 +105,8 @@ package final class TopologyRunner {
         for (index, stage) in topology.stages.enumerated() {
             for topic in stage.inputs { subscribers[topic, default: []].append(index) }
         }
-        stores = topology.stages.flatMap(\.stores) + [context.timers.store, context.holds]
+        stores = topology.stages.flatMap(\.stores) + [context.timers.store, context.holds, waiting.store]
+        waiting.store.keepsDigest = false
         for (rank, topic) in topology.inputs(derived: derived).enumerated() {
             let partitions = log.partitions(of: topic)
             guard partitions > 0 else {
@@ -125,6 +128,7 @@ package final class TopologyRunner {
                 let place = TopicPartition(topic, partition)
                 var cursor = InputCursor(partition: place, rank: rank, role: role)
                 cursor.end = ends.map { $0[place] ?? 0 }
+                cursor.sorts = role == .source && topology.sorted.contains(topic)
                 cursor.upstream = upstream.map { UpstreamCursor($0, of: place) }
                 if let upstream, partition >= upstream.tasks { cursor.source = .finished }
                 inputs.append(cursor)
@@ -144,6 +148,7 @@ package final class TopologyRunner {
             let old = inputs[index]
             var cursor = InputCursor(partition: old.partition, rank: old.rank, role: old.role, next: saved.next)
             cursor.end = old.end
+            cursor.sorts = old.sorts
             if let upstream = topology.upstream[old.partition.topic] {
                 let next = meta["follows/\(saved.partition)"].flatMap { Int64($0) }
                 cursor.upstream = UpstreamCursor(upstream, of: old.partition, next: next ?? 0)
@@ -175,6 +180,11 @@ package final class TopologyRunner {
         lateEvents = meta["late"].flatMap { Int64($0) } ?? 0
         failures = meta["failures"].flatMap { Int64($0) } ?? 0
         context.timers.restore()
+        waiting.restore()
+        for (index, input) in inputs.enumerated() where input.sorts {
+            waiting.released[index] = meta[WaitingEvents.releasedMark + "\(input.partition)"]
+                .flatMap { TimerQueue.Entry(name: $0) }
+        }
         for stage in topology.stages { try stage.restored() }
         if let takeover = topology.takeover(task), meta[Self.takenMark] == nil { awaitTakeover(takeover) }
     }
@@ -202,7 +212,7 @@ package final class TopologyRunner {
         while worked < TopologyRunner.sliceEvents, !stopRequested {
             guard try step() else { break }
             worked += 1
-            if let last = lastEvent, inputs[last.input].next > last.offset { stopRequested = true }
+            if let last = lastEvent, !inputs[last.input].sorts, inputs[last.input].next > last.offset { stop() }
         }
         // A timer that could not be read is none that was not set: nothing is said, and nothing is kept.
         try requireState()
@@ -226,68 +236,7 @@ package final class TopologyRunner {
 
     // MARK: One step
 
-    private func step() throws -> Bool {
-        var choice = choose()
-        // An input that bounds nothing must have been looked at since the head came: what arrived with the head is there.
-        while choice.best < 0 || inputs[choice.best].headPlace >= choice.bound
-            || choice.oldestUnbounded < inputs[choice.best].fetchedVersion, try refill()
-        {
-            choice = choose()
-        }
-        let best = choice.best
-        if best >= 0, inputs[best].headPlace.time > lastMoment {
-            return try fireTimer(upTo: min(lastMoment, choice.bound.time))
-        }
-        // Without a releasable head, watermarks alone decide; a finished source ends at what it was complete through.
-        if best < 0 || inputs[best].headPlace >= choice.bound {
-            var watermark = choice.bound.time
-            if best >= 0 { watermark = min(watermark, inputs[best].headPlace.timersBefore) }
-            if !choice.bounded, best < 0, !isSilent {
-                watermark = inputs.map(\.completeThrough).max() ?? .distantPast
-            }
-            return try fireTimer(upTo: min(watermark, lastMoment))
-        }
-        if try fireTimer(upTo: inputs[best].headPlace.timersBefore) { return true }
-        try fold(best)
-        return true
-    }
-
-    /// The first head, and the place before which no input without a head can still deliver.
-    func choose() -> (best: Int, bound: FoldPlace, bounded: Bool, oldestUnbounded: UInt64) {
-        var best = -1
-        var bound = FoldPlace.end
-        var bounded = false
-        var oldest = UInt64.max
-        let hold = context.holds.count == 0 ? nil : context.holds.values.map(\.until).min()
-        for index in inputs.indices {
-            if inputs[index].hasHead {
-                if best < 0 || inputs[index].headPlace < inputs[best].headPlace { best = index }
-            } else if let limit = inputs[index].bound(hold: hold) {
-                bounded = true
-                bound = min(bound, limit)
-            } else {
-                oldest = min(oldest, inputs[index].fetchedVersion)
-            }
-        }
-        return (best, bound, bounded, oldest)
-    }
-
-    /// Reads on where nothing waits. Reading late is safe: an input without a head is bounded by what it promised.
-    private func refill() throws -> Bool {
-        var came = false
-        for index in inputs.indices where !inputs[index].hasHead {
-            // What the writer says first: the events that it speaks of are there by then.
-            if try inputs[index].follow(log, progressDocument) { came = true }
-            while !inputs[index].hasHead, try inputs[index].fetch(log, progressDocument) {
-                came = true
-                inputs[index].absorbProgress(progressDocument)
-            }
-            if try !inputs[index].hasHead && inputs[index].follow(log, progressDocument) { came = true }
-        }
-        return came
-    }
-
-    private func fireTimer(upTo time: Instant) throws -> Bool {
+    func fireTimer(upTo time: Instant) throws -> Bool {
         guard let next = context.timers.peek(), next.time <= time else { return false }
         if let timerLimit, timerLimit < next { return false }
         try cutIfDue(before: next.time)
@@ -312,15 +261,27 @@ package final class TopologyRunner {
         return true
     }
 
-    private func fold(_ index: Int) throws {
+    func foldHead(_ index: Int) throws {
         let event = inputs[index].head()
-        let partition = inputs[index].partition
         let late = inputs[index].headIsLate
         let through = inputs[index].completeThrough
         if !late { try cutIfDue(before: event.time) }
         inputs[index].advance()
         inputs[index].absorbProgress(progressDocument)
-        context.positions[index].next = event.offset + 1
+        if inputs[index].sorts { parkHeads(index) }
+        try fold(event, index, late: late, through)
+    }
+
+    func foldWaiting() throws {
+        guard let (event, index) = try takeWaiting() else { return }
+        try cutIfDue(before: event.time)
+        try fold(event, index, late: false, inputs[index].completeThrough)
+    }
+
+    private func fold(_ event: StoredEvent, _ index: Int, late: Bool, _ through: Instant) throws {
+        let partition = inputs[index].partition
+        context.positions[index].next = max(context.positions[index].next, event.offset + 1)
+        if let lastEvent, lastEvent == (index, event.offset) { stop() }
         context.isAmongOwn = false
         let isOurs = isOurs(partition)
         if isOurs { folded += 1 }

@@ -243,8 +243,11 @@ private final class TraceStage: Stage {
         let gateway = Gateway(
             log: log, keys: try KeyStore(DiskVolume(scratch.path + "/keys")),
             clock: { Instant(milliseconds: clock.withLock { $0 }) })
+        // Every other time the events of one topic may be some milliseconds behind.
+        let lateness = seed % 2 == 0 ? "" : "\nlateness: 40ms"
         for definition in try Workspace.parse(
-            "kind: Topic\nname: left\npartitions: 2\n---\nkind: Topic\nname: right\npartitions: 2", file: "t")
+            "kind: Topic\nname: left\npartitions: 2\n---\nkind: Topic\nname: right\npartitions: 2\(lateness)",
+            file: "t")
         { try gateway.declare(try TopicDefinition(definition), reserved: false) }
         for topic in ["out", SideTopics.platform.digests, SideTopics.platform.unfolded, SideTopics.platform.late] {
             try log.declare(TopicLayout(name: topic, partitions: 1))
@@ -256,7 +259,9 @@ private final class TraceStage: Stage {
         feed()
         func runner(_ path: String, _ sink: Collector) throws -> TopologyRunner {
             try TopologyRunner(
-                topology: Topology(name: "t", stages: [TraceStage()], answers: [], attachments: []), derived: ["out"],
+                topology: Topology(
+                    name: "t", stages: [TraceStage()], answers: [], attachments: [],
+                    sorted: lateness.isEmpty ? [] : ["right"]), derived: ["out"],
                 log: log, database: try StateDatabase(path: scratch.path + path), sink: sink)
         }
         let collector = Collector()

@@ -51,9 +51,7 @@ package struct TimerQueue {
     }
 
     /// Which timers are set; the truth that is checkpointed and digested. On the disk they stand by their time.
-    package let store = StateStore<TimerMark>(name: "runner.timers") { name in
-        TimerQueue.place(of: TimerQueue.time(of: name), StateKey.hash(name))
-    }
+    package let store: StateStore<TimerMark>
     private var heap: [Entry] = []
     /// The first of the heap is known to be set: it is asked for before every event.
     private var isFirstSet = false
@@ -87,7 +85,11 @@ package struct TimerQueue {
         return isNegative ? 0 &- time : time
     }
 
-    package init(page: Int = 4096, heapLimit: Int = 1 << 18) {
+    /// - Parameter store: its name.
+    package init(page: Int = 4096, heapLimit: Int = 1 << 18, store: String = "runner.timers") {
+        self.store = StateStore<TimerMark>(name: store) { name in
+            TimerQueue.place(of: TimerQueue.time(of: name), StateKey.hash(name))
+        }
         self.page = page
         self.heapLimit = heapLimit
     }
