@@ -12,7 +12,8 @@ extension TopologyRunner {
             choice = choose()
         }
         let best = choice.best
-        if best >= 0, choice.place.time > lastMoment {
+        // What a topology that is taken over from had folded is wanted whole: a late event's place is behind its stream time.
+        if best >= 0, choice.place.time > (inputs[best].endsWanted ? horizon : lastMoment) {
             return try fireTimer(upTo: min(lastMoment, choice.bound.time))
         }
         // Without a releasable head, watermarks alone decide; a finished source ends at what it was complete through.

@@ -47,12 +47,13 @@ extension HeavyTests {
         }
 
         private func settle(_ node: Node) async throws {
-            for _ in 0..<3000 where !(node.isSettled && node.fold.status.loaded) {
+            for _ in 0..<3000 {
+                // Once is enough: on Kafka a checkpoint stirs the log for a moment.
+                if node.isSettled && node.fold.status.loaded { return }
                 #expect(node.failures == [])
                 try await Task.sleep(for: .milliseconds(10))
             }
-            let status = try node.status()
-            #expect(node.isSettled, "\(status)")
+            Issue.record("\(try node.status())")
         }
 
         private func publish(_ node: Node, _ numbers: Range<Int>, start: Int64, odd: Int = -1) async throws {
