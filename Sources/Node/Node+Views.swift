@@ -66,7 +66,11 @@ extension Node {
         for number in numbers {
             let answer = try await patiently(until: deadline) { [self] in
                 if let fold = service.fold(number) {
-                    let found = try await fold.ask { try Node.read($0, view, key) }
+                    let found = try await fold.ask { runner in
+                        // It begins at its last checkpoint: what was told before must not be untold.
+                        guard runner.hasCaughtUp else { throw Node.catchingUp(name, runner) }
+                        return try Node.read(runner, view, key)
+                    }
                     return found.map { $0.json(name, view, key, asOf: $0.now) }
                 }
                 guard task == nil, let share else {
@@ -79,6 +83,15 @@ extension Node {
             if let answer { return answer }
         }
         throw Node.unknownKey(name, view, key, text)
+    }
+
+    private static let catchingUp = "catching-up"
+
+    private static func catchingUp(_ name: String, _ runner: TopologyRunner) -> NodeError {
+        NodeError(
+            catchingUp,
+            "the stream '\(name)' still folds what the log held when it began, and is at \(runner.now); ask again in a moment, or as of a time",
+            fault: .world, retriable: true)
     }
 
     static func unknownKey(_ name: String, _ view: String, _ key: String, _ text: String?) -> NodeError {
@@ -101,7 +114,7 @@ extension Node {
                 return try await body()
             } catch let error as any DescribedError {
                 let isMoving = error.retriable || error.code == "fold-stopped"
-                guard share != nil, isMoving, Date() < deadline else { throw error }
+                guard share != nil || error.code == Self.catchingUp, isMoving, Date() < deadline else { throw error }
                 try await Task.sleep(for: .seconds(Self.movePause))
             }
         }

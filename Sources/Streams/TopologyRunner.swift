@@ -75,6 +75,11 @@ package final class TopologyRunner {
     var saidFinished = false
     private var slices = 0
     private var isBegun = false
+    /// What the log held when the runner began was folded, as far as it can be: the state is no older than what others had told
+    /// of it before.
+    package private(set) var hasCaughtUp = false
+    /// Where the inputs ended then.
+    private var aims: [Int64] = []
     /// Memory is spent on what changed since the last checkpoint: there should be one, whenever the next is due.
     package internal(set) var needsCheckpoint = false
 
@@ -206,6 +211,7 @@ package final class TopologyRunner {
         try requireState()
         if !isBegun {
             isBegun = true
+            aims = try inputs.map { try log.offsets($0.partition).upperBound }
             beginDigests()
         }
         _ = try refill()
@@ -216,6 +222,9 @@ package final class TopologyRunner {
         }
         // A timer that could not be read is none that was not set: nothing is said, and nothing is kept.
         try requireState()
+        if !hasCaughtUp, !isSilent {
+            hasCaughtUp = worked == 0 || zip(inputs, aims).allSatisfy { $0.next >= $1 }
+        }
         if isSilent, worked < TopologyRunner.sliceEvents, !stopRequested, takeOver() { return true }
         if topology.saysProgress, !isSilent {
             slices += 1

@@ -135,6 +135,7 @@ extension HeavyTests {
                 }
                 if tasks.sorted() == Array(0..<12), isEach, isDrained { return }
                 last = "\(tasks.sorted()) \(isDrained)"
+                for node in nodes { last += " " + (try await http("GET", node.address + "/v1/status").text) }
                 try await Task.sleep(for: .milliseconds(50))
             }
             Issue.record("\(what): \(last)")
