@@ -70,7 +70,7 @@ extension Node {
         guard !service.withheld.isEmpty, let known = registry.entries[Self.key(of: service)] else {
             throw NodeError(
                 "unchanged",
-                "the stream '\(name)' is the one in force already; whoever changed a closure in it gives the builder another version:"
+                "the stream '\(name)' is the one in force already; whoever changed a closure in it gives the builder another `version:`"
             )
         }
         let old = known.definition.body
