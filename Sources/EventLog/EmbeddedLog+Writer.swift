@@ -318,12 +318,12 @@ extension EmbeddedLog {
 
     /// The spare file under its own name, or a new one.
     private func nextSegment(firstSequence: UInt64) throws(EventLogError) -> (Segment, reserved: Int64) {
-        let spare = maintenance.withLock { state in
-            defer { state.spare = nil }
-            return state.spare
+        guard let spare = maintenance.withLock({ $0.spare }) else {
+            return (try EmbeddedLog.createSegment(volume, firstSequence: firstSequence), 0)
         }
-        guard let spare else { return (try EmbeddedLog.createSegment(volume, firstSequence: firstSequence), 0) }
         try volume.rename(EmbeddedLog.spare, Segment.path(firstSequence))
+        // Only now: upkeep that saw none would open the name, and fill with zeros what holds events by then.
+        maintenance.withLock { $0.spare = nil }
         try volume.syncDirectory("")
         return (Segment(firstSequence: firstSequence, file: spare, end: 0), spare.size)
     }
