@@ -40,6 +40,10 @@ package enum Limits {
     package static let futureSkew: Int64 = 5 * 60 * 1000
     /// CEL: nested calls, operators and literals in one expression.
     package static let expressionDepth = 64
+    /// CEL: operators that stand on one another without parentheses.
+    package static let expressionHeight = 200
+    /// CEL: elements that the macros of one evaluation go over in all.
+    package static let expressionRounds = 1_000_000
     /// Named pins of one log.
     package static let pins = 10_000
     /// People whose keys one key store holds; about 100 bytes of memory each.

@@ -142,7 +142,7 @@ final class CSVHistory {
         case .timestamp:
             let moment = table.bytes.withRaw { Instant.parse(UnsafeRawBufferPointer(rebasing: $0[field])) }
             guard let moment else { throw unreadable() }
-            return .timestamp(moment)
+            return .instant(moment)
         }
     }
 

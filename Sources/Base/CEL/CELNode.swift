@@ -1,26 +1,36 @@
 /// A bound expression that evaluates itself.
 indirect enum CELNode: Sendable {
     case literal(CELValue)
+    /// What was not known when an unchecked expression was read.
+    case failure(BaseError)
     case slot(Int)
     case path([JSONKey], String)
     case hasPath([JSONKey])
-    case select(CELNode, String)
-    case test(CELNode, String)
-    case index(CELNode, CELNode)
-    case list([CELNode])
-    case map([(CELNode, CELNode)])
-    case and(CELNode, CELNode)
-    case or(CELNode, CELNode)
+    case select(CELNode, String, optional: Bool)
+    case test(CELNode, String, optional: Bool)
+    case index(CELNode, CELNode, optional: Bool)
+    case list([(item: CELNode, optional: Bool)])
+    case map([(key: CELNode, value: CELNode, optional: Bool)])
+    case logic(isOr: Bool, [CELNode])
     case choose(CELNode, CELNode, CELNode)
     case call(CELFunction, [CELNode])
-    case loop(String, CELNode, Int, [CELNode])
+    /// A regular expression that does not change.
+    case matches(CELNode, CELPattern)
+    /// `or` and `orValue`: the second is looked at only when the first holds nothing.
+    case otherwise(CELNode, CELNode, isValue: Bool)
+    /// The variables are in this slot and the next.
+    case loop(CELLoop, CELNode, slot: Int, variables: Int, [CELNode])
+    case bind(CELNode, slot: Int, CELNode, isFlat: Bool)
 
     var isLiteral: Bool { if case .literal = self { true } else { false } }
 
     func evaluate(_ context: inout CELContext) throws(BaseError) -> CELValue {
         switch self {
         case .literal(let value): return value
-        case .slot(let slot): return context.slots[slot]
+        case .failure(let error): throw error
+        case .slot(let slot):
+            guard slot < context.slots.count else { throw BaseError("no-data", "a variable has no value") }
+            return context.slots[slot]
         case .path(let path, let source):
             guard let document = context.document else { throw BaseError("no-data", "no data is bound for: \(source)") }
             guard let node = CELNode.find(path, document) else {
@@ -30,38 +40,32 @@ indirect enum CELNode: Sendable {
         case .hasPath(let path):
             guard let document = context.document else { return .bool(false) }
             return .bool(CELNode.find(path, document) != nil)
-        case .select(let inner, let field):
-            return try CELNode.field(try inner.evaluate(&context), field)
-        case .test(let inner, let field):
-            guard case .map(let entries) = try inner.evaluate(&context) else {
-                throw BaseError("bad-type", "has() needs a map to look for '\(field)' in")
-            }
-            return .bool(entries.contains { CELValue.equal($0.key, .string(field)) })
-        case .index(let inner, let place):
-            return try CELNode.element(try inner.evaluate(&context), try place.evaluate(&context))
-        case .list(let items):
-            var values: [CELValue] = []
-            values.reserveCapacity(items.count)
-            for item in items { values.append(try item.evaluate(&context)) }
-            return .list(values)
-        case .map(let entries):
-            var values: [(key: CELValue, value: CELValue)] = []
-            values.reserveCapacity(entries.count)
-            for entry in entries {
-                values.append((try entry.0.evaluate(&context), try entry.1.evaluate(&context)))
-            }
-            return .map(values)
-        case .and(let left, let right): return try CELNode.logic(left, right, decisive: false, &context)
-        case .or(let left, let right): return try CELNode.logic(left, right, decisive: true, &context)
+        case .select(let inner, let field, let optional):
+            return try CELNode.element(try inner.evaluate(&context), .string(field), optional, isField: true)
+        case .test(let inner, let field, let optional):
+            return .bool(try CELNode.has(try inner.evaluate(&context), field, optional))
+        case .index(let inner, let place, let optional):
+            let value = try inner.evaluate(&context)
+            return try CELNode.element(value, try place.evaluate(&context), optional, isField: false)
+        case .list(let items): return try CELNode.list(items, &context)
+        case .map(let entries): return try CELNode.map(entries, &context)
+        case .logic(let isOr, let sides): return try CELNode.logic(sides, decisive: isOr, &context)
         case .choose(let condition, let yes, let no):
             guard case .bool(let value) = try condition.evaluate(&context) else {
                 throw BaseError("bad-type", "the condition before '?' must be true or false")
             }
             return try (value ? yes : no).evaluate(&context)
-        case .call(let function, let arguments):
-            return try CELNode.call(function, arguments, &context)
-        case .loop(let name, let range, let slot, let bodies):
-            return try CELNode.loop(name, range, slot, bodies, &context)
+        case .call(let function, let arguments): return try CELNode.call(function, arguments, &context)
+        case .matches(let inner, let pattern):
+            let value = try inner.evaluate(&context)
+            guard case .string(let text) = value else { throw CELFunction.matches.wrong([value, .string("")]) }
+            return .bool(try pattern.isFound(in: text))
+        case .otherwise(let first, let second, let isValue):
+            return try CELNode.otherwise(first, second, isValue, &context)
+        case .loop(let loop, let range, let slot, let variables, let bodies):
+            return try CELNode.loop(loop, try range.evaluate(&context), slot, variables, bodies, &context)
+        case .bind(let inner, let slot, let body, let isFlat):
+            return try CELNode.bind(try inner.evaluate(&context), slot, body, isFlat, &context)
         }
     }
 
@@ -74,36 +78,116 @@ indirect enum CELNode: Sendable {
         return node
     }
 
-    private static func field(_ value: CELValue, _ field: String) throws(BaseError) -> CELValue {
-        guard case .map(let entries) = value else {
-            throw BaseError("bad-type", "a \(value.typeName) has no field '\(field)'")
+    /// What stands under a key or at an index. An optional is looked into; with `?` the answer is an optional.
+    private static func element(
+        _ value: CELValue, _ place: CELValue, _ optional: Bool, isField: Bool
+    ) throws(BaseError) -> CELValue {
+        if case .optional(let inner) = value {
+            guard let inner else { return .optional(nil) }
+            return .optional(try content(inner, place, isField))
         }
-        for entry in entries { if case .string(field) = entry.key { return entry.value } }
-        throw BaseError("no-such-key", "there is no key '\(field)'")
+        let found = try content(value, place, isField)
+        if optional { return .optional(found) }
+        guard let found else {
+            guard case .list(let items) = value else {
+                throw BaseError("no-such-key", "there is no key '\(place.label ?? place.typeName)'")
+            }
+            throw BaseError("bad-index", "the list has no such element; it has \(items.count)")
+        }
+        return found
     }
 
-    private static func element(_ value: CELValue, _ place: CELValue) throws(BaseError) -> CELValue {
+    private static func content(_ value: CELValue, _ place: CELValue, _ isField: Bool) throws(BaseError) -> CELValue? {
         switch value {
-        case .map(let entries):
-            guard let found = entries.first(where: { CELValue.equal($0.key, place) }) else {
-                throw BaseError("no-such-key", "there is no such key in the map")
+        case .map(let entries): return CELValue.find(place, in: entries)
+        case .list(let items) where !isField:
+            guard place.isNumber, let number = place.number else {
+                throw BaseError("bad-type", "a list is indexed by a number, not a \(place.typeName)")
             }
-            return found.value
-        case .list(let items):
-            guard let number = place.number, let index = Int(exactly: number), items.indices.contains(index) else {
-                throw BaseError("bad-index", "the list has no such element; it has \(items.count)")
-            }
+            guard let index = Int(exactly: number), items.indices.contains(index) else { return nil }
             return items[index]
-        default: throw BaseError("bad-type", "a \(value.typeName) cannot be indexed")
+        default:
+            let what = isField ? "has no field '\(place.label ?? "")'" : "cannot be indexed"
+            throw BaseError("bad-type", "a \(value.typeName) \(what)")
         }
     }
 
-    /// CEL's commutative logic: a decisive side wins even when the other raises an error.
+    private static func has(_ value: CELValue, _ field: String, _ optional: Bool) throws(BaseError) -> Bool {
+        switch value {
+        case .map(let entries): return CELValue.find(.string(field), in: entries) != nil
+        case .optional(nil): return false
+        case .optional(let inner?): return try has(inner, field, optional)
+        default: throw BaseError("bad-type", "has() needs a map to look for '\(field)' in")
+        }
+    }
+
+    private static func list(
+        _ items: [(item: CELNode, optional: Bool)], _ context: inout CELContext
+    ) throws(BaseError) -> CELValue {
+        var values: [CELValue] = []
+        values.reserveCapacity(items.count)
+        for (item, optional) in items {
+            let value = try item.evaluate(&context)
+            guard optional else {
+                values.append(value)
+                continue
+            }
+            if let inner = try held(value) { values.append(inner) }
+        }
+        return .list(values)
+    }
+
+    private static func map(
+        _ entries: [(key: CELNode, value: CELNode, optional: Bool)], _ context: inout CELContext
+    ) throws(BaseError) -> CELValue {
+        var values: [(key: CELValue, value: CELValue)] = []
+        values.reserveCapacity(entries.count)
+        for (keyNode, valueNode, optional) in entries {
+            let key = try keyNode.evaluate(&context)
+            switch key {
+            case .int, .uint, .bool, .string: break
+            default: throw BaseError("bad-key", "a \(key.typeName) is no key of a map")
+            }
+            guard CELValue.find(key, in: values) == nil else {
+                throw BaseError("repeated-key", "the key '\(key.label ?? "")' stands twice in a map")
+            }
+            let value = try valueNode.evaluate(&context)
+            guard optional else {
+                values.append((key, value))
+                continue
+            }
+            if let inner = try held(value) { values.append((key, inner)) }
+        }
+        return .map(values)
+    }
+
+    private static func held(_ value: CELValue) throws(BaseError) -> CELValue? {
+        guard case .optional(let inner) = value else {
+            throw BaseError("bad-type", "behind '?' an optional must stand, not a \(value.typeName)")
+        }
+        return inner
+    }
+
+    private static func otherwise(
+        _ first: CELNode, _ second: CELNode, _ isValue: Bool, _ context: inout CELContext
+    ) throws(BaseError) -> CELValue {
+        let value = try first.evaluate(&context)
+        guard case .optional(let inner) = value else {
+            throw BaseError("bad-type", "'\(isValue ? "orValue" : "or")' needs an optional, not a \(value.typeName)")
+        }
+        if let inner { return isValue ? inner : value }
+        let other = try second.evaluate(&context)
+        if !isValue, case .optional = other { return other }
+        guard isValue else { throw BaseError("bad-type", "'or' takes an optional, not a \(other.typeName)") }
+        return other
+    }
+
+    /// CEL's commutative logic: a decisive side wins even when the others raise errors.
     private static func logic(
-        _ left: CELNode, _ right: CELNode, decisive: Bool, _ context: inout CELContext
+        _ sides: [CELNode], decisive: Bool, _ context: inout CELContext
     ) throws(BaseError) -> CELValue {
         var failure: BaseError?
-        for side in [left, right] {
+        for side in sides {
             do throws(BaseError) {
                 guard case .bool(let value) = try side.evaluate(&context) else {
                     throw BaseError("bad-type", "both sides of \(decisive ? "||" : "&&") must be true or false")
@@ -122,57 +206,13 @@ indirect enum CELNode: Sendable {
     ) throws(BaseError) -> CELValue {
         switch arguments.count {
         case 1: return try function.apply1(try arguments[0].evaluate(&context))
-        default:
+        case 2:
             let first = try arguments[0].evaluate(&context)
             return try function.apply2(first, try arguments[1].evaluate(&context))
-        }
-    }
-
-    private static func loop(
-        _ name: String, _ range: CELNode, _ slot: Int, _ bodies: [CELNode], _ context: inout CELContext
-    ) throws(BaseError) -> CELValue {
-        let items: [CELValue]
-        switch try range.evaluate(&context) {
-        case .list(let list): items = list
-        case .map(let entries): items = entries.map(\.key)
-        default: throw BaseError("bad-type", "'\(name)' goes over a list or a map")
-        }
-        while context.slots.count <= slot { context.slots.append(.null) }
-        let saved = context.slots[slot]
-        defer { context.slots[slot] = saved }
-        var kept: [CELValue] = []
-        var hits = 0
-        var failure: BaseError?
-        for item in items {
-            context.slots[slot] = item
-            do throws(BaseError) {
-                if name == "map" {
-                    if bodies.count == 2 {
-                        guard case .bool(true) = try bodies[0].evaluate(&context) else { continue }
-                    }
-                    kept.append(try bodies[bodies.count - 1].evaluate(&context))
-                    continue
-                }
-                guard case .bool(let holds) = try bodies[0].evaluate(&context) else {
-                    throw BaseError("bad-type", "'\(name)' needs true or false for every element")
-                }
-                if holds {
-                    hits += 1
-                    kept.append(item)
-                }
-                if name == "all", !holds { return .bool(false) }
-                if name == "exists", holds { return .bool(true) }
-            } catch {
-                guard name == "all" || name == "exists" else { throw error }
-                failure = failure ?? error
-            }
-        }
-        if let failure { throw failure }
-        switch name {
-        case "all": return .bool(true)
-        case "exists": return .bool(false)
-        case "exists_one": return .bool(hits == 1)
-        default: return .list(kept)
+        default:
+            var values: [CELValue] = []
+            for argument in arguments { values.append(try argument.evaluate(&context)) }
+            return try function.apply(values)
         }
     }
 }

@@ -18,11 +18,17 @@ package final class CELProgram: Sendable {
     /// The name under which a document's root is bound.
     package static let documentName = "data"
 
-    /// - Parameter variables: names in slot order. `data` is the document and has no slot.
-    package init(_ source: String, variables: [String] = []) throws(BaseError) {
+    /// - Parameters:
+    ///   - variables: names in slot order, qualified ones (`view.feature`) included. `data` is the document and has no slot.
+    ///   - container: where names are looked for before they are looked for as they stand.
+    ///   - isChecked: false leaves unknown names and functions to be errors of the evaluation that reaches them.
+    package init(
+        _ source: String, variables: [String] = [], container: String = "", isChecked: Bool = true
+    ) throws(BaseError) {
         self.source = source
         let syntax = try CELParser.parse(source)
-        var compiler = CELCompiler(source: source, variables: variables)
+        var compiler = CELCompiler(
+            source: source, container: container, variables: variables, isChecked: isChecked)
         root = try compiler.compile(syntax)
         path = CELCompiler.path(syntax)?.map { JSONKey($0) }
         var uses: [DataUse] = []
@@ -44,6 +50,7 @@ package final class CELProgram: Sendable {
             }
             return CELValue(document, node)
         }
+        context.rounds = 0
         return try root.evaluate(&context)
     }
 
@@ -52,6 +59,7 @@ package final class CELProgram: Sendable {
         if let path, let document = context.document {
             return CELProgram.follow(path, document).map { CELValue(document, $0) }
         }
+        context.rounds = 0
         do {
             return try root.evaluate(&context)
         } catch {
@@ -96,7 +104,7 @@ package final class CELProgram: Sendable {
 
     package func instant(_ context: inout CELContext) throws(BaseError) -> Instant {
         switch try evaluate(&context) {
-        case .timestamp(let value): return value
+        case .timestamp(let value): return value.instant
         case .string(let text):
             guard let value = Instant(text) else {
                 throw BaseError("bad-type", "'\(text)' is no RFC 3339 time: \(source)")
@@ -111,137 +119,16 @@ package final class CELProgram: Sendable {
 package struct CELContext {
     package var slots: [CELValue]
     package var document: JSONDocument?
+    /// Elements that macros went over in this evaluation.
+    var rounds = 0
 
     package init(slots: [CELValue] = [], document: JSONDocument? = nil) {
         self.slots = slots
         self.document = document
     }
-}
 
-/// Turns the tree into nodes with bound slots.
-struct CELCompiler {
-    let source: String
-    var variables: [String]
-
-    static func path(_ syntax: CELSyntax) -> [String]? {
-        switch syntax {
-        case .identifier(CELProgram.documentName): []
-        case .select(let inner, let field): path(inner).map { $0 + [field] }
-        default: nil
-        }
-    }
-
-    /// A path that may go through lists and be written with brackets; nil for what is only known at run time.
-    private static func place(_ syntax: CELSyntax) -> [String]? {
-        switch syntax {
-        case .identifier(CELProgram.documentName): []
-        case .select(let inner, let field): place(inner).map { $0 + [field] }
-        case .index(let inner, .literal(.string(let key))): place(inner).map { $0 + [key] }
-        case .index(let inner, .literal(.int)): place(inner)
-        default: nil
-        }
-    }
-
-    static func collect(_ syntax: CELSyntax, into found: inout [CELProgram.DataUse]) {
-        if let place = place(syntax) { return found.append(CELProgram.DataUse(path: place, isTest: false)) }
-        switch syntax {
-        case .literal, .identifier: break
-        case .test(let inner, _):
-            if let place = place(inner) { return found.append(CELProgram.DataUse(path: place, isTest: true)) }
-            collect(inner, into: &found)
-        case .select(let inner, _): collect(inner, into: &found)
-        case .index(let inner, let place):
-            collect(inner, into: &found)
-            collect(place, into: &found)
-        case .call(_, let target, let list):
-            if let target { collect(target, into: &found) }
-            for item in list { collect(item, into: &found) }
-        case .list(let items): for item in items { collect(item, into: &found) }
-        case .map(let entries):
-            for entry in entries {
-                collect(entry.0, into: &found)
-                collect(entry.1, into: &found)
-            }
-        case .loop(_, let range, _, let bodies):
-            collect(range, into: &found)
-            for body in bodies { collect(body, into: &found) }
-        }
-    }
-
-    static func collect(_ syntax: CELSyntax, bound: [String], into found: inout [String]) {
-        switch syntax {
-        case .literal: break
-        case .identifier(let name):
-            if !bound.contains(name), !found.contains(name) { found.append(name) }
-        case .select(let inner, _), .test(let inner, _): collect(inner, bound: bound, into: &found)
-        case .index(let inner, let place):
-            collect(inner, bound: bound, into: &found)
-            collect(place, bound: bound, into: &found)
-        case .call(_, let target, let list):
-            if let target { collect(target, bound: bound, into: &found) }
-            for item in list { collect(item, bound: bound, into: &found) }
-        case .list(let items): for item in items { collect(item, bound: bound, into: &found) }
-        case .map(let entries):
-            for entry in entries {
-                collect(entry.0, bound: bound, into: &found)
-                collect(entry.1, bound: bound, into: &found)
-            }
-        case .loop(_, let range, let variable, let bodies):
-            collect(range, bound: bound, into: &found)
-            for body in bodies { collect(body, bound: bound + [variable], into: &found) }
-        }
-    }
-
-    mutating func compile(_ syntax: CELSyntax) throws(BaseError) -> CELNode {
-        if let path = CELCompiler.path(syntax) { return .path(path.map { JSONKey($0) }, source) }
-        switch syntax {
-        case .literal(let value): return .literal(value)
-        case .identifier(let name):
-            guard let slot = variables.lastIndex(of: name) else {
-                let known = ([CELProgram.documentName] + variables).joined(separator: ", ")
-                throw BaseError("unknown-variable", "'\(name)' is not known here (known: \(known)) in: \(source)")
-            }
-            return .slot(slot)
-        case .select(let inner, let field): return .select(try compile(inner), field)
-        case .test(let inner, let field):
-            if let path = CELCompiler.path(inner) { return .hasPath((path + [field]).map { JSONKey($0) }) }
-            return .test(try compile(inner), field)
-        case .index(let inner, let place): return .index(try compile(inner), try compile(place))
-        case .list(let items): return .list(try all(items))
-        case .map(let entries):
-            var compiled: [(CELNode, CELNode)] = []
-            for entry in entries { compiled.append((try compile(entry.0), try compile(entry.1))) }
-            return .map(compiled)
-        case .loop(let name, let range, let variable, let bodies):
-            let over = try compile(range)
-            variables.append(variable)
-            defer { variables.removeLast() }
-            return .loop(name, over, variables.count - 1, try all(bodies))
-        case .call(let name, let target, let list):
-            let arguments = try all((target.map { [$0] } ?? []) + list)
-            switch (name, arguments.count) {
-            case ("&&", 2): return .and(arguments[0], arguments[1])
-            case ("||", 2): return .or(arguments[0], arguments[1])
-            case ("?:", 3): return .choose(arguments[0], arguments[1], arguments[2])
-            default:
-                guard let function = CELFunction.find(name, arguments.count, method: target != nil) else {
-                    throw BaseError(
-                        "unknown-function",
-                        "there is no function '\(name)' with \(arguments.count) arguments in: \(source)")
-                }
-                // A constant call (a duration, say) is worked out once.
-                if arguments.allSatisfy(\.isLiteral) {
-                    var empty = CELContext()
-                    if let value = try? CELNode.call(function, arguments).evaluate(&empty) { return .literal(value) }
-                }
-                return .call(function, arguments)
-            }
-        }
-    }
-
-    private mutating func all(_ list: [CELSyntax]) throws(BaseError) -> [CELNode] {
-        var result: [CELNode] = []
-        for item in list { result.append(try compile(item)) }
-        return result
+    /// Makes room for a variable of a loop.
+    mutating func make(_ slot: Int) {
+        while slots.count <= slot { slots.append(.null) }
     }
 }

@@ -1,6 +1,7 @@
 /// A word of an expression.
 struct CELToken {
-    enum Kind { case int, uint, double, string, bytes, name, symbol }
+    /// `quoted` is a name between backticks, for fields only.
+    enum Kind { case int, uint, double, string, bytes, name, quoted, symbol }
     let kind: Kind
     let text: String
 
@@ -51,7 +52,7 @@ private struct CELScanner {
 
     mutating func next() throws(BaseError) -> CELToken? {
         while let scalar = peek() {
-            if scalar.properties.isWhitespace {
+            if "\t\n\u{0C}\r ".unicodeScalars.contains(scalar) {
                 index += 1
             } else if scalar == "/", peek(1) == "/" {
                 while let inside = peek(), inside != "\n" { _ = inside; index += 1 }
@@ -68,6 +69,7 @@ private struct CELScanner {
             while CELScanner.isLetter(peek()) || CELScanner.isDigit(peek()) { index += 1 }
             return CELToken(kind: .name, text: String(String.UnicodeScalarView(text[start..<index])))
         }
+        if first == "`" { return try quoted() }
         for symbol in ["==", "!=", "<=", ">=", "&&", "||"]
         where symbol.unicodeScalars.elementsEqual(text[index..<min(index + 2, text.count)]) {
             index += 2
@@ -79,12 +81,12 @@ private struct CELScanner {
     }
 
     private mutating func prefixedString(_ first: Unicode.Scalar) throws(BaseError) -> CELToken? {
-        let lower = first.properties.lowercaseMapping
+        let lower = String(first).lowercased()
         guard lower == "r" || lower == "b" else { return nil }
         var ahead = 1
         var raw = lower == "r"
         var bytes = lower == "b"
-        if let second = peek(1)?.properties.lowercaseMapping, second != lower, second == "r" || second == "b" {
+        if let second = peek(1).map({ String($0).lowercased() }), second != lower, second == "r" || second == "b" {
             raw = true
             bytes = true
             ahead = 2
@@ -92,6 +94,22 @@ private struct CELScanner {
         guard peek(ahead) == "\"" || peek(ahead) == "'" else { return nil }
         index += ahead
         return try string(raw: raw, bytes: bytes)
+    }
+
+    /// A field's name that is no identifier: letters, digits and `_ . - / ` and space.
+    private mutating func quoted() throws(BaseError) -> CELToken {
+        let start = index + 1
+        index = start
+        while let scalar = peek(), scalar != "`" {
+            guard CELScanner.isLetter(scalar) || CELScanner.isDigit(scalar) || "_.-/ ".unicodeScalars.contains(scalar)
+            else {
+                throw failure("a name between backticks has an unknown character")
+            }
+            index += 1
+        }
+        guard peek() != nil, index > start else { throw failure("a name between backticks has no end or is empty") }
+        index += 1
+        return CELToken(kind: .quoted, text: String(String.UnicodeScalarView(text[start..<index - 1])))
     }
 
     private mutating func number() throws(BaseError) -> CELToken {

@@ -1,5 +1,4 @@
-/// A value of the Common Expression Language (github.com/google/cel-spec). Moments and spans have millisecond
-/// resolution here. `json` is a value that still stands in its document and is converted when looked at.
+/// A value of the Common Expression Language (github.com/google/cel-spec, langdef.md "Values").
 package enum CELValue: Sendable {
     case null
     case bool(Bool)
@@ -11,8 +10,16 @@ package enum CELValue: Sendable {
     case list([CELValue])
     /// Entries in the order they were written.
     case map([(key: CELValue, value: CELValue)])
-    case timestamp(Instant)
+    case timestamp(CELTimestamp)
+    /// Nanoseconds.
     case duration(Int64)
+    /// A type as a value, by its name.
+    case type(String)
+    /// A value that may be absent (cel-spec proposal 246).
+    indirect case optional(CELValue?)
+
+    /// A moment of the platform.
+    package static func instant(_ instant: Instant) -> CELValue { .timestamp(CELTimestamp(instant)) }
 
     package var typeName: String {
         switch self {
@@ -27,23 +34,31 @@ package enum CELValue: Sendable {
         case .map: "map"
         case .timestamp: "google.protobuf.Timestamp"
         case .duration: "google.protobuf.Duration"
+        case .type: "type"
+        case .optional: "optional_type"
         }
     }
 
-    /// The value as a number, for feature columns: booleans are 0 and 1, null is nil.
+    /// The value as a number, for feature columns: booleans are 0 and 1, moments and spans are seconds, an optional is what
+    /// it holds, and null is nil.
     package var number: Double? {
         switch self {
         case .bool(let value): value ? 1 : 0
         case .int(let value): Double(value)
         case .uint(let value): Double(value)
         case .double(let value): value
-        case .timestamp(let value): Double(value.milliseconds) / 1000
-        case .duration(let value): Double(value) / 1000
+        case .timestamp(let value):
+            value.nanoseconds % 1_000_000 == 0
+                ? Double(value.instant.milliseconds) / 1000
+                : Double(value.seconds) + Double(value.nanoseconds) / 1e9
+        case .duration(let value): CELDuration.seconds(value)
+        case .optional(let value): value?.number
         default: nil
         }
     }
 
-    /// The value as a key or category: strings as they are, numbers and booleans as their text, null as nil.
+    /// The value as a key or category: strings as they are, numbers and booleans as their text, an optional as what it
+    /// holds, null as nil.
     package var label: String? {
         switch self {
         case .string(let value): value
@@ -51,30 +66,63 @@ package enum CELValue: Sendable {
         case .uint(let value): String(value)
         case .bool(let value): value ? "true" : "false"
         case .double(let value): value.isNaN ? nil : Self.text(value)
-        case .timestamp(let value): value.description
+        case .timestamp(let value): value.text
+        case .optional(let value): value?.label
         default: nil
         }
     }
 
     static func text(_ value: Double) -> String {
+        if value.isNaN { return "NaN" }
+        if value.isInfinite { return value < 0 ? "-Infinity" : "+Infinity" }
         var out: [UInt8] = []
         JSONNumber.append(value, to: &out)
         return String(decoding: out, as: UTF8.self)
     }
 
-    package var isNull: Bool { if case .null = self { true } else { false } }
+    package var isNull: Bool {
+        switch self {
+        case .null, .optional(nil): true
+        default: false
+        }
+    }
+
+    /// What `optional.ofNonZeroValue` takes for nothing.
+    var isZero: Bool {
+        switch self {
+        case .null, .optional(nil): true
+        case .bool(let value): !value
+        case .int(let value): value == 0
+        case .uint(let value): value == 0
+        case .double(let value): value == 0
+        case .string(let value): value.isEmpty
+        case .bytes(let value): value.isEmpty
+        case .list(let value): value.isEmpty
+        case .map(let value): value.isEmpty
+        case .duration(let value): value == 0
+        case .timestamp(let value): value.seconds == 0 && value.nanoseconds == 0
+        case .type, .optional: false
+        }
+    }
+
+    /// The value that a map has under a key; nil when there is none.
+    static func find(_ key: CELValue, in entries: [(key: CELValue, value: CELValue)]) -> CELValue? {
+        for entry in entries where equal(entry.key, key) { return entry.value }
+        return nil
+    }
 
     package func write(to writer: inout JSONWriter) {
         switch self {
-        case .null: writer.null()
+        case .null, .optional(nil): writer.null()
         case .bool(let value): writer.value(value)
         case .int(let value): writer.value(value)
         case .uint(let value): writer.value(Double(value))
         case .double(let value): writer.value(value)
-        case .string(let value): writer.value(value)
+        case .string(let value), .type(let value): writer.value(value)
         case .bytes(let value): writer.value(value.hex)
-        case .timestamp(let value): writer.value(value)
-        case .duration(let value): writer.value(Self.text(Double(value) / 1000) + "s")
+        case .timestamp(let value): writer.value(value.text)
+        case .duration(let value): writer.value(CELDuration.text(value))
+        case .optional(let value?): value.write(to: &writer)
         case .list(let items):
             writer.beginArray()
             for item in items { item.write(to: &writer) }
@@ -89,6 +137,7 @@ package enum CELValue: Sendable {
         }
     }
 
+    /// A value of JSON; every number is a double, as JSON has no others.
     package init(_ document: JSONDocument, _ node: Int) {
         switch document.kind(node) {
         case .null: self = .null
@@ -106,64 +155,6 @@ package enum CELValue: Sendable {
                 entries.append((.string(document.string(key) ?? ""), CELValue(document, value)))
             }
             self = .map(entries)
-        }
-    }
-}
-
-extension CELValue {
-    /// CEL equality: numbers compare across types, everything else only within its own.
-    package static func equal(_ left: CELValue, _ right: CELValue) -> Bool {
-        switch (left, right) {
-        case (.null, .null): true
-        case (.bool(let a), .bool(let b)): a == b
-        // Code points decide, not canonical equivalence.
-        case (.string(let a), .string(let b)): a.utf8.elementsEqual(b.utf8)
-        case (.bytes(let a), .bytes(let b)): a == b
-        case (.timestamp(let a), .timestamp(let b)): a == b
-        case (.duration(let a), .duration(let b)): a == b
-        case (.list(let a), .list(let b)):
-            a.count == b.count && zip(a, b).allSatisfy { equal($0, $1) }
-        case (.map(let a), .map(let b)):
-            a.count == b.count
-                && a.allSatisfy { entry in b.contains { equal($0.key, entry.key) && equal($0.value, entry.value) } }
-        default: compareNumbers(left, right) == 0
-        }
-    }
-
-    /// -1, 0 or 1; nil when either is no number or NaN.
-    static func compareNumbers(_ left: CELValue, _ right: CELValue) -> Int? {
-        func order<T: Comparable>(_ a: T, _ b: T) -> Int { a < b ? -1 : (a == b ? 0 : 1) }
-        func mixed(_ integer: Int128, _ value: Double) -> Int? {
-            if value.isNaN { return nil }
-            if value >= 0x1p65 { return -1 }
-            if value <= -0x1p65 { return 1 }
-            let whole = Int128(value.rounded(.down))
-            return integer <= whole ? (integer == whole && Double(whole) == value ? 0 : -1) : 1
-        }
-        switch (left, right) {
-        case (.int(let a), .int(let b)): return order(a, b)
-        case (.uint(let a), .uint(let b)): return order(a, b)
-        case (.int(let a), .uint(let b)): return order(Int128(a), Int128(b))
-        case (.uint(let a), .int(let b)): return order(Int128(a), Int128(b))
-        case (.double(let a), .double(let b)): return a.isNaN || b.isNaN ? nil : order(a, b)
-        case (.int(let a), .double(let b)): return mixed(Int128(a), b)
-        case (.uint(let a), .double(let b)): return mixed(Int128(a), b)
-        case (.double, .int), (.double, .uint): return compareNumbers(right, left).map { -$0 }
-        default: return nil
-        }
-    }
-
-    /// Ordering for `<` and its kin; nil when the two cannot be ordered.
-    static func compare(_ left: CELValue, _ right: CELValue) -> Int? {
-        func order<T: Comparable>(_ a: T, _ b: T) -> Int { a < b ? -1 : (a == b ? 0 : 1) }
-        switch (left, right) {
-        case (.string(let a), .string(let b)):
-            return a == b ? 0 : (a.unicodeScalars.lexicographicallyPrecedes(b.unicodeScalars) ? -1 : 1)
-        case (.bytes(let a), .bytes(let b)): return a == b ? 0 : (a.lexicographicallyPrecedes(b) ? -1 : 1)
-        case (.bool(let a), .bool(let b)): return order(a ? 1 : 0, b ? 1 : 0)
-        case (.timestamp(let a), .timestamp(let b)): return order(a, b)
-        case (.duration(let a), .duration(let b)): return order(a, b)
-        default: return compareNumbers(left, right)
         }
     }
 }
