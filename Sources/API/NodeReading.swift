@@ -1,4 +1,5 @@
 import Base
+import Features
 
 package enum APIModule {}
 /// Errors of routes and wire formats.
@@ -10,6 +11,25 @@ package protocol NodeReading: AnyObject, Sendable {
     func status() throws -> JSON
     func topicList() throws -> JSON
     func features(view: String, key: String) async throws -> JSON
+    /// Features of many keys in one call, as of now.
+    func onlineFeatures(_ question: FeatureQuestion) async throws -> FeatureAnswer
+    /// The same as of a time or position of the past, folded again from the log.
+    func pastOnlineFeatures(_ question: FeatureQuestion, asOf: String) throws -> FeatureAnswer
+    /// Makes a version of a dataset: `{dataset, isNew}`.
+    func createDataset(_ request: JSON) throws -> JSON
+    func datasetList() throws -> JSON
+    /// - Parameter reference: `NAME@VERSION`, or `NAME` for its newest version.
+    func dataset(_ reference: String) throws -> JSON
+    func datasetDifference(_ left: String, _ right: String) throws -> JSON
+    func verifyDataset(_ reference: String) throws -> JSON
+    /// - Parameters:
+    ///   - format: parquet, arrow, csv, jsonl, or files.
+    ///   - path: a file or folder on the node's machine that is not there yet.
+    func exportDataset(_ reference: String, format: String, to path: String) throws -> JSON
+    func pinDataset(_ reference: String) throws -> JSON
+    func addFiles(_ name: String, directory: String) throws -> JSON
+    /// Views, entities and services that are in force.
+    func featureCatalog() throws -> FeatureCatalog
     /// The features as they were at a moment of the past, folded again from the log; nil is the end of the log.
     func pastFeatures(view: String, key: String, asOf: String?) throws -> JSON
     func report(_ name: String) throws -> JSON
@@ -49,7 +69,7 @@ package func httpStatus(_ error: any DescribedError) -> Int {
     switch error.code {
     case "unknown-topic", "unknown-view", "unknown-entity", "unknown-node", "unknown-model", "unknown-prediction",
         "not-found", "unknown-letter", "unknown-stream", "unknown-key",
-        "unknown-report", "unknown-subject", "unknown-pin":
+        "unknown-report", "unknown-subject", "unknown-pin", "unknown-service", "unknown-feature", "unknown-dataset":
         return 404
     case "body-too-large", "event-too-large", "append-too-large": return 413
     case "schema-violation", "future-timestamp", "bad-id", "no-data", "no-subject", "reserved-member": return 422

@@ -7,14 +7,14 @@ import RecordFormat
 
 /// The routes of a node.
 package struct Routes: Sendable {
-    private let node: any NodeReading
+    let node: any NodeReading
     private let log: any EventLog
-    private let gateway: Gateway
-    private let clock: @Sendable () -> Instant
+    let gateway: Gateway
+    let clock: @Sendable () -> Instant
     private let followers = Monitor(0)
     /// Reads of files and views, and what may take minutes, apart from each other and from Swift's pool.
     private let quick = BlockingPool(name: "reader", threads: 2, limit: 256)
-    private let long = BlockingPool(name: "audit", threads: 2, limit: 16)
+    let long = BlockingPool(name: "audit", threads: 2, limit: 16)
 
     package init(node: any NodeReading, log: any EventLog, gateway: Gateway, clock: @escaping @Sendable () -> Instant) {
         self.node = node
@@ -26,6 +26,8 @@ package struct Routes: Sendable {
     package func install(on server: HTTPServer) {
         events(server)
         reads(server)
+        features(server)
+        datasets(server)
         log(server)
         common(server)
     }

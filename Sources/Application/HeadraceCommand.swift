@@ -17,7 +17,7 @@ struct HeadraceCommand: AsyncParsableCommand {
             Lineage.self,
             Audit.self,
             SQL.self, Status.self, Erase.self, Features.self, StreamView.self, Letters.self, TopologyCommand.self,
-            Log.self,
+            DatasetCommand.self, Log.self,
         ])
 }
 

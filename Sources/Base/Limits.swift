@@ -38,6 +38,11 @@ package enum Limits {
     package static let sqlRows = 100_000
     /// How far ahead of the wall clock an event published by HTTP may lie, in milliseconds.
     package static let futureSkew: Int64 = 5 * 60 * 1000
+    /// Online store: rows and features of one question.
+    package static let onlineRows = 10_000
+    package static let onlineFeatures = 1000
+    /// Online store: lists of features that are kept resolved.
+    package static let onlinePlans = 1000
     /// CEL: nested calls, operators and literals in one expression.
     package static let expressionDepth = 64
     /// CEL: operators that stand on one another without parentheses.

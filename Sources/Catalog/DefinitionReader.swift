@@ -122,6 +122,14 @@ package struct DefinitionReader {
         return items
     }
 
+    /// A list of texts.
+    package mutating func texts(_ key: String) throws(CatalogError) -> [String] {
+        try list(key).map { (item) throws(CatalogError) in
+            guard let text = item.string, !text.isEmpty else { throw failure("'\(key)' is a list of texts", at: key) }
+            return text
+        }
+    }
+
     package mutating func readers(_ key: String) throws(CatalogError) -> [DefinitionReader] {
         var result: [DefinitionReader] = []
         for (index, item) in try list(key).enumerated() {

@@ -75,6 +75,17 @@ package final class CSVTable: Sendable {
         self.damaged = damaged
     }
 
+    /// The texts of every column, by row.
+    package var columns: [(name: String, texts: [String])] {
+        var columns = header.map { (name: $0, texts: [String]()) }
+        for row in rows {
+            for (index, field) in CSVTable.fields(bytes, row).enumerated() where index < columns.count {
+                columns[index].texts.append(CSVTable.text(bytes, field))
+            }
+        }
+        return columns
+    }
+
     /// The row as it stands in the file, as much of it as is kept.
     func text(ofRow number: Int) -> String {
         String(decoding: bytes[rows[number]].prefix(CSVTable.textLimit), as: UTF8.self)

@@ -44,7 +44,7 @@ package protocol LogVolume: Sendable {
 
 extension LogVolume {
     /// Everything in a small file; nil when there is none or it cannot be read.
-    func contents(_ path: String) -> [UInt8]? {
+    package func contents(_ path: String) -> [UInt8]? {
         guard let file = try? open(path, .read) else { return nil }
         return try? file.read(at: 0, count: Int(file.size))
     }

@@ -86,6 +86,8 @@ package final class FeatureStage: Stage {
         readViews = questions.map { question in question.reads.map { viewIndex[$0.view] ?? 0 } }
     }
 
+    func store(of view: String) -> StateStore<WindowState>? { viewIndex[view].map { viewStores[$0] } }
+
     package var inputs: [String] {
         var seen: Set<String> = []
         return (views.map(\.topic) + questions.map(\.topic)).filter { seen.insert($0).inserted }
@@ -116,21 +118,7 @@ package final class FeatureStage: Stage {
 
     private func update(_ index: Int, _ event: StreamEvent, _ scope: inout CELContext) throws {
         let view = views[index]
-        if let filter = view.filter, !(try filter.bool(&scope)) { return }
-        guard let key = try view.key.label(&scope), !key.isEmpty else { return }
-        row.removeAll(keepingCapacity: true)
-        texts.removeAll(keepingCapacity: true)
-        for (place, column) in view.columns.enumerated() {
-            guard column.kind == .latest else {
-                row.append(try column.value(&scope))
-                continue
-            }
-            let (number, text) = try column.latest(&scope)
-            row.append(number)
-            guard let text else { continue }
-            if texts.isEmpty { texts = Array(repeating: nil, count: view.columns.count) }
-            texts[place] = text
-        }
+        guard let key = try view.read(&scope, row: &row, texts: &texts) else { return }
         viewStores[index].modify(key, default: WindowState(columnCount: view.columns.count)) {
             $0.add(time: event.time.milliseconds, row: row, texts: texts, plan: view.plan)
         }
@@ -231,7 +219,9 @@ package final class FeatureStage: Stage {
             }
             let value = read[number][feature]
             // A text stands where the number is missing; few values are, so few are looked up again.
-            let text = value.isNaN ? text(feature, of: waiting.keys[number], in: readViews[index][number]) : nil
+            let text =
+                value.isNaN
+                ? text(feature, of: waiting.keys[number], in: readViews[index][number], at: time.milliseconds) : nil
             guard isCategory || text != nil else {
                 vector.append(Float(value))
                 continue
@@ -247,11 +237,12 @@ package final class FeatureStage: Stage {
         return vector
     }
 
-    private func text(_ feature: Int, of key: String?, in view: Int) -> String? {
+    private func text(_ feature: Int, of key: String?, in view: Int, at now: Int64) -> String? {
         guard let key, views[view].aggregates[feature].function == .last,
             let column = views[view].aggregates[feature].column
         else { return nil }
-        return viewStores[view].inspect(key) { $0.text(column) } ?? nil
+        return viewStores[view].inspect(key) { views[view].isFresh($0.lastTime, at: now) ? $0.text(column) : nil }
+            ?? nil
     }
 
     /// Names the inputs of a vector: windows by view, key and longest span, as of how far each input was folded.
@@ -278,9 +269,16 @@ package final class FeatureStage: Stage {
     }
 
     private func values(_ view: Int, _ key: String?, at time: Instant) -> [Double] {
-        if let key, let found = viewStores[view].inspect(key, { $0.read(views[view].plan, at: time.milliseconds) }) {
-            return found
+        let now = time.milliseconds
+        let found = key.flatMap { key in
+            viewStores[view].inspect(key) { state in
+                guard views[view].isFresh(state.lastTime, at: now) else {
+                    return [Double](repeating: .nan, count: views[view].aggregates.count)
+                }
+                return state.read(views[view].plan, at: now)
+            }
         }
+        if let found { return found }
         // Nothing was ever seen: counts are 0, everything else is missing.
         return views[view].aggregates.map { [.count, .distinct].contains($0.function) ? 0 : .nan }
     }
@@ -297,6 +295,9 @@ package final class FeatureStage: Stage {
         }
         guard var state = viewStores[index][key] else {
             throw FeaturesError("unknown-entity", "the feature view '\(name)' has seen no event of '\(key)'")
+        }
+        guard views[index].isFresh(state.lastTime, at: time.milliseconds) else {
+            return views[index].aggregates.map { ($0.name, .null) }
         }
         let values = state.read(views[index].plan, at: time.milliseconds)
         return zip(views[index].aggregates, values).map { aggregate, value in

@@ -176,6 +176,12 @@ package final class FeatureView: Sendable {
     package let name: String
     package let topic: String
     package let description: String
+    package let owner: String
+    package let tags: [String]
+    /// Name of what a key stands for; nil where the view declares none.
+    package let entity: String?
+    /// How long after its newest event a key's features may be used, in milliseconds; nil is for ever.
+    package let timeToLive: Int64?
     let key: CELProgram
     let filter: CELProgram?
     /// Distinct value expressions.
@@ -189,7 +195,10 @@ package final class FeatureView: Sendable {
         name = try reader.string("name")
         topic = try reader.string("topic")
         description = try reader.optionalString("description") ?? ""
-        _ = try reader.optionalString("owner")
+        owner = try reader.optionalString("owner") ?? ""
+        tags = try reader.texts("tags")
+        entity = try reader.optionalString("entity")
+        timeToLive = try reader.optionalSpan("ttl")
         key = try reader.requiredExpression("key")
         filter = try reader.expression("filter")
         var list = AggregateList()
@@ -224,6 +233,21 @@ package final class FeatureView: Sendable {
     package var expressions: [CELProgram] { [key, filter].compactMap { $0 } + columns.map(\.program) }
 
     package func index(of feature: String) -> Int? { indices[feature] }
+
+    /// Under which name a key is given when features are asked for, where no entity says otherwise: the last member of the
+    /// path that is the key; nil when the key is worked out.
+    package var keyName: String? {
+        guard let use = key.uses.first, key.uses.count == 1, !use.isTest,
+            key.source == ([CELProgram.documentName] + use.path).joined(separator: ".")
+        else { return nil }
+        return use.path.last
+    }
+
+    /// Whether features of a key whose newest event was then may still be used at a moment: up to and including its end.
+    package func isFresh(_ lastTime: Int64, at now: Int64) -> Bool {
+        guard let timeToLive else { return true }
+        return lastTime >= now - timeToLive
+    }
 
     /// The longest window, in milliseconds: what a reader of a value must know to find its inputs again.
     package var longestSpan: Int64 { plan.longestSpan }

@@ -61,6 +61,9 @@ package struct DefinitionRegistry: Sendable {
         return rest(known.definition.body) == rest(definition.body)
     }
 
+    /// Kinds that nothing is folded by: they may come and change while a history runs.
+    static let namingKinds: Set<String> = [Entity.kind, FeatureService.kind]
+
     /// The events that bring definitions into force; none for those that are already.
     /// - Parameter begun: the workspace's fold has begun: it goes on reading topics at the versions it began with.
     package func events(
@@ -87,7 +90,9 @@ package struct DefinitionRegistry: Sendable {
 /// The definitions compiled into what the node runs.
 package struct CompiledWorkspace {
     package let topics: [(definition: TopicDefinition, platform: Bool)]
+    package let entities: [Entity]
     package let views: [FeatureView]
+    package let services: [FeatureService]
     package let questions: [Question]
     package let definitions: [Definition]
     /// The streams that are in force beside it.

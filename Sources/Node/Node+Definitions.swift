@@ -53,7 +53,7 @@ extension Node {
         // A replay folds from the beginning, so whatever a stage reads must have been in force there. New topics fold nothing.
         let begun = try hasBegun(current)
         for (definition, change) in zip(definitions, changes.map(\.1))
-        where begun && !current.onlyContinues(definition)
+        where begun && !current.onlyContinues(definition) && !DefinitionRegistry.namingKinds.contains(definition.kind)
             && (change == .change || (change == .create && definition.kind != TopicDefinition.kind))
         {
             let known = current.entries[definition.key].map { "is in force since \($0.position)" } ?? "is new"
@@ -63,10 +63,15 @@ extension Node {
             )
         }
         if running.withLock({ $0.started }), changes.contains(where: { $0.1 != .unchanged }) {
-            let keys = changes.filter { $0.1 != .unchanged }.map(\.0).joined(separator: ", ")
+            let folded = zip(definitions, changes).filter {
+                $1.1 != .unchanged && !DefinitionRegistry.namingKinds.contains($0.kind)
+            }
             try append(definitions, platform: false, begun: begun || running.withLock { $0.started })
             try declareTopics()
-            running.withLock { $0.notices.append("applied \(keys): in force from the next start") }
+            if !folded.isEmpty {
+                let keys = folded.map(\.1.0).joined(separator: ", ")
+                running.withLock { $0.notices.append("applied \(keys): in force from the next start") }
+            }
             return changes
         }
         try append(definitions, platform: false, begun: begun || running.withLock { $0.started })

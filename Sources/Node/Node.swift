@@ -2,6 +2,7 @@ import Base
 import CPlatform
 import Catalog
 import Connectors
+import Datasets
 import EventLog
 import Foundation
 import GRDB
@@ -42,6 +43,9 @@ package final class Node: Sendable {
     let pastWork = BlockingPool(name: "past", threads: 2, limit: 16)
     /// Changes to what is in force, and erasures, come one at a time.
     let applying = Monitor(())
+    let serving = Monitor(ServingCache())
+    /// The chunks of datasets, opened when they are first needed.
+    let chunks = Monitor<ChunkStore?>(nil)
 
     struct Running {
         var connectors: [CSVHistorySource] = []
@@ -184,6 +188,7 @@ package final class Node: Sendable {
         }
         let fresh = try DefinitionRegistry(log: log)
         registryBox.withLock { $0 = fresh }
+        serving.withLock { $0 = ServingCache() }
     }
 
     func declareTopics() throws {

@@ -7,7 +7,8 @@ import Supervision
 
 extension CompiledWorkspace {
     static let kinds = [
-        TopicDefinition.kind, FeatureView.kind, Question.kind, ModelDefinition.kind, MonitorDefinition.kind,
+        TopicDefinition.kind, Entity.kind, FeatureView.kind, FeatureService.kind, Question.kind, ModelDefinition.kind,
+        MonitorDefinition.kind,
         PolicyDefinition.kind,
     ]
 
@@ -53,13 +54,28 @@ extension CompiledWorkspace {
                 )
             }
         }
+        var entities: [Entity] = []
+        try each(Entity.kind) { entities.append(try Entity($0)) }
         var views: [FeatureView] = []
         try each(FeatureView.kind) { definition in
             let view = try FeatureView(definition)
             try check(view.topic, view.expressions, definition)
+            if let entity = view.entity, !entities.contains(where: { $0.name == entity }),
+                !isMistaken(Entity.kind, entity)
+            {
+                throw try DefinitionReader(definition).failure(
+                    "there is no entity '\(entity)'; declare it as 'kind: Entity'", at: "entity", code: "unknown-entity"
+                )
+            }
             views.append(view)
         }
         let byName = Dictionary(uniqueKeysWithValues: views.map { ($0.name, $0) })
+        var services: [FeatureService] = []
+        try each(FeatureService.kind) { definition in
+            let reads = (definition.body["features"]?.array ?? []).compactMap { $0.string?.split(separator: ":").first }
+            if reads.contains(where: { isMistaken(FeatureView.kind, String($0)) }) { return }
+            services.append(try FeatureService(definition, views: byName))
+        }
         var questions: [Question] = []
         try each(Question.kind) { definition in
             let reads = (definition.body["features"]?.array ?? []).compactMap { $0["view"]?.string }
@@ -71,7 +87,9 @@ extension CompiledWorkspace {
         }
         try Self.refuse(mistakes)
         self.topics = topics
+        self.entities = entities
         self.views = views
+        self.services = services
         self.questions = questions
         self.definitions = definitions
         _ = try models()

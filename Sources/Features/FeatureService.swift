@@ -1,0 +1,71 @@
+import Base
+import Catalog
+
+/// A declared feature service: the features that a model or a caller reads together, by one name and in one order.
+package final class FeatureService: Sendable {
+    package static let kind = "FeatureService"
+
+    package let name: String
+    package let description: String
+    package let owner: String
+    package let tags: [String]
+    /// In the order in which they are declared; a view alone stands for all of its features.
+    package let features: [FeatureReference]
+
+    package init(
+        _ definition: Definition, views: [String: FeatureView]
+    ) throws(CatalogError) {
+        var reader = try DefinitionReader(definition)
+        name = try reader.string("name")
+        description = try reader.optionalString("description") ?? ""
+        owner = try reader.optionalString("owner") ?? ""
+        tags = try reader.texts("tags")
+        var features: [FeatureReference] = []
+        for text in try reader.texts("features") {
+            do {
+                features += try FeatureReference.read(text, views: views)
+            } catch {
+                throw reader.failure(error.message, at: "features", code: error.code)
+            }
+        }
+        try reader.finish()
+        guard !features.isEmpty else { throw reader.failure("a service needs 'features': VIEW or VIEW:FEATURE") }
+        for (index, feature) in features.enumerated() where features[..<index].contains(feature) {
+            throw reader.failure("the feature '\(feature.text)' stands twice", at: "features")
+        }
+        self.features = features
+    }
+}
+
+/// One feature of a view by their names.
+package struct FeatureReference: Sendable, Hashable {
+    package let view: String
+    package let feature: String
+
+    package init(view: String, feature: String) {
+        self.view = view
+        self.feature = feature
+    }
+
+    package var text: String { "\(view):\(feature)" }
+
+    /// `VIEW:FEATURE`, or `VIEW` for all of them. A version behind the view (`VIEW@v2`, as Feast writes it) is not taken.
+    package static func read(
+        _ text: String, views: [String: FeatureView]
+    ) throws(FeaturesError) -> [FeatureReference] {
+        let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+        guard let view = views[parts[0]] else {
+            throw FeaturesError(
+                "unknown-view",
+                "there is no feature view '\(parts[0])'; there are \(views.keys.sorted().joined(separator: ", "))")
+        }
+        let names = view.aggregates.map(\.name)
+        guard parts.count == 2 else { return names.map { FeatureReference(view: view.name, feature: $0) } }
+        guard view.index(of: parts[1]) != nil else {
+            throw FeaturesError(
+                "unknown-feature",
+                "the view '\(view.name)' has no feature '\(parts[1])'; it has \(names.joined(separator: ", "))")
+        }
+        return [FeatureReference(view: view.name, feature: parts[1])]
+    }
+}

@@ -1,0 +1,67 @@
+import Base
+import Streams
+
+extension FeatureStage {
+    /// Reads features of many keys in one go, as of a moment; changes nothing.
+    ///
+    /// A key's values are withheld when its newest event is older than its view's `ttl`, to the millisecond inclusive.
+    package func answer(
+        _ plan: FeaturePlan, _ question: FeatureQuestion, at now: Instant
+    ) throws(FeaturesError) -> FeatureAnswer {
+        let count = try question.rowCount()
+        var columns = plan.references.map { FeatureColumn(reference: $0) }
+        for index in columns.indices {
+            columns[index].values.reserveCapacity(count)
+            columns[index].statuses.reserveCapacity(count)
+            columns[index].times.reserveCapacity(count)
+        }
+        var row: [Double] = []
+        for read in plan.reads {
+            guard let keys = question.entities.first(where: { $0.name == read.keyName })?.keys else {
+                throw FeaturesError(
+                    "missing-entity",
+                    "the keys of '\(read.view.name)' are given as '\(read.keyName)'; 'entities' has \(question.entities.map(\.name).joined(separator: ", "))"
+                )
+            }
+            guard let store = store(of: read.view.name) else {
+                throw FeaturesError(
+                    "unknown-view", "the feature view '\(read.view.name)' is folded from the node's next start on")
+            }
+            for (place, key) in keys.enumerated() {
+                row.removeAll(keepingCapacity: true)
+                let lastTime = key.flatMap { key in
+                    store.inspect(key) { state in
+                        let isFresh = read.view.isFresh(state.lastTime, at: now.milliseconds)
+                        if isFresh { state.read(read.view.plan, at: now.milliseconds, into: &row) }
+                        guard isFresh else { return state.lastTime }
+                        for (feature, column) in read.features where row[feature].isNaN {
+                            note(state, read.view, feature, place, &columns[column])
+                        }
+                        return state.lastTime
+                    }
+                }
+                for (feature, column) in read.features {
+                    let value = row.isEmpty ? .nan : row[feature]
+                    columns[column].values.append(value)
+                    columns[column].times.append(lastTime)
+                    let hasText = place < columns[column].texts.count && columns[column].texts[place] != nil
+                    columns[column].statuses.append(
+                        lastTime == nil
+                            ? .notFound : (row.isEmpty ? .outsideMaxAge : (value.isNaN && !hasText ? .null : .present)))
+                }
+            }
+        }
+        return FeatureAnswer(columns: columns, asOf: now, versions: plan.versions, serviceVersion: plan.serviceVersion)
+    }
+
+    /// A text that stands in place of a number.
+    private func note(
+        _ state: WindowState, _ view: FeatureView, _ feature: Int, _ place: Int, _ column: inout FeatureColumn
+    ) {
+        guard view.aggregates[feature].function == .last, let index = view.aggregates[feature].column,
+            let text = state.text(index)
+        else { return }
+        while column.texts.count <= place { column.texts.append(nil) }
+        column.texts[place] = text
+    }
+}

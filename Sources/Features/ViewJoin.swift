@@ -1,0 +1,158 @@
+import Streams
+
+/// The point-in-time join of one view: every key's events are folded once in the order of their times, and its rows read
+/// on the way.
+struct ViewJoin {
+    let read: FeaturePlan.Read
+    let events: PointInTimeJoin.ViewEvents
+    let rule: PointInTimeJoin.Rule
+    let rows: JoinRows
+
+    /// Columns of the read's features, in their order.
+    func columns() -> [FeatureColumn] {
+        let count = rows.times.count
+        var columns = read.features.map { feature, _ in
+            var column = FeatureColumn(
+                reference: FeatureReference(view: read.view.name, feature: read.view.aggregates[feature].name))
+            column.values = Array(repeating: .nan, count: count)
+            column.statuses = Array(repeating: .notFound, count: count)
+            column.times = Array(repeating: nil, count: count)
+            return column
+        }
+        let keys = rows.keys[read.keyName] ?? []
+        let numbers = keys.map { $0.flatMap { events.numbers[$0] } ?? -1 }
+        let byKey = groups(events.keys)
+        let rowsByKey = groups(numbers)
+        var row: [Double] = []
+        for key in 0..<events.numbers.count {
+            let mine = sorted(Array(byKey.members[byKey.range(key)]), events.times) { events.places[$0] }
+            let asking = sorted(Array(rowsByKey.members[rowsByKey.range(key)]), rows.times) { UInt64($0) }
+            guard !asking.isEmpty else { continue }
+            var state = WindowState(columnCount: events.columnCount)
+            var next = 0
+            // The newest that anything folded so far became known.
+            var (place, known) = (UInt64.min, Int64.min)
+            for asked in asking {
+                let now = rows.times[asked]
+                while next < mine.count, events.times[mine[next]] <= now {
+                    let event = mine[next]
+                    add(event, to: &state)
+                    if let time = events.knownTimes[event] {
+                        known = max(known, time)
+                    } else {
+                        place = max(place, events.places[event])
+                    }
+                    next += 1
+                }
+                row.removeAll(keepingCapacity: true)
+                let isClean =
+                    rule == .known
+                    ? place < rows.places[asked] && known <= now || next == 0
+                    : !isOwn(among: mine[..<next], asked)
+                if isClean {
+                    tell(&state, now, asked, &row, &columns)
+                } else {
+                    var exact = self.exact(mine[..<next], asked)
+                    tell(&exact, now, asked, &row, &columns)
+                }
+            }
+        }
+        return columns
+    }
+
+    private struct Groups {
+        let members: [Int]
+        let starts: [Int]
+
+        func range(_ group: Int) -> Range<Int> { starts[group]..<starts[group + 1] }
+    }
+
+    private func add(_ event: Int, to state: inout WindowState) {
+        let from = event * events.columnCount
+        state.add(
+            time: events.times[event], row: Array(events.values[from..<from + events.columnCount]),
+            texts: events.texts[event] ?? [], plan: read.view.plan)
+    }
+
+    /// The row's own event stands at its own time, so at the end.
+    private func isOwn(among folded: ArraySlice<Int>, _ asked: Int) -> Bool {
+        for event in folded.reversed() {
+            guard events.times[event] == rows.times[asked] else { return false }
+            if events.places[event] == rows.places[asked] { return true }
+        }
+        return false
+    }
+
+    private func counts(_ event: Int, _ asked: Int) -> Bool {
+        guard rule == .known else { return events.places[event] != rows.places[asked] }
+        if let time = events.knownTimes[event] { return time <= rows.times[asked] }
+        return events.places[event] < rows.places[asked]
+    }
+
+    /// A state of those events alone that count for a row: of the longest window, and the newest of all.
+    private func exact(_ folded: ArraySlice<Int>, _ asked: Int) -> WindowState {
+        let limit = rows.times[asked] - read.view.longestSpan
+        var chosen: [Int] = []
+        for event in folded.reversed() {
+            guard events.times[event] > limit || chosen.isEmpty else { break }
+            if counts(event, asked) { chosen.append(event) }
+        }
+        var state = WindowState(columnCount: events.columnCount)
+        for event in chosen.reversed() { add(event, to: &state) }
+        return state
+    }
+
+    private func tell(
+        _ state: inout WindowState, _ now: Int64, _ asked: Int, _ row: inout [Double], _ columns: inout [FeatureColumn]
+    ) {
+        guard state.lastTime != .min else { return }
+        let isFresh = read.view.isFresh(state.lastTime, at: now)
+        if isFresh { state.read(read.view.plan, at: now, into: &row) }
+        for (place, (feature, _)) in read.features.enumerated() {
+            columns[place].times[asked] = state.lastTime
+            guard isFresh else {
+                columns[place].statuses[asked] = .outsideMaxAge
+                continue
+            }
+            columns[place].values[asked] = row[feature]
+            var text: String?
+            if row[feature].isNaN, read.view.aggregates[feature].function == .last,
+                let column = read.view.aggregates[feature].column
+            {
+                text = state.text(column)
+            }
+            if let text {
+                if columns[place].texts.isEmpty {
+                    columns[place].texts = Array(repeating: nil, count: rows.times.count)
+                }
+                columns[place].texts[asked] = text
+            }
+            columns[place].statuses[asked] = row[feature].isNaN && text == nil ? .null : .present
+        }
+    }
+
+    /// Members by group, each group in one run and in its own order; members of no group (negative) are left out.
+    private func groups(_ numbers: [Int32]) -> Groups {
+        var starts = [Int](repeating: 0, count: events.numbers.count + 1)
+        for number in numbers where number >= 0 { starts[Int(number) + 1] += 1 }
+        for index in 1..<starts.count { starts[index] += starts[index - 1] }
+        var next = starts
+        var members = [Int](repeating: 0, count: starts[starts.count - 1])
+        for (member, number) in numbers.enumerated() where number >= 0 {
+            members[next[Int(number)]] = member
+            next[Int(number)] += 1
+        }
+        return Groups(members: members, starts: starts)
+    }
+
+    /// By time, and at equal times in the order of the tie-breaker. Most come sorted already.
+    private func sorted(_ members: [Int], _ times: [Int64], _ tie: (Int) -> UInt64) -> [Int] {
+        func precedes(_ left: Int, _ right: Int) -> Bool {
+            times[left] == times[right] ? tie(left) < tie(right) : times[left] < times[right]
+        }
+        for index in members.indices.dropFirst() where precedes(members[index], members[index - 1]) {
+            return members.sorted(by: precedes)
+        }
+        return members
+    }
+}

@@ -1,0 +1,201 @@
+import Base
+import Catalog
+import Datasets
+import EventLog
+import Features
+import RecordFormat
+
+/// The rows that features are joined to, in the order of their times.
+struct LabelRows {
+    var ids: [String] = []
+    var times: [Int64] = []
+    var places: [UInt64] = []
+    var keys: [String: [String?]] = [:]
+    private var builders: [String: ColumnBuilder] = [:]
+    private(set) var columns: [DatasetColumn] = []
+    /// Members that are lists or objects.
+    private(set) var skipped: Set<String> = []
+
+    mutating func add(id: String, time: Int64, place: UInt64) {
+        ids.append(id)
+        times.append(time)
+        places.append(place)
+    }
+
+    /// Takes a value of the newest row.
+    mutating func add(_ name: String, _ value: CELValue, isInteger: Bool) {
+        let row = ids.count - 1
+        builders[name, default: ColumnBuilder(name: name, isInteger: isInteger, rows: row)].fill(row)
+        builders[name]?.add(value)
+    }
+
+    /// Takes the members of an object as columns.
+    mutating func add(
+        _ document: JSONDocument, without left: Set<String>, only fields: Set<String>?, integers: Set<String>
+    ) {
+        document.forEachMember(0) { key, node in
+            let name = document.string(key) ?? ""
+            guard !left.contains(name), fields?.contains(name) ?? true else { return }
+            switch document.kind(node) {
+            case .array, .object: skipped.insert(name)
+            default: add(name, CELValue(document, node), isInteger: integers.contains(name))
+            }
+        }
+    }
+
+    /// Puts the rows in the order of their times, at equal times as they came, and the columns in that of their names, so
+    /// that no other order shows.
+    mutating func finish() {
+        columns = builders.keys.sorted().compactMap { name in
+            builders[name]?.fill(ids.count)
+            return builders[name]?.column
+        }
+        builders = [:]
+        guard times.indices.dropFirst().contains(where: { times[$0] < times[$0 - 1] }) else { return }
+        let order = times.indices.sorted { times[$0] == times[$1] ? $0 < $1 : times[$0] < times[$1] }
+        ids = order.map { ids[$0] }
+        times = order.map { times[$0] }
+        places = order.map { places[$0] }
+        keys = keys.mapValues { list in order.map { list[$0] } }
+        columns = columns.map { $0.rows(order) }
+    }
+
+    /// Rows that ask of the same keys at the same moment as one before them.
+    var repeated: Int {
+        var seen: Set<String> = []
+        let names = keys.keys.sorted()
+        return ids.indices.lazy.filter { row in
+            let parts = names.map { keys[$0]?[row] ?? "" }
+            return !seen.insert(([String(times[row])] + parts).joined(separator: "\u{1F}")).inserted
+        }.count
+    }
+}
+
+extension DatasetBuild {
+    mutating func labelRows(_ plan: FeaturePlan, _ order: AppendOrder) throws -> LabelRows {
+        var rows = request.labels == nil ? try givenRows(plan) : try loggedRows(plan, order)
+        rows.finish()
+        let repeated = rows.repeated
+        if repeated > 0 { notices.append("\(repeated) rows ask of the same keys at the same moment as another") }
+        if !rows.skipped.isEmpty {
+            notices.append("left out, being lists or objects: \(rows.skipped.sorted().joined(separator: ", "))")
+        }
+        return rows
+    }
+
+    private func isAsked(_ time: Instant) -> Bool {
+        (request.from.map { time >= $0 } ?? true) && (request.to.map { time < $0 } ?? true)
+    }
+
+    private func isSampled(_ id: String) -> Bool {
+        request.sample.map { DatasetSplit.place(of: id, seed: request.seed &+ 1) < $0 } ?? true
+    }
+
+    private mutating func loggedRows(_ plan: FeaturePlan, _ order: AppendOrder) throws -> LabelRows {
+        let topic = request.labels ?? ""
+        guard let definition = workspace.topics.first(where: { $0.definition.name == topic })?.definition else {
+            throw DatasetsError("unknown-topic", "the topic '\(topic)' is not declared")
+        }
+        // What is sealed says nothing, and would say something else after an erasure.
+        let personal = Set((definition.personal?.fields ?? []).compactMap { $0.keys.first?.text })
+        let fields = request.fields.map { Set($0) }
+        if let field = fields?.intersection(personal).min() {
+            throw DatasetsError("personal-field", "'\(topic)' declares '\(field)' personal; it cannot become a column")
+        }
+        let integers = DatasetBuild.integers(workspace.definitions.first { $0.key == "Topic/\(topic)" }?.body)
+        let keyNames = plan.keyNames.map { (name: $0, key: JSONKey($0)) }
+        let left = personal.union(plan.keyNames)
+        var rows = LabelRows()
+        for (name, _) in keyNames { rows.keys[name] = [] }
+        let document = JSONDocument()
+        var failures: (count: Int, first: String?) = (0, nil)
+        for partition in 0..<log.partitions(of: topic) {
+            let place = TopicPartition(topic, partition)
+            try log.forEachEvent(place, to: ends[place]) { event in
+                guard !event.isProgress, isAsked(event.time), isSampled(event.id) else { return true }
+                let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
+                do {
+                    guard parsed == true, document.kind(0) == .object else {
+                        throw DatasetsError("no-object", "its data is no object")
+                    }
+                    try workspace.readings[topic]?.lift(document, stated: event.header(EventHeader.dataVersion))
+                } catch {
+                    failures.count += 1
+                    failures.first = failures.first ?? "\(place)@\(event.offset): \(error)"
+                    return true
+                }
+                rows.add(id: event.id, time: event.time.milliseconds, place: order.place(place, event.offset))
+                for (name, key) in keyNames {
+                    rows.keys[name]?.append(document.member(0, key).flatMap { CELValue(document, $0).label })
+                }
+                rows.add(document, without: left, only: fields, integers: integers)
+                return true
+            }
+        }
+        if let first = failures.first {
+            notices.append("\(failures.count) label events cannot be read, first \(first)")
+        }
+        for (name, _) in keyNames where !rows.ids.isEmpty && rows.keys[name]?.contains(where: { $0 != nil }) != true {
+            throw DatasetsError(
+                "missing-entity",
+                "no event of '\(topic)' has the member '\(name)', by which '\(plan.views(keyedBy: name))' is read"
+            )
+        }
+        return rows
+    }
+
+    /// Members that the topic's schema declares whole numbers.
+    private static func integers(_ body: JSON?) -> Set<String> {
+        let properties = body?["schema"]?["properties"]?.object ?? [:]
+        return Set(
+            properties.filter { _, type in
+                let names = type["type"]?.array?.compactMap(\.string) ?? type["type"]?.string.map { [$0] } ?? []
+                return names.contains("integer") && !names.contains("number")
+            }.keys)
+    }
+
+    /// Rows that came with the request, by columns: keys, `event_timestamp`, and whatever comes along.
+    private mutating func givenRows(_ plan: FeaturePlan) throws -> LabelRows {
+        let lists = (request.entities?.object ?? [:]).compactMapValues(\.array)
+        guard let stamps = lists["event_timestamp"], lists.count == request.entities?.object?.count,
+            lists.values.allSatisfy({ $0.count == stamps.count })
+        else {
+            throw DatasetsError(
+                "bad-entities",
+                "'entities' must map columns to lists of one length, among them 'event_timestamp' and the keys")
+        }
+        guard stamps.count <= DatasetRequest.entityLimit else {
+            throw DatasetsError("bad-entities", "\(DatasetRequest.entityLimit) rows may be given")
+        }
+        for name in plan.keyNames where lists[name] == nil {
+            throw DatasetsError(
+                "missing-entity", "'entities' has no column '\(name)', by which '\(plan.views(keyedBy: name))' is read")
+        }
+        var rows = LabelRows()
+        for name in plan.keyNames { rows.keys[name] = [] }
+        let others = lists.keys.filter { name in
+            name != "event_timestamp" && name != DatasetBuild.idColumn && !plan.keyNames.contains(name)
+        }.sorted()
+        for row in stamps.indices {
+            guard let text = stamps[row].string, let time = Instant(text) ?? Instant(text + "Z") else {
+                throw DatasetsError("bad-entities", "'event_timestamp' has no RFC 3339 time in row \(row + 1)")
+            }
+            let id = lists[DatasetBuild.idColumn]?[row].string ?? "row-\(row + 1)"
+            guard isAsked(time), isSampled(id) else { continue }
+            rows.add(id: id, time: time.milliseconds, place: .max)
+            for name in plan.keyNames { rows.keys[name]?.append(DatasetBuild.value(lists[name]?[row] ?? .null).label) }
+            for name in others { rows.add(name, DatasetBuild.value(lists[name]?[row] ?? .null), isInteger: false) }
+        }
+        return rows
+    }
+
+    private static func value(_ json: JSON) -> CELValue {
+        switch json {
+        case .string(let text): .string(text)
+        case .bool(let flag): .bool(flag)
+        case .int(let number): .double(Double(number))
+        case .double(let number): .double(number)
+        default: .null
+        }
+    }
+}

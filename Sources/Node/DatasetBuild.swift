@@ -1,0 +1,203 @@
+import Base
+import Catalog
+import Datasets
+import Dispatch
+import EventLog
+import Features
+import Foundation
+import RecordFormat
+
+/// Makes the rows of a dataset from the log: the label events, and the features of a service as of each of them.
+struct DatasetBuild {
+    let log: any EventLog
+    let workspace: CompiledWorkspace
+    let catalog: FeatureCatalog
+    let request: DatasetRequest
+    /// Where every partition that is read ends, fixed when the build began.
+    private(set) var ends: [TopicPartition: Int64] = [:]
+    var notices: [String] = []
+
+    static let idColumn = "event_id"
+    static let timeColumn = "event_time"
+
+    struct Result {
+        let table: DatasetTable
+        /// Columns of the labels, which classes are looked for in.
+        let labels: [String]
+        let plan: FeaturePlan
+    }
+
+    init(log: any EventLog, workspace: CompiledWorkspace, catalog: FeatureCatalog, request: DatasetRequest) {
+        (self.log, self.workspace, self.catalog, self.request) = (log, workspace, catalog, request)
+    }
+
+    mutating func run() throws -> Result {
+        let plan = try catalog.plan(service: request.service, features: request.features)
+        var join = PointInTimeJoin(plan: plan, rule: request.isEventTimeOnly ? .eventTime : .known)
+        for topic in join.topics + (request.labels.map { [$0] } ?? []) {
+            for partition in 0..<log.partitions(of: topic) where ends[TopicPartition(topic, partition)] == nil {
+                let place = TopicPartition(topic, partition)
+                ends[place] = try log.offsets(place).upperBound
+            }
+        }
+        let order = try AppendOrder(log, ends, isNeeded: !request.isEventTimeOnly)
+        let rows = try labelRows(plan, order)
+        try read(&join, order)
+        var joined = JoinRows()
+        (joined.times, joined.places, joined.keys) = (rows.times, rows.places, rows.keys)
+        let features = try join.join(joined)
+        var columns = [
+            DatasetColumn(name: DatasetBuild.idColumn, values: .texts(rows.ids)),
+            DatasetColumn(name: DatasetBuild.timeColumn, values: .moments(rows.times)),
+        ]
+        for name in plan.keyNames {
+            let keys = rows.keys[name] ?? []
+            columns.append(
+                DatasetColumn(name: name, values: .texts(keys.map { $0 ?? "" }), missing: keys.map { $0 == nil }))
+        }
+        let labels = rows.columns.filter { label in !columns.contains { $0.name == label.name } }
+        columns += labels
+        for feature in features { columns.append(DatasetBuild.column(feature)) }
+        var names: Set<String> = []
+        if let repeated = columns.first(where: { !names.insert($0.name).inserted })?.name {
+            throw DatasetsError(
+                "name-collision", "two columns would be called '\(repeated)'; leave one out with 'fields'")
+        }
+        noteEmpty(features, rows.times.count)
+        return Result(table: DatasetTable(columns: columns), labels: labels.map(\.name), plan: plan)
+    }
+
+    private static func column(_ feature: FeatureColumn) -> DatasetColumn {
+        let name = "\(feature.reference.view)__\(feature.reference.feature)"
+        guard !feature.texts.isEmpty else {
+            return DatasetColumn(
+                name: name, values: .doubles(feature.values.map { $0.isNaN ? 0 : $0 }),
+                missing: feature.values.map(\.isNaN))
+        }
+        let texts = feature.values.indices.map { feature.texts[$0] ?? CELValue.double(feature.values[$0]).label }
+        return DatasetColumn(name: name, values: .texts(texts.map { $0 ?? "" }), missing: texts.map { $0 == nil })
+    }
+
+    /// A feature that no row has is mostly a mistake in what is asked.
+    private mutating func noteEmpty(_ features: [FeatureColumn], _ count: Int) {
+        guard count > 0 else { return notices.append("there are no rows: no label event lies between 'from' and 'to'") }
+        let empty = features.filter { !$0.statuses.contains(.present) }.map(\.reference.text)
+        guard !empty.isEmpty else { return }
+        notices.append(
+            "no row has a value of \(empty.prefix(5).joined(separator: ", "))"
+                + (empty.count > 5 ? " and \(empty.count - 5) more" : "")
+                + (request.isEventTimeOnly
+                    ? ""
+                    : ": nothing of it was known before its row; history that was imported in another order is joined with --event-time-only")
+        )
+    }
+
+    // MARK: Events
+
+    /// Reads every topic of the join's views, two partitions at a time.
+    private mutating func read(_ join: inout PointInTimeJoin, _ order: AppendOrder) throws {
+        var places: [TopicPartition] = []
+        for topic in join.topics {
+            for partition in 0..<log.partitions(of: topic) { places.append(TopicPartition(topic, partition)) }
+        }
+        let all = places
+        let readers = Monitor<[Int: Swift.Result<(PointInTimeJoin.Reader, Int), any Error>]>([:])
+        let fixed = (log: log, readings: workspace.readings, ends: ends, join: join)
+        DispatchQueue.concurrentPerform(iterations: all.count) { number in
+            let result = Swift.Result {
+                try DatasetBuild.read(
+                    all[number], fixed.join.reader(of: all[number].topic), fixed.log,
+                    fixed.readings[all[number].topic], to: fixed.ends[all[number]] ?? 0, order)
+            }
+            readers.withLock { $0[number] = result }
+        }
+        let done = readers.withLock { $0 }
+        for (number, place) in places.enumerated() {
+            guard let (reader, late) = try done[number]?.get() else { continue }
+            join.take(reader)
+            if late > 0 { notices.append("\(late) late events of \(place) are left out, as the fold leaves them out") }
+            if reader.failures > 0 {
+                notices.append(
+                    "\(reader.failures) events of \(place) cannot be read by a view, first \(reader.firstFailure ?? "")"
+                )
+            }
+        }
+    }
+
+    private static func read(
+        _ place: TopicPartition, _ empty: PointInTimeJoin.Reader, _ log: any EventLog, _ reading: TopicReading?,
+        to end: Int64, _ order: AppendOrder
+    ) throws -> (PointInTimeJoin.Reader, Int) {
+        var reader = empty
+        var late = 0
+        let document = JSONDocument()
+        // As a fold takes it: what is behind the progress of its own partition is late.
+        var through = Instant.distantPast
+        try log.forEachEvent(place, to: end) { event in
+            let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
+            if event.isProgress {
+                if parsed == true, let node = document.member(0, "through"), let text = document.string(node),
+                    let time = Instant(text)
+                {
+                    through = max(through, time)
+                }
+                return true
+            }
+            guard parsed == true else { return true }
+            guard event.time > through else {
+                late += 1
+                return true
+            }
+            do {
+                try reading?.lift(document, stated: event.header(EventHeader.dataVersion))
+            } catch {
+                reader.fail("\(place)@\(event.offset): \(error)")
+                return true
+            }
+            reader.add(
+                document, time: event.time, place: order.place(place, event.offset),
+                knownTime: event.header(EventHeader.knownTime).flatMap { Instant($0) },
+                position: "\(place)@\(event.offset)")
+            return true
+        }
+        return (reader, late)
+    }
+}
+
+/// In which order events of several partitions were appended.
+struct AppendOrder: Sendable {
+    private var sequences: [TopicPartition: [UInt64]] = [:]
+    private let ranks: [TopicPartition: UInt64]
+
+    /// Events that are looked up at once.
+    private static let page = 1 << 20
+
+    /// - Parameter isNeeded: false when places need only tell events from each other.
+    init(_ log: any EventLog, _ ends: [TopicPartition: Int64], isNeeded: Bool) throws {
+        let sorted = ends.keys.sorted { $0.description < $1.description }
+        ranks = Dictionary(uniqueKeysWithValues: sorted.enumerated().map { ($1, UInt64($0) << 48) })
+        guard isNeeded else { return }
+        guard let embedded = log as? EmbeddedLog else {
+            throw DatasetsError(
+                "no-order",
+                "a log on Kafka does not tell in which order events of several partitions came, so it is not known what was known when; make the dataset by event time alone (--event-time-only)"
+            )
+        }
+        for (place, end) in ends { sequences[place] = Array(repeating: .max - 1, count: Int(end)) }
+        var next: UInt64 = 0
+        while true {
+            let order = try embedded.order(from: next, limit: AppendOrder.page)
+            guard let last = order.places.last else { break }
+            for (sequence, place, offset) in order.places {
+                guard let end = ends[place], offset < end else { continue }
+                sequences[place]?[Int(offset)] = sequence
+            }
+            next = last.sequence + 1
+        }
+    }
+
+    func place(_ partition: TopicPartition, _ offset: Int64) -> UInt64 {
+        if let known = sequences[partition], offset < known.count { return known[Int(offset)] }
+        return (ranks[partition] ?? 0) | UInt64(offset)
+    }
+}
