@@ -6,7 +6,12 @@ import RecordFormat
 
 /// The online store: Feast's routes and our own.
 extension Routes {
-    func features(_ server: HTTPServer) {
+    func capabilities(_ server: HTTPServer) {
+        features(server)
+        datasets(server)
+    }
+
+    private func features(_ server: HTTPServer) {
         server.route("GET", "/v1/features") { [node] request in
             .json(FeatureCatalogFormat.write(try node.featureCatalog(), search: request.query["q"] ?? ""))
         }

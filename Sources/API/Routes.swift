@@ -26,8 +26,6 @@ package struct Routes: Sendable {
     package func install(on server: HTTPServer) {
         events(server)
         reads(server)
-        features(server)
-        datasets(server)
         log(server)
         common(server)
     }
@@ -102,6 +100,7 @@ package struct Routes: Sendable {
         func work(_ path: String, _ body: @escaping @Sendable (any NodeReading, WebRequest) throws -> JSON) {
             server.route("POST", path) { [node, long] request in .json(try await long.run { try body(node, request) }) }
         }
+        capabilities(server)
         read("/v1/status") { node, _ in try node.status() }
         read("/v1/topics") { node, _ in try node.topicList() }
         read("/v1/definitions") { node, _ in try node.definitions() }
@@ -152,8 +151,6 @@ package struct Routes: Sendable {
             return .json(try await node.features(view: view, key: key))
         }
     }
-
-    // MARK: Events
 
     /// Answers where each event stands, or why it does not; 200 when all were taken, 207 when some were, otherwise the
     /// status of the first refusal.

@@ -74,6 +74,10 @@ package struct TopicDefinition: Sendable {
         guard lateness == 0 || !compacted else {
             throw reader.failure("a compacted topic has no 'lateness': what waits for its turn might be compacted away")
         }
+        guard retentionTime ?? .max > lateness else {
+            throw reader.failure(
+                "'retention: time' must be longer than 'lateness': what waits is read again in its turn")
+        }
         guard retentionBytes ?? 1 > 0 else { throw reader.failure("'retention: bytes' must be positive") }
         guard TopicName.isLegal(name) else {
             throw reader.failure(

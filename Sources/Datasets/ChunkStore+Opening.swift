@@ -22,31 +22,41 @@ extension ChunkStore {
     func read(_ pack: Int, isLast: Bool, _ state: inout State) throws {
         if !isLast, try readIndex(pack, &state) { return }
         let file = try volume.open(ChunkStore.name(pack), isLast ? .write : .read)
+        let start = Int64(ChunkStore.magic.count)
         guard try file.read(at: 0, count: ChunkStore.magic.count) == ChunkStore.magic else {
-            // A crash right behind its creation.
-            guard isLast, file.size < ChunkStore.magic.count else {
+            // A crash right behind its creation leaves no more than its first bytes.
+            guard isLast, file.size <= start else {
                 throw DatasetsError(
                     "bad-pack", "\(volume.path)/\(ChunkStore.name(pack)) is no pack of chunks", fault: .world)
             }
             try file.write(ChunkStore.magic, at: 0)
-            (state.pack, state.file, state.end) = (pack, file, Int64(ChunkStore.magic.count))
+            try file.sync()
+            (state.pack, state.file, state.end) = (pack, file, start)
             return
         }
-        var at = Int64(ChunkStore.magic.count)
+        var at = start
         let size = file.size
-        while at + Int64(ChunkStore.entryHeader) <= size {
+        var isClean = true
+        while at < size {
             let header = try file.read(at: at, count: ChunkStore.entryHeader)
-            guard let (digest, place) = entry(header, pack, at), place.offset + Int64(place.storedCount) <= size else {
+            guard header.count == ChunkStore.entryHeader, let (digest, place) = entry(header, pack, at),
+                place.offset + Int64(place.storedCount) <= size
+            else {
+                isClean = false
                 break
             }
             // Only the newest pack can be torn; the others were synced whole, and are checked when they are read.
-            if isLast, !isWhole(digest, place, file) { break }
-            state.index[digest] = place
+            if isLast, !isWhole(digest, place, file) {
+                isClean = false
+                state.damaged[digest] = place
+            } else {
+                state.index[digest] = place
+                state.damaged[digest] = nil
+            }
             at = place.offset + Int64(place.storedCount)
         }
         guard isLast else { return }
-        if at < size { try file.truncate(to: at) }
-        (state.pack, state.file, state.end) = (pack, file, at)
+        (state.pack, state.file, state.end) = isClean ? (pack, file, at) : (pack + 1, nil, 0)
     }
 
     private func entry(_ header: [UInt8], _ pack: Int, _ at: Int64) -> (Digest, Place)? {

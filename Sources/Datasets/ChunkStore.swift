@@ -16,6 +16,8 @@ package final class ChunkStore: Sendable {
 
     struct State: Sendable {
         var index: [Digest: Place] = [:]
+        /// Chunks that are not what their digest says; when they come again they are written again.
+        var damaged: [Digest: Place] = [:]
         var pack = 0
         var file: (any LogFile)?
         var end: Int64 = 0
@@ -36,8 +38,8 @@ package final class ChunkStore: Sendable {
     let state = Monitor(State())
     private let packSize: Int64
 
-    /// Opens the packs of a folder, or begins the first. A torn end of the newest is cut off; it belongs to nothing that was
-    /// announced.
+    /// Opens the packs of a folder, or begins the first. Behind a torn end of the newest nothing is written any more: it may be
+    /// rot as well, and what stands behind it whole.
     package init(_ volume: any LogVolume, packSize: Int64 = ChunkStore.packSize) throws(DatasetsError) {
         self.volume = volume
         self.packSize = packSize
@@ -122,6 +124,7 @@ package final class ChunkStore: Sendable {
         }
         let file = try volume.open(ChunkStore.name(state.pack), .createNew)
         try file.write(ChunkStore.magic, at: 0)
+        try file.sync()
         try volume.syncDirectory("")
         state.file = file
         state.end = Int64(ChunkStore.magic.count)
@@ -141,17 +144,24 @@ package final class ChunkStore: Sendable {
 
     /// The bytes of a chunk, checked against its digest.
     package func get(_ digest: Digest) throws(DatasetsError) -> [UInt8] {
-        guard let place = state.withLock({ $0.index[digest] }) else {
+        guard let place = state.withLock({ $0.index[digest] ?? $0.damaged[digest] }) else {
             throw DatasetsError("no-chunk", "the chunk \(digest.hex) is not in \(volume.path)", fault: .world)
         }
         let bytes: [UInt8]
         do {
             bytes = try content(place, try volume.open(ChunkStore.name(place.pack), .read))
+        } catch let error where (error as? RecordFormatError) != nil {
+            // Compressed bytes that are none any more.
+            bytes = []
         } catch {
             throw ChunkStore.failure(
                 "cannot be read at \(ChunkStore.name(place.pack)) byte \(place.offset)", volume, error)
         }
         guard Digest.of(bytes) == digest else {
+            state.withLock { state in
+                state.index[digest] = nil
+                state.damaged[digest] = place
+            }
             throw DatasetsError(
                 "rot",
                 "the chunk \(digest.hex) in \(ChunkStore.name(place.pack)) at byte \(place.offset) is damaged: make the dataset again from the log, or restore a backup",

@@ -29,7 +29,7 @@ package final class EmbeddedLog: EventLog {
     let upkeep = Monitor(())
     let cache: FileCache
     let hub: FollowerHub
-    private let lock: Mutex<(any Sendable)?>
+    let lock: Mutex<(any Sendable)?>
     private let registrations = Monitor<[String: ProducerIdentity]>([:])
     private let threads = Mutex<[BlockingThread]>([])
 
@@ -149,12 +149,15 @@ package final class EmbeddedLog: EventLog {
         } else {
             while commitReady() {}
         }
-        writer.withLock { state in
-            if var last = state { finish(&last) }
-            state = nil
+        // Upkeep that somebody asked for by hand comes to its end before the directory is another's.
+        upkeep.withLock { _ in
+            writer.withLock { state in
+                if var last = state { finish(&last) }
+                state = nil
+            }
+            hub.close()
+            lock.withLock { $0 = nil }
         }
-        hub.close()
-        lock.withLock { $0 = nil }
     }
 
     // MARK: Topics

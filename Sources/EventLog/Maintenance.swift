@@ -84,6 +84,8 @@ extension EmbeddedLog {
             do throws(EventLogError) { try step() } catch { failure = failure ?? error }
         }
         upkeep.withLock { _ in
+            // A log that was closed may be another's by now.
+            guard lock.withLock({ $0 != nil }) else { return }
             attempt { () throws(EventLogError) in try prepareSpare() }
             attempt { () throws(EventLogError) in try rollOldSegment() }
             attempt { () throws(EventLogError) in try indexSealed() }

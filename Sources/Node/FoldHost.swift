@@ -84,6 +84,8 @@ package final class FoldHost: Sendable {
             state.update { $0.checkpoints = 0 }
             do {
                 return try loop(try make(), log)
+            } catch let error as StreamsError where error.code == "stopped" {
+                return
             } catch let error as EventLogError
                 where error.retriable || error.code == "outcome-unknown"
                 || (error.code == "foreign-writer" && log.capabilities.contains(.transactions))
@@ -214,6 +216,8 @@ package final class FoldHost: Sendable {
                     "busy", "the fold has \(Self.mailboxLimit) questions waiting or is stopping; try again",
                     fault: .world, retriable: true)))
     }
+
+    var isStopping: Bool { mailbox.withLock { $0.stopping } }
 
     /// Lets the fold end; `stop` waits for it.
     func askToStop() { mailbox.update { $0.stopping = true } }

@@ -95,6 +95,13 @@ extension Node {
                 folded += try foldToTakeover(service, number, definition.body, keeps: keepsState)
             }
         }
+        // A node that was forgotten may have folded on meanwhile.
+        guard try (0..<service.tasks).map({ try rest(service, $0, old, identity) }) == takeovers else {
+            throw NodeError(
+                "not-at-rest",
+                "the stream in force went on while the changed one was folded: some node still runs the program that has it; stop it, and swap then",
+                fault: .world)
+        }
         try append(
             service.withheld.map { $0.kind == StreamTopology.kind ? definition : $0 }, platform: true)
         try declareTopics()
@@ -134,7 +141,7 @@ extension Node {
         let name = service.topology.name
         let topics = FoldGraph([Definition(kind: StreamTopology.kind, name: name, body: old)]).streamTopics
             .filter { $0 != service.topology.side.progress && $0 != service.topology.side.state }
-        let found = try standing(service, number, identity)
+        let found = try standing(service, number, identity, tookOver: old[StreamTakeover.member] != nil)
         for topic in topics where log.partitions(of: topic) > number {
             let place = TopicPartition(topic, number)
             let end = try log.offsets(place).upperBound
@@ -157,11 +164,13 @@ extension Node {
         return found ?? Takeover(now: .distantPast, fired: nil, inputs: [:], emitted: [:])
     }
 
-    private func standing(_ service: StreamService, _ number: Int, _ identity: Digest) throws -> Takeover? {
+    private func standing(
+        _ service: StreamService, _ number: Int, _ identity: Digest, tookOver: Bool
+    ) throws -> Takeover? {
         guard log.capabilities.contains(.transactions) else {
             let file = StreamService.stateFile(service.topology.name, number, in: configuration.streamsDirectory)
             guard FileManager.default.fileExists(atPath: file) else { return nil }
-            return try Takeover(try StateDatabase(path: file, isKept: true), of: identity)
+            return try Takeover(try StateDatabase(path: file, isKept: true), of: identity, tookOver: tookOver)
         }
         // Whoever still folds the task is fenced off: what the log holds then is all that it did.
         let sink = try TransactionSink(log: log, name: service.label(number), partition: number)
@@ -174,7 +183,7 @@ extension Node {
         defer { try? FileManager.default.removeItem(atPath: folder) }
         let database = try StateDatabase(path: folder + "/\(number).sqlite")
         try StateCopy(log: log, place: place, database: database, identity: identity).catchUp()
-        return try Takeover(database, of: identity)
+        return try Takeover(database, of: identity, tookOver: tookOver)
     }
 
     /// Folds a task of the changed stream up to where it takes over.

@@ -232,7 +232,11 @@ extension Node {
         }
         let share = TaskShare(
             log: kafka, streams: streams, directory: configuration.streamsDirectory,
-            address: configuration.advertised ?? address, keepsCopies: configuration.keepsCopies)
+            address: configuration.advertised ?? address, keepsCopies: configuration.keepsCopies
+        ) { [log] service in
+            let known = try DefinitionRegistry(log: log).entries["\(StreamTopology.kind)/\(service.topology.name)"]
+            return known?.definition.body == service.body
+        }
         shareBox.withLock { $0 = share }
         try share.start()
     }

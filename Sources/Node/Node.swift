@@ -43,9 +43,7 @@ package final class Node: Sendable {
     let pastWork = BlockingPool(name: "past", threads: 2, limit: 16)
     /// Changes to what is in force, and erasures, come one at a time.
     let applying = Monitor(())
-    let serving = Monitor(ServingCache())
-    /// The chunks of datasets, opened when they are first needed.
-    let chunks = Monitor<ChunkStore?>(nil)
+    let (serving, chunks) = (Monitor(ServingCache()), Monitor<ChunkStore?>(nil))
 
     struct Running {
         var connectors: [CSVHistorySource] = []

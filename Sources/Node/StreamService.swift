@@ -66,6 +66,23 @@ package struct StreamService: Sendable {
     /// The fold's name in the log.
     func label(_ number: Int) -> String { "fold:\(topology.name)" + (task(number).map { "/\($0)" } ?? "") }
 
+    /// How old a copy may be before it is read anew, in seconds: half of what a compacted changelog keeps tombstones for. Behind
+    /// that, keys that were removed would stay.
+    private static let copyAge = 12 * 3600.0
+
+    /// Removes a state file that nothing was written to for too long.
+    static func dropStale(_ file: String) throws {
+        let ages = try ["", "-wal"].map { file + $0 }.filter { FileManager.default.fileExists(atPath: $0) }.map {
+            path in
+            let date = try FileManager.default.attributesOfItem(atPath: path)[.modificationDate] as? Date
+            return -(date ?? .distantPast).timeIntervalSinceNow
+        }
+        guard let age = ages.min(), age > copyAge else { return }
+        for suffix in ["", "-wal", "-shm"] where FileManager.default.fileExists(atPath: file + suffix) {
+            try FileManager.default.removeItem(atPath: file + suffix)
+        }
+    }
+
     func start(log: any EventLog, directory: String) throws {
         for number in 0..<tasks { try start(task: number, log: log, directory: directory) }
     }
@@ -88,8 +105,10 @@ package struct StreamService: Sendable {
             let place = TopicPartition(self.topology.side.state, number)
             let changelog = try ChangelogWriter(
                 log: log, name: label(number), place: place, identity: topology.identity)
+            try Self.dropStale(file)
             let database = try StateDatabase(path: file)
-            try StateCopy(log: log, place: place, database: database, identity: topology.identity).catchUp()
+            try StateCopy(log: log, place: place, database: database, identity: topology.identity)
+                .catchUp { fold.isStopping }
             let runner = try TopologyRunner(
                 topology: topology, task: task(number), derived: [], log: log, database: database, sink: sink)
             runner.changelog = changelog

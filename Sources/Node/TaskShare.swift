@@ -44,6 +44,7 @@ final class TaskShare: Sendable {
     private let directory: String
     private let address: String
     private let keepsCopies: Bool
+    private let isInForce: @Sendable (StreamService) throws -> Bool
     private let state = Monitor(State())
     private let group = Monitor<TaskGroup?>(nil)
     private let thread = Monitor<BlockingThread?>(nil)
@@ -51,7 +52,12 @@ final class TaskShare: Sendable {
     /// - Parameters:
     ///   - address: where other nodes reach this one.
     ///   - keepsCopies: false spares the disk and the traffic; a task that comes is then read from its changelog first.
-    init(log: KafkaLog, streams: [StreamService], directory: String, address: String, keepsCopies: Bool) {
+    ///   - isInForce: whether a stream is still the one that the log says is in force.
+    init(
+        log: KafkaLog, streams: [StreamService], directory: String, address: String, keepsCopies: Bool,
+        isInForce: @escaping @Sendable (StreamService) throws -> Bool
+    ) {
+        self.isInForce = isInForce
         self.log = log
         self.streams = streams
         self.directory = directory
@@ -144,6 +150,13 @@ final class TaskShare: Sendable {
             return true
         }
         do {
+            // Another one may have taken over while this node did not look.
+            guard try isInForce(service) else {
+                throw NodeError(
+                    "not-in-force",
+                    "another '\(service.topology.name)' has taken over: start this node with its program",
+                    fault: .world)
+            }
             try service.start(task: number, log: log, directory: directory)
         } catch {
             state.update { $0.failure = "the task \(name) cannot begin: \(error)" }
@@ -239,6 +252,7 @@ final class TaskShare: Sendable {
 
     private func open(_ service: StreamService, _ number: Int) throws -> Standby {
         let file = StreamService.stateFile(service.topology.name, number, in: directory)
+        try StreamService.dropStale(file)
         return Standby(
             try StateCopy(
                 log: log, place: TopicPartition(service.topology.side.state, number),

@@ -17,13 +17,7 @@ extension CompiledWorkspace {
     package init(_ definitions: [Definition], platformTopics: Set<String>) throws {
         // Mistakes of all kinds are told together; what only follows from another is not.
         var mistakes: [(definition: Definition, mistake: CatalogError)] = []
-        try Self.each(definitions) { definition in
-            guard !Self.kinds.contains(definition.kind) else { return }
-            throw CatalogError(
-                "unknown-kind",
-                "\(definition.place): there is no kind '\(definition.kind)'; known: \(Self.kinds.joined(separator: ", "))"
-            )
-        }
+        try Self.each(definitions, Self.refuseUnknown)
         func each(_ kind: String, _ compile: (Definition) throws -> Void) throws {
             for definition in definitions where definition.kind == kind {
                 do { try compile(definition) } catch let mistake as CatalogError {
@@ -45,14 +39,7 @@ extension CompiledWorkspace {
                     "unknown-topic",
                     "\(definition.place): \(definition.key) reads the topic '\(name)', which is not declared")
             }
-            // A fold that saw what an erasure takes away could not be done again after it (decision 11).
-            for expression in expressions {
-                guard let field = topic.personal?.seen(by: expression) else { continue }
-                throw CatalogError(
-                    "personal-field",
-                    "\(definition.place): \(definition.key): '\(expression.source)' reads '\(field.description)', which '\(name)' declares personal; nothing is folded from sealed fields, so publish what may be used (an age group instead of a birthday) in a field of its own"
-                )
-            }
+            try Self.refusePersonal(topic, expressions, definition)
         }
         var entities: [Entity] = []
         try each(Entity.kind) { entities.append(try Entity($0)) }
@@ -60,9 +47,9 @@ extension CompiledWorkspace {
         try each(FeatureView.kind) { definition in
             let view = try FeatureView(definition)
             try check(view.topic, view.expressions, definition)
-            if let entity = view.entity, !entities.contains(where: { $0.name == entity }),
-                !isMistaken(Entity.kind, entity)
-            {
+            let entity = view.entity ?? ""
+            guard entity.isEmpty || entities.contains(where: { $0.name == entity }) || isMistaken(Entity.kind, entity)
+            else {
                 throw try DefinitionReader(definition).failure(
                     "there is no entity '\(entity)'; declare it as 'kind: Entity'", at: "entity", code: "unknown-entity"
                 )
@@ -95,6 +82,26 @@ extension CompiledWorkspace {
         _ = try models()
         _ = try monitors()
         _ = try policies()
+    }
+
+    private static func refuseUnknown(_ definition: Definition) throws {
+        guard !kinds.contains(definition.kind) else { return }
+        throw CatalogError(
+            "unknown-kind",
+            "\(definition.place): there is no kind '\(definition.kind)'; known: \(kinds.joined(separator: ", "))")
+    }
+
+    /// A fold that saw what an erasure takes away could not be done again after it (decision 11).
+    private static func refusePersonal(
+        _ topic: TopicDefinition, _ expressions: [CELProgram], _ definition: Definition
+    ) throws {
+        for expression in expressions {
+            guard let field = topic.personal?.seen(by: expression) else { continue }
+            throw CatalogError(
+                "personal-field",
+                "\(definition.place): \(definition.key): '\(expression.source)' reads '\(field.description)', which '\(topic.name)' declares personal; nothing is folded from sealed fields, so publish what may be used (an age group instead of a birthday) in a field of its own"
+            )
+        }
     }
 
     /// Mistakes that one message names.

@@ -50,6 +50,12 @@ extension TopologyRunner {
                 throw StreamsError(
                     "no-input", "'\(label)' does not read \(place); a position for it is one of \(known)")
             }
+            guard !inputs[input].sorts else {
+                throw StreamsError(
+                    "no-order",
+                    "\(place) has a lateness: its events are folded in the order of their times, so that no position says how far; give a time"
+                )
+            }
             let end = try inputs[input].end ?? log.offsets(place).upperBound
             guard position.offset < end else {
                 throw StreamsError("bad-position", "nothing stands at \(position) yet")

@@ -71,9 +71,21 @@ package struct Takeover: Sendable, Equatable {
 
 extension Takeover {
     /// What a task's last checkpoint says of the place where it stands; nil where it was folded by another topology, or never.
-    package init?(_ database: StateDatabase, of identity: Digest?) throws(StreamsError) {
+    /// - Parameter tookOver: it took over itself, so it may not have come that far.
+    /// - Throws: `not-at-rest` where nobody can take over from there.
+    package init?(_ database: StateDatabase, of identity: Digest?, tookOver: Bool = false) throws(StreamsError) {
         guard let (inputs, meta) = try database.standing(), meta[StateDatabase.identity] == identity?.hex else {
             return nil
+        }
+        let reason =
+            meta[WaitingEvents.behindMark].map { "'\($0)' is older than what was folded last, and still waits" }
+            ?? (tookOver && meta[TopologyRunner.takenMark] == nil
+                ? "it has not yet come to where it took over from the one before" : nil)
+        if let reason {
+            throw StreamsError(
+                "not-at-rest",
+                "the stream in force is not at rest (\(reason)): start the program that has it once more until it has nothing left to fold, let it stop in order (SIGTERM), and swap then",
+                fault: .world)
         }
         var emitted: [String: Int64] = [:]
         for (name, value) in meta where name.hasPrefix(TopologyRunner.emittedMark) {

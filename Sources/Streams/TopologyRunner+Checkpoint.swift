@@ -98,6 +98,8 @@ extension TopologyRunner {
         for (index, entry) in waiting.released {
             meta[WaitingEvents.releasedMark + "\(inputs[index].partition)"] = entry.name
         }
+        if !topology.sorted.isEmpty { meta[WaitingEvents.inputsMark] = waitingInputs }
+        if let behind { meta[WaitingEvents.behindMark] = behind.name }
         context.timers.checkpointBegins()
         waiting.checkpointBegins()
         for store in stores {

@@ -3,13 +3,19 @@ import EventLog
 
 /// What is folded next.
 extension TopologyRunner {
+    /// Events set aside before the next slice.
+    private static let parkedLimit = 1 << 16
+
     func step() throws -> Bool {
         var choice = choose()
+        let parkedBefore = parked
         // An input that bounds nothing must have been looked at since the head came: what arrived with the head is there.
         while choice.best < 0 || choice.place >= choice.bound
             || choice.oldestUnbounded < inputs[choice.best].fetchedVersion, try refill()
         {
             choice = choose()
+            // So much is set aside at a time: then memory and checkpoints are looked after, and it goes on.
+            guard parked - parkedBefore < Self.parkedLimit else { return false }
         }
         let best = choice.best
         // What a topology that is taken over from had folded is wanted whole: a late event's place is behind its stream time.

@@ -60,6 +60,8 @@ package final class TopologyRunner {
     var lastFired: TimerQueue.Entry?
     /// Nothing is folded behind this event: state as of a position.
     var lastEvent: (input: Int, offset: Int64)?
+    /// Events that were read before their turn and set aside, since the start.
+    var parked = 0
     /// Whether state digests are recorded; who only wants the state spares itself the work.
     package var recordsDigests = true
 
@@ -186,6 +188,7 @@ package final class TopologyRunner {
         failures = meta["failures"].flatMap { Int64($0) } ?? 0
         context.timers.restore()
         waiting.restore()
+        try requireInputs(meta[WaitingEvents.inputsMark])
         for (index, input) in inputs.enumerated() where input.sorts {
             waiting.released[index] = meta[WaitingEvents.releasedMark + "\(input.partition)"]
                 .flatMap { TimerQueue.Entry(name: $0) }
@@ -214,16 +217,20 @@ package final class TopologyRunner {
             aims = try inputs.map { try log.offsets($0.partition).upperBound }
             beginDigests()
         }
+        let parkedBefore = parked
         _ = try refill()
         while worked < TopologyRunner.sliceEvents, !stopRequested {
             guard try step() else { break }
             worked += 1
-            if let last = lastEvent, !inputs[last.input].sorts, inputs[last.input].next > last.offset { stop() }
+            if let last = lastEvent, inputs[last.input].next > last.offset { stop() }
         }
         // A timer that could not be read is none that was not set: nothing is said, and nothing is kept.
         try requireState()
         if !hasCaughtUp, !isSilent {
-            hasCaughtUp = worked == 0 || zip(inputs, aims).allSatisfy { $0.next >= $1 }
+            let choice = choose()
+            // What waits and is in turn was told of before.
+            let isWaiting = choice.waits && choice.place < choice.bound
+            hasCaughtUp = worked == 0 || (zip(inputs, aims).allSatisfy { $0.next >= $1 } && !isWaiting)
         }
         if isSilent, worked < TopologyRunner.sliceEvents, !stopRequested, takeOver() { return true }
         if topology.saysProgress, !isSilent {
@@ -233,7 +240,8 @@ package final class TopologyRunner {
         }
         if worked > 0 { try sink.sliceEnded(consumed) }
         try keepWithinMemory()
-        return worked > 0
+        // What was set aside is work too: it is in the state, and wants a checkpoint.
+        return worked > 0 || parked != parkedBefore
     }
 
     /// The next offset of every input that has been read at all.
@@ -282,7 +290,10 @@ package final class TopologyRunner {
     }
 
     func foldWaiting() throws {
-        guard let (event, index) = try takeWaiting() else { return }
+        guard let (event, index) = try takeWaiting() else {
+            // A replay does not find it either.
+            return try noteFailure("an event that waited for its turn", "retention took it away before that came")
+        }
         try cutIfDue(before: event.time)
         try fold(event, index, late: false, inputs[index].completeThrough)
     }

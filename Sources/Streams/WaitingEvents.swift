@@ -7,6 +7,10 @@ import RecordFormat
 struct WaitingEvents {
     /// Before the name of a partition: what was taken of it last.
     static let releasedMark = "released/"
+    /// Under this name stand the partitions by whose numbers events wait.
+    static let inputsMark = "waiting"
+    /// Under this name stands what is older than stream time and was not folded yet.
+    static let behindMark = "behind"
 
     private var queue = TimerQueue(store: "runner.waiting")
     /// By input, the last that was taken.
@@ -60,10 +64,12 @@ struct BatchShelf {
         if at < batches.count, batches[at].header.baseOffset == batch.header.baseOffset { return }
         batches.insert(batch, at: at)
         bytes += batch.header.size
+        // What was read last is wanted last; the first have been taken, for the most part.
+        let isLast = at == batches.count - 1
         while bytes > Self.byteLimit, batches.count > 1 {
-            // What was read last is wanted last; the first have been taken, for the most part.
-            let gone = at == 0 ? batches.removeLast() : batches.removeFirst()
+            let gone = isLast ? batches.removeFirst() : batches.removeLast()
             bytes -= gone.header.size
+            if !isLast, batches.count == at + 1 { break }
         }
     }
 
@@ -77,16 +83,29 @@ struct BatchShelf {
         return low
     }
 
+    /// - Returns: nil where retention took it away.
     mutating func event(_ offset: Int64, _ partition: TopicPartition, _ log: any EventLog) throws -> StoredEvent? {
-        if let found = find(offset) { return found }
-        for batch in try log.read(partition, from: offset, maxBytes: Self.fetchBytes) { keep(batch) }
-        return find(offset)
+        let at = place(of: offset)
+        if at < batches.count, let found = Self.find(offset, in: batches[at]) { return found }
+        let fetched: [RecordBatch]
+        do {
+            fetched = try log.read(partition, from: offset, maxBytes: Self.fetchBytes)
+        } catch {
+            guard error.code == "trimmed" else { throw error }
+            return nil
+        }
+        // Out of what came, and not off the shelf: there may be room for less.
+        for batch in fetched { keep(batch) }
+        guard let found = fetched.lazy.compactMap({ Self.find(offset, in: $0) }).first else {
+            throw StreamsError(
+                "lost-event", "\(partition)@\(offset) waited for its turn, and the log does not have it any more",
+                fault: .world)
+        }
+        return found
     }
 
-    private func find(_ offset: Int64) -> StoredEvent? {
-        let at = place(of: offset)
-        guard at < batches.count, batches[at].header.baseOffset <= offset else { return nil }
-        let batch = batches[at]
+    private static func find(_ offset: Int64, in batch: RecordBatch) -> StoredEvent? {
+        guard batch.header.baseOffset <= offset else { return nil }
         // Offsets rise, so this is near where it stands, unless compaction took others away.
         var index = min(Int(offset - batch.header.baseOffset), batch.records.count - 1)
         while index >= 0, batch.records[index].offset > offset { index -= 1 }
@@ -97,6 +116,28 @@ struct BatchShelf {
 
 /// Inputs whose events may come out of order.
 extension TopologyRunner {
+    /// The partitions, by their numbers.
+    var waitingInputs: String { inputs.map(\.partition.description).joined(separator: " ") }
+
+    /// What waits stands under the number of its input: with others in between it would be looked for elsewhere.
+    func requireInputs(_ known: String?) throws(StreamsError) {
+        guard let known, known != waitingInputs, waiting.store.count > 0 else { return }
+        throw StreamsError(
+            "other-inputs",
+            "'\(label)' has events waiting of the inputs \(known), and there are \(waitingInputs) now (a partition was added): delete its state, and it is folded again from the log",
+            fault: .world)
+    }
+
+    /// What waits, or was set as a timer, before the moment that was folded last: an input fell silent and woke up behind the
+    /// others. Nobody can take over between.
+    var behind: TimerQueue.Entry? {
+        if let entry = waiting.peek() {
+            let isPassed = waiting.released.contains { $0.value.time == entry.time && $0.key > entry.stage }
+            if entry.time < context.now || (entry.time == context.now && isPassed) { return entry }
+        }
+        return context.timers.peek().flatMap { $0.time < context.now ? $0 : nil }
+    }
+
     /// What waits may be in turn. Its input bounds it, like everything else: earlier ones may come until it is complete.
     func chooseWaiting(_ choice: inout Choice) {
         guard let entry = waiting.peek(), isWanted(entry) else { return }
@@ -134,6 +175,7 @@ extension TopologyRunner {
             inputs[index].absorbProgress(progressDocument)
             guard inputs[index].hasHead, !inputs[index].headIsLate else { return }
             waiting.insert(inputs[index].head(), index, of: inputs[index].headBatch)
+            parked += 1
             inputs[index].advance()
         }
     }

@@ -142,4 +142,39 @@ import Testing
         }
         #expect(lates > 20 && moved > 100, "\(lates) late, \(moved) out of order")
     }
+
+    /// More waits than batches are kept of: all of it is folded, in its order.
+    @Test func moreWaitsThanIsKept() throws {
+        var random = SeededRandom(seed: 12)
+        let log = try EmbeddedLog.open(SimulatedVolume(seed: 1), options: EmbeddedLog.Options())
+        defer { log.close() }
+        try log.declare(TopicLayout(name: "left", partitions: 1))
+        // The first half of every 400 comes behind the second one; hexadecimal noise is halved by compression.
+        let count = 3200
+        for number in 0..<count {
+            let time = Int64(number / 400 * 400 + (number + 200) % 400)
+            let noise = (0..<3000).map { _ in String(random.next(), radix: 16) }.joined()
+            let event = NewEvent(
+                id: "e\(number)", source: "s", type: "t", time: Instant(milliseconds: time), key: [0x6B],
+                data: [UInt8]("\"\(time):\(noise)\"".utf8))
+            _ = try log.append(LogAppend(principal: "p", events: [("left", 0, event)]))
+        }
+        let end = Self.event(.progress(TypedStreamTests.end, "finished"), lane: 0, number: 0)
+        _ = try log.append(LogAppend(principal: "p", events: [("left", 0, end)]))
+        let builder = StreamBuilder("t")
+        builder.stream("left", String.self).map { Double($0.value.prefix { $0 != ":" }) ?? -1 }
+            .to("out", type: "t")
+        let collector = Collector()
+        let topology = Topology(
+            name: "t", stages: [builder.build()], answers: [], attachments: [], sorted: ["left"])
+        let runner = try TopologyRunner(
+            topology: topology, derived: ["out"], log: log, database: try StateDatabase(path: nil), sink: collector)
+        while try runner.runSlice() {}
+        #expect(runner.folded == Int64(count) && runner.failures == 0 && collector.lines.count == count)
+        #expect(
+            errorCode {
+                try runner.end(
+                    at: .position(Position("left/0@1") ?? Position(topic: "", partition: 0, offset: 0, sequence: nil)))
+            } == "no-order")
+    }
 }

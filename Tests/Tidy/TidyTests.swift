@@ -20,7 +20,7 @@ import Testing
             "Training": stream.union(["Datasets", "Models", "CXGBoost"]),
             "Connectors": ["Base", "RecordFormat", "EventLog", "Catalog", "Gateway"],
             "HTTP": ["Base", "Hummingbird", "HTTPTypes", "Logging", "NIOCore", "NIOHTTP1", "NIOPosix"],
-            "API": ["Base", "RecordFormat", "HTTP", "EventLog", "Catalog", "Gateway"],
+            "API": ["Base", "RecordFormat", "HTTP", "EventLog", "Catalog", "Gateway", "Features"],
             "Application": [
                 "Base", "RecordFormat", "EventLog", "Catalog", "Gateway", "HTTP", "API", "Node", "Streams",
                 "ArgumentParser",

@@ -94,7 +94,7 @@ enum CELDuration {
                 part = rest.dropFirst().prefix { $0.isASCII && $0.isNumber }
                 rest = rest.dropFirst(part.count + 1)
             }
-            guard !(whole.isEmpty && part.isEmpty), whole.count <= 18,
+            guard !(whole.isEmpty && part.isEmpty), whole.count <= 19,
                 let unit = units.first(where: { rest.hasPrefix($0.0) })
             else { return nil }
             total += (Int128(whole) ?? 0) * unit.1

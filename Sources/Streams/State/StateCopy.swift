@@ -36,7 +36,7 @@ package final class StateCopy {
         next = 0
         let known = try database.claim(identity: identity)
         let end = try log.offsets(place).upperBound
-        if let known, known <= end {
+        if let known, known <= end, known >= (try log.offsets(place).lowerBound) {
             next = known
         } else {
             try database.clear()
@@ -44,7 +44,13 @@ package final class StateCopy {
     }
 
     /// Reads everything that the changelog holds by now.
-    package func catchUp() throws { while try advance() {} }
+    /// - Parameter isStopping: asked between pages.
+    /// - Throws: `stopped` when it says so.
+    package func catchUp(unless isStopping: () -> Bool = { false }) throws {
+        while try advance() {
+            guard !isStopping() else { throw StreamsError("stopped", "the state of \(place) is not wanted any more") }
+        }
+    }
 
     /// Reads a page on; false where nothing more is there yet.
     package func advance() throws -> Bool {

@@ -22,6 +22,12 @@ extension StreamBuilder {
             if thrower.kind == .process { return true }
             // It is called for each of several values, and one before may have gone through.
             if above[number].contains(where: { $0 != number && nodes[$0].kind == .flatMap }) { return true }
+            // The same where two ways of one event meet again.
+            let meets = above[number].contains { node in
+                let ways = nodes[node].parents.map(topics)
+                return ways.indices.contains { way in ways[..<way].contains { !$0.isDisjoint(with: ways[way]) } }
+            }
+            if meets { return true }
             let events = topics(number)
             // What the same events reach on a way on which it is not met: that may come first.
             let reached = nodes.reduce(into: [Bool]()) { known, node in

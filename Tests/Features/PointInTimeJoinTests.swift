@@ -1,0 +1,135 @@
+import Base
+import Catalog
+import Features
+import Testing
+
+/// The point-in-time join against one that goes through all events for every row.
+@Suite struct PointInTimeJoinTests {
+    private static let definition = #"""
+        {"name": "v", "topic": "t", "key": "data.k", "filter": "data.x != 13.0", "ttl": "TTL", "aggregates": [
+          {"name": "n", "function": "count", "window": "60s"}, {"name": "s", "function": "sum", "of": "data.x", "window": "60s"},
+          {"name": "m", "function": "mean", "of": "data.x", "window": "10s"},
+          {"name": "lo", "function": "min", "of": "data.x", "window": "60s"},
+          {"name": "hi", "function": "max", "of": "data.x", "window": "10s"},
+          {"name": "d", "function": "distinct", "of": "data.x", "window": "60s"},
+          {"name": "f", "function": "first", "of": "data.x", "window": "60s"},
+          {"name": "l", "function": "last", "of": "data.x"}, {"name": "c", "function": "last", "of": "data.c"},
+          {"name": "since", "function": "secondsSince"}]}
+        """#
+
+    private struct Event {
+        let key: String
+        let time: Int64
+        let place: UInt64
+        let known: Int64?
+        let x: Double?
+        let colour: String?
+    }
+
+    private static func view(_ ttl: String) throws -> FeatureView {
+        let body = try JSON(parsing: [UInt8](definition.replacingOccurrences(of: "TTL", with: ttl).utf8))
+        return try FeatureView(Definition(kind: FeatureView.kind, name: "v", body: body))
+    }
+
+    /// Events in the order in which they were appended: some late, some corrected (the same key and time again), some with
+    /// a time of their own at which they became known.
+    private static func events(_ random: inout SeededRandom) -> [Event] {
+        var clock: Int64 = 1_000_000
+        return (0..<Int.random(in: 5...120, using: &random)).map { number in
+            clock += Int64.random(in: 0...9000, using: &random)
+            let late = Int.random(in: 0...4, using: &random) == 0 ? Int64.random(in: 0...70_000, using: &random) : 0
+            let time = (clock - late) / 1000 * 1000
+            let known: Int64? =
+                Int.random(in: 0...6, using: &random) == 0 ? time + Int64.random(in: 0...30_000, using: &random) : nil
+            return Event(
+                key: ["a", "b", "c"].randomElement(using: &random) ?? "a", time: time, place: UInt64(number * 2),
+                known: known,
+                x: Int.random(in: 0...5, using: &random) == 0 ? nil : Double(Int.random(in: 0...15, using: &random)),
+                colour: ["red", "blue", nil].randomElement(using: &random) ?? nil)
+        }
+    }
+
+    /// Values of one row, NaN for what is missing; nil when nothing was ever known of the key.
+    private static func oracle(
+        _ events: [Event], _ key: String, _ now: Int64, _ place: UInt64, isKnown: Bool
+    ) -> (values: [Double], colour: String?, last: Int64)? {
+        let mine = events.filter { event in
+            guard event.key == key, event.time <= now, event.x != 13, event.place != place else { return false }
+            return !isKnown || (event.known.map { $0 <= now } ?? (event.place < place))
+        }.sorted { $0.time == $1.time ? $0.place < $1.place : $0.time < $1.time }
+        guard let newest = mine.last else { return nil }
+        func window(_ span: Int64) -> [Event] { mine.filter { $0.time > now - span } }
+        func values(_ span: Int64) -> [Double] { window(span).compactMap(\.x) }
+        let minute = values(60_000)
+        let ten = values(10_000)
+        let found: [Double] = [
+            Double(window(60_000).count), minute.isEmpty ? .nan : minute.reduce(0, +),
+            ten.isEmpty ? .nan : ten.reduce(0, +) / Double(ten.count), minute.min() ?? .nan, ten.max() ?? .nan,
+            Double(Set(minute).count), window(60_000).first.map { $0.x ?? .nan } ?? .nan, newest.x ?? .nan, .nan,
+            Double(now - newest.time) / 1000,
+        ]
+        return (found, newest.colour, newest.time)
+    }
+
+    @Test(arguments: 0..<300) func equalsTheOracle(seed: Int) throws {
+        var random = SeededRandom(seed: UInt64(seed) &+ 9001)
+        let isKnown = seed % 3 != 0
+        let ttl: Int64 = seed % 2 == 0 ? 30_000 : 3_600_000
+        let events = Self.events(&random)
+        let view = try Self.view("\(ttl / 1000)s")
+        let catalog = FeatureCatalog(views: [view], entities: [], services: [], versions: [:])
+        var join = PointInTimeJoin(
+            plan: try catalog.plan(service: nil, features: ["v"]), rule: isKnown ? .known : .eventTime)
+        // Two partitions, read apart.
+        for partition in 0..<2 {
+            var reader = join.reader(of: "t")
+            let document = JSONDocument()
+            for event in events where (event.key == "c") == (partition == 1) {
+                let x = event.x.map { JSON.double($0) } ?? .null
+                let colour = event.colour.map { JSON.string($0) } ?? .null
+                let data = JSON.object(["k": .string(event.key), "x": x, "c": colour]).canonical
+                try data.withUnsafeBytes { try document.parse($0) }
+                reader.add(
+                    document, time: Instant(milliseconds: event.time), place: event.place,
+                    knownTime: event.known.map { Instant(milliseconds: $0) }, position: "t/\(partition)")
+            }
+            // A filter over a null is an error of that row alone.
+            #expect(reader.failures == 0)
+            join.take(reader)
+        }
+        // Rows are events of their own, or the view's events themselves, in any order of times.
+        var rows = JoinRows()
+        rows.keys["k"] = []
+        for _ in 0..<60 {
+            let event = events.randomElement(using: &random) ?? events[0]
+            let isOwn = Int.random(in: 0...3, using: &random) == 0
+            rows.times.append(isOwn ? event.time : event.time + Int64.random(in: -5...80, using: &random) * 1000)
+            rows.places.append(isOwn ? event.place : UInt64(Int.random(in: 0...events.count, using: &random) * 2 + 1))
+            let key =
+                Int.random(in: 0...9, using: &random) == 0
+                ? nil : isOwn ? event.key : ["a", "b", "c", "z"].randomElement(using: &random)
+            rows.keys["k"]?.append(key)
+        }
+        let columns = try join.join(rows)
+        for row in rows.times.indices {
+            let now = rows.times[row]
+            let key = rows.keys["k"]?[row]
+            let expected = key.flatMap { Self.oracle(events, $0, now, rows.places[row], isKnown: isKnown) }
+            for (number, column) in columns.enumerated() {
+                let isFresh = expected.map { $0.last >= now - ttl } ?? true
+                let value = isFresh ? expected?.values[number] ?? .nan : .nan
+                let text = isFresh && number == 8 ? expected?.colour : nil
+                let status: FeatureStatus =
+                    expected == nil
+                    ? .notFound : !isFresh ? .outsideMaxAge : value.isNaN && text == nil ? .null : .present
+                let found = column.values[row]
+                #expect(
+                    (found == value || found.isNaN && value.isNaN) && column.statuses[row] == status
+                        && (column.texts.isEmpty ? nil : column.texts[row]) == text
+                        && column.times[row] == expected?.last,
+                    "seed \(seed), row \(row), \(column.reference.text): \(found) \(column.statuses[row]), not \(value) \(status)"
+                )
+            }
+        }
+    }
+}
