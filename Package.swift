@@ -52,7 +52,8 @@ let package = Package(
         .target(
             name: "BenchmarkBodies",
             dependencies: [
-                "Base", "RecordFormat", "EventLog", "Catalog", "Streams", "StreamExamples", "Features", "Node",
+                "Base", "RecordFormat", "EventLog", "Catalog", "Streams", "StreamExamples", "Features", "Datasets",
+                "Node",
             ],
             path: "Benchmarks/Bodies",
             swiftSettings: settings),

@@ -42,9 +42,19 @@ goals = {
     "latency.p99": (25, True, None, None),
     "checkpoint.stall": (100, True, None, None),
     "fold.sliding-hour": (600_000, False, ("bytewax", "Bytewax 0.21"), 5),
+    "join.windows": (400_000, False, ("duckdb", "DuckDB, two windows in batch, from columns"), 1.6),
+    "join.latest": (5_000_000, False, ("pandas", "pandas merge_asof"), 0.8),
+    "dataset.from-log": (120_000, False, None, None),
+    "chunk.hash": (0.5, False, None, None),
+    "chunk.new-version": (5, True, None, None),
+    "view.backfill": (350_000, False, None, None),
+    "online.read": (2, True, None, None),
+    "online.http": (20_000, False, ("feast", "Feast 0.67 Python server, SQLite"), 50),
+    "online.http.p99": (2, True, None, None),
+    "online.http.100": (2000, False, None, None),
 }
 # Further peers of a figure, each a line of its own: (peer's file and name, goal as a ratio to it)
-others = {"fold.sliding-hour": [(("flink", "Apache Flink 2.3, SQL OVER, 2 slots"), 6)]}
+others = {"join.latest": [(("polars", "polars join_asof"), 1)], "fold.sliding-hour": [(("flink", "Apache Flink 2.3, SQL OVER, 2 slots"), 6)]}
 for name, values in measured.items():
     value = statistics.median(values)
     for peer, ratio in others.get(name, []):

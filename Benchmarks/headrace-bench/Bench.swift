@@ -25,7 +25,9 @@ extension Double {
 struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "headrace-bench", abstract: "Measures parts of Headrace in process; one JSON object a line.",
-        subcommands: [LogBench.self, KafkaBench.self, OpenBench.self, GrowBench.self, StreamBench.self])
+        subcommands: [
+            LogBench.self, KafkaBench.self, OpenBench.self, GrowBench.self, StreamBench.self, FeatureBench.self,
+        ])
 }
 
 func payloads(_ path: String) throws -> [[UInt8]] {

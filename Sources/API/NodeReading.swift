@@ -42,6 +42,8 @@ package protocol NodeReading: AnyObject, Sendable {
     /// What is folded: stages with their topics and stores, also as text and as a Mermaid chart.
     func topology() throws -> JSON
     func apply(_ definitions: JSON) throws -> JSON
+    /// What that would do; nothing is changed.
+    func plan(_ definitions: JSON) throws -> JSON
     func console() throws -> JSON
     func logInspection() throws -> JSON
     func logVerification() throws -> JSON

@@ -9,6 +9,7 @@ extension Routes {
     func capabilities(_ server: HTTPServer) {
         features(server)
         datasets(server)
+        changes(server)
     }
 
     private func features(_ server: HTTPServer) {

@@ -110,13 +110,6 @@ package struct Routes: Sendable {
         read("/v1/lineage") { node, request in
             try node.lineage(request.query["node"] ?? "", depth: try number(request, "depth", 0...10_000))
         }
-        work("/v1/definitions") { node, request in
-            do {
-                return try node.apply(try JSON(parsing: request.body))
-            } catch let error as BaseError {
-                throw APIError("bad-json", error.message)
-            }
-        }
         work("/v1/sql") { node, request in try node.sql(String(decoding: request.body, as: UTF8.self)) }
         work("/v1/audit/:kind") { node, request in
             try node.audit(request.parameters["kind"] ?? "", request.query["subject"] ?? "")

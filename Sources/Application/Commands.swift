@@ -15,18 +15,9 @@ struct Apply: AsyncParsableCommand {
 
     func run() async throws {
         try await reporting {
-            let definitions = try Workspace.read(directory: directory)
+            let body = try Plan.body(directory)
             let connection = try common.connection()
             defer { connection.close() }
-            let body = JSON.object([
-                "definitions": .array(
-                    definitions.map {
-                        .object([
-                            "kind": .string($0.kind), "name": .string($0.name), "body": $0.body,
-                            "place": .string($0.place), "lines": .object($0.lines.mapValues { .int(Int64($0)) }),
-                        ])
-                    })
-            ])
             let answer = try await connection.ask("POST", "/v1/definitions", body: body.canonical) { node in
                 try node.apply(body)
             }
@@ -35,6 +26,57 @@ struct Apply: AsyncParsableCommand {
                 ["definition", "change"],
                 (answer["changes"]?.array ?? []).map { [$0["definition"]?.string ?? "", $0["change"]?.string ?? ""] })
             if let note = answer["note"]?.string { print(note) }
+        }
+    }
+}
+
+struct Plan: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Check a workspace and say what applying it would do.",
+        discussion: "Exit code 1 where a definition would be refused. + is new, - goes, ~ changes.")
+    @OptionGroup var common: Common
+    @Argument(help: "A folder of YAML definitions.") var directory: String
+
+    /// The definitions of a folder as they are sent.
+    static func body(_ directory: String) throws -> JSON {
+        .object([
+            "definitions": .array(
+                try Workspace.read(directory: directory).map {
+                    .object([
+                        "kind": .string($0.kind), "name": .string($0.name), "body": $0.body,
+                        "place": .string($0.place), "lines": .object($0.lines.mapValues { .int(Int64($0)) }),
+                    ])
+                })
+        ])
+    }
+
+    func run() async throws {
+        try await reporting {
+            let body = try Plan.body(directory)
+            let connection = try common.connection()
+            defer { connection.close() }
+            let answer = try await connection.ask("POST", "/v1/plan", body: body.canonical) { try $0.plan(body) }
+            let changes = answer["changes"]?.array ?? []
+            let refused = changes.filter { $0["effect"] == "refused" }
+            if common.json {
+                Terminal.print(answer)
+            } else {
+                Terminal.table(
+                    ["definition", "change", "version", "effect", "differences"],
+                    changes.map { change in
+                        let (from, to) = (change["from"]?.int, change["to"]?.int ?? 0)
+                        return [
+                            change["definition"]?.string ?? "", change["change"]?.string ?? "",
+                            from.map { $0 == to ? "\(to)" : "\($0) to \(to)" } ?? "\(to)",
+                            change["effect"]?.string ?? "",
+                            (change["differences"]?.array ?? []).compactMap(\.string).joined(separator: ", "),
+                        ]
+                    })
+                for change in refused { print(change["reason"]?.string ?? "") }
+                let left = (answer["left"]?.array ?? []).compactMap(\.string)
+                if !left.isEmpty { print("in force and not in the folder: \(left.joined(separator: ", "))") }
+            }
+            if !refused.isEmpty { throw ExitCode(1) }
         }
     }
 }

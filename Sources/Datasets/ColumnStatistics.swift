@@ -1,10 +1,21 @@
 import Base
+import Dispatch
 import Learning
 
 /// What a column's values look like: sums are exact, so the same rows in any order give the same bits.
 package enum ColumnStatistics {
     /// Values of which the shares are told; of columns with more none.
     private static let listed = 20
+
+    /// Of all columns, several at a time.
+    package static func json(_ table: DatasetTable) -> JSON {
+        let done = Monitor([Int: JSON]())
+        DispatchQueue.concurrentPerform(iterations: table.columns.count) { number in
+            let found = json(table.columns[number])
+            done.withLock { $0[number] = found }
+        }
+        return .array(done.withLock { found in table.columns.indices.map { found[$0] ?? .null } })
+    }
 
     package static func json(_ column: DatasetColumn) -> JSON {
         var members: [String: JSON] = [

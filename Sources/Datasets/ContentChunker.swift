@@ -36,22 +36,36 @@ package enum ContentChunker {
     package static func cut(_ bytes: UnsafeRawBufferPointer) -> Int {
         let count = min(bytes.count, largest)
         guard count > smallest else { return count }
+        guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else { return count }
         return gear.withUnsafeBufferPointer { gear in
             var hash: UInt64 = 0
             var index = smallest
-            let middle = min(usual, count)
-            while index < middle {
-                hash = (hash << 1) &+ gear[Int(bytes[index])]
-                if hash & strict == 0 { return index + 1 }
-                index += 1
-            }
-            while index < count {
-                hash = (hash << 1) &+ gear[Int(bytes[index])]
-                if hash & lenient == 0 { return index + 1 }
-                index += 1
-            }
-            return count
+            if let end = scan(base, &index, to: min(usual, count), gear, &hash, strict) { return end }
+            return scan(base, &index, to: count, gear, &hash, lenient) ?? count
         }
+    }
+
+    /// Looks for a cut; nil when there is none before an end. Two bytes at a time, so that fewer steps wait for each other.
+    private static func scan(
+        _ base: UnsafePointer<UInt8>, _ index: inout Int, to end: Int, _ gear: UnsafeBufferPointer<UInt64>,
+        _ hash: inout UInt64, _ mask: UInt64
+    ) -> Int? {
+        var (at, sum) = (index, hash)
+        defer { (index, hash) = (at, sum) }
+        while at &+ 1 < end {
+            let first = (sum &<< 1) &+ gear[Int(base[at])]
+            let both = (sum &<< 2) &+ (gear[Int(base[at])] &<< 1 &+ gear[Int(base[at &+ 1])])
+            if first & mask == 0 { return at + 1 }
+            if both & mask == 0 { return at + 2 }
+            sum = both
+            at = at &+ 2
+        }
+        if at < end {
+            sum = (sum &<< 1) &+ gear[Int(base[at])]
+            at += 1
+            if sum & mask == 0 { return at }
+        }
+        return nil
     }
 
     /// All chunks of bytes that are complete.

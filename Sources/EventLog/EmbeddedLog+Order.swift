@@ -42,32 +42,52 @@ extension EmbeddedLog {
         }
     }
 
+    /// The same as runs: the sequence of each run's first event, and where its events stand one behind the other.
+    package func orderRuns() throws(EventLogError) -> [LogRun] {
+        try upkeep.withLock { _ throws(EventLogError) in
+            let durable = shared.withLock { $0.durableSequence }
+            var runs: [LogRun] = []
+            try eachFrame(from: 0, below: durable) { frame in
+                frame.runs(into: &runs)
+                return true
+            }
+            return runs
+        }
+    }
+
     private func places(
         from sequence: UInt64, limit: Int, below durable: UInt64
     ) throws(EventLogError) -> [(sequence: UInt64, partition: TopicPartition, offset: Int64)] {
         var list: [(sequence: UInt64, partition: TopicPartition, offset: Int64)] = []
+        try eachFrame(from: sequence, below: durable) { frame in
+            frame.place(from: sequence, limit: limit, in: &list)
+            return list.count < limit
+        }
+        return list
+    }
+
+    /// Every frame that holds something from a sequence on, as long as `body` wants more.
+    private func eachFrame(
+        from sequence: UInt64, below durable: UInt64, _ body: (LogFrame.Description) -> Bool
+    ) throws(EventLogError) {
         let chains = maintenance.withLock { $0.manifest }.chains.filter { $0.endSequence > sequence }
-        for chain in chains where list.count < limit {
+        for chain in chains {
             guard let envelopes = try readable(chain) else { continue }
-            for envelope in envelopes {
-                envelope.description.place(from: sequence, limit: limit, in: &list)
-            }
+            for envelope in envelopes { guard body(envelope.description) else { return } }
         }
         let segments = shared.withLock { $0.segments }
-        for (number, segment) in segments.enumerated() where list.count < limit {
+        for (number, segment) in segments.enumerated() {
             if number + 1 < segments.count, segments[number + 1].firstSequence <= sequence { continue }
             var walker = FrameWalker(file: segment.file, offset: 0, end: segment.end)
             walker.refusesUnreadable = true
-            while list.count < limit, let step = try walker.next() {
+            while let step = try walker.next() {
                 switch step {
                 case .frame(let frame, _, _):
-                    guard frame.firstSequence < durable else { return list }
-                    frame.place(from: sequence, limit: limit, in: &list)
+                    guard frame.firstSequence < durable, body(frame) else { return }
                 case .damage(_, let resume): walker.offset = resume?.at ?? segment.end
                 }
             }
         }
-        return list
     }
 
     /// nil where it is damaged; what only cannot be read now is an error, and no gap.
@@ -81,7 +101,28 @@ extension EmbeddedLog {
     }
 }
 
+/// Events of one partition that were appended one behind the other.
+package struct LogRun: Sendable {
+    package let sequence: UInt64
+    package let partition: TopicPartition
+    package let offset: Int64
+    package let count: Int
+}
+
 extension LogFrame.Description {
+    fileprivate func runs(into list: inout [LogRun]) {
+        var next = batches.map(\.baseOffset)
+        var number = firstSequence
+        for run in interleave {
+            list.append(
+                LogRun(
+                    sequence: number, partition: batches[run.batch].partition, offset: next[run.batch],
+                    count: Int(run.count)))
+            next[run.batch] += Int64(run.count)
+            number += UInt64(run.count)
+        }
+    }
+
     /// Adds where its events stand, in the order in which they came.
     fileprivate func place(
         from sequence: UInt64, limit: Int,

@@ -23,21 +23,25 @@ struct ViewJoin {
         let numbers = keys.map { $0.flatMap { events.numbers[$0] } ?? -1 }
         let byKey = groups(events.keys)
         let rowsByKey = groups(numbers)
+        // An event that says itself when it became known counts by that; else rows and events are in one order.
+        let isByPlace = rule == .known && events.knownTimes.isEmpty
         var row: [Double] = []
+        var folding = [Double](repeating: 0, count: events.columnCount)
         for key in 0..<events.numbers.count {
-            let mine = sorted(Array(byKey.members[byKey.range(key)]), events.times) { events.places[$0] }
-            let asking = sorted(Array(rowsByKey.members[rowsByKey.range(key)]), rows.times) { UInt64($0) }
+            let asking = sorted(Array(rowsByKey.members[rowsByKey.range(key)]), rows.times) { rows.places[$0] }
             guard !asking.isEmpty else { continue }
+            let mine = sorted(Array(byKey.members[byKey.range(key)]), events.times) { events.places[$0] }
             var state = WindowState(columnCount: events.columnCount)
             var next = 0
             // The newest that anything folded so far became known.
             var (place, known) = (UInt64.min, Int64.min)
             for asked in asking {
-                let now = rows.times[asked]
+                let (now, own) = (rows.times[asked], rows.places[asked])
                 while next < mine.count, events.times[mine[next]] <= now {
                     let event = mine[next]
-                    add(event, to: &state)
-                    if let time = events.knownTimes[event] {
+                    if isByPlace, events.times[event] == now, events.places[event] >= own { break }
+                    add(event, to: &state, &folding)
+                    if let time = isByPlace ? nil : events.knownTimes[event] {
                         known = max(known, time)
                     } else {
                         place = max(place, events.places[event])
@@ -46,13 +50,11 @@ struct ViewJoin {
                 }
                 row.removeAll(keepingCapacity: true)
                 let isClean =
-                    rule == .known
-                    ? place < rows.places[asked] && known <= now || next == 0
-                    : !isOwn(among: mine[..<next], asked)
+                    rule == .known ? next == 0 || (place < own && known <= now) : !isOwn(among: mine[..<next], asked)
                 if isClean {
                     tell(&state, now, asked, &row, &columns)
                 } else {
-                    var exact = self.exact(mine[..<next], asked)
+                    var exact = self.exact(mine[..<next], asked, &folding)
                     tell(&exact, now, asked, &row, &columns)
                 }
             }
@@ -67,11 +69,13 @@ struct ViewJoin {
         func range(_ group: Int) -> Range<Int> { starts[group]..<starts[group + 1] }
     }
 
-    private func add(_ event: Int, to state: inout WindowState) {
+    /// - Parameter row: is overwritten; one for all, since nothing may be allocated for each event.
+    private func add(_ event: Int, to state: inout WindowState, _ row: inout [Double]) {
         let from = event * events.columnCount
+        for column in row.indices { row[column] = events.values[from + column] }
         state.add(
-            time: events.times[event], row: Array(events.values[from..<from + events.columnCount]),
-            texts: events.texts[event] ?? [], plan: read.view.plan)
+            time: events.times[event], row: row, texts: events.texts.isEmpty ? [] : events.texts[event] ?? [],
+            plan: read.view.plan)
     }
 
     /// The row's own event stands at its own time, so at the end.
@@ -90,7 +94,7 @@ struct ViewJoin {
     }
 
     /// A state of those events alone that count for a row: of the longest window, and the newest of all.
-    private func exact(_ folded: ArraySlice<Int>, _ asked: Int) -> WindowState {
+    private func exact(_ folded: ArraySlice<Int>, _ asked: Int, _ row: inout [Double]) -> WindowState {
         let limit = rows.times[asked] - read.view.longestSpan
         var chosen: [Int] = []
         for event in folded.reversed() {
@@ -98,7 +102,7 @@ struct ViewJoin {
             if counts(event, asked) { chosen.append(event) }
         }
         var state = WindowState(columnCount: events.columnCount)
-        for event in chosen.reversed() { add(event, to: &state) }
+        for event in chosen.reversed() { add(event, to: &state, &row) }
         return state
     }
 

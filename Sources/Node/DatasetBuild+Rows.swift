@@ -62,12 +62,17 @@ struct LabelRows {
 
     /// Rows that ask of the same keys at the same moment as one before them.
     var repeated: Int {
-        var seen: Set<String> = []
-        let names = keys.keys.sorted()
-        return ids.indices.lazy.filter { row in
-            let parts = names.map { keys[$0]?[row] ?? "" }
-            return !seen.insert(([String(times[row])] + parts).joined(separator: "\u{1F}")).inserted
-        }.count
+        let lists = keys.keys.sorted().compactMap { keys[$0] }
+        var count = 0
+        var from = 0
+        // They are in the order of their times: only those of one moment are compared.
+        while from < times.count {
+            var end = from + 1
+            while end < times.count, times[end] == times[from] { end += 1 }
+            if end - from > 1 { count += end - from - Set((from..<end).map { row in lists.map { $0[row] } }).count }
+            from = end
+        }
+        return count
     }
 }
 
@@ -109,8 +114,10 @@ extension DatasetBuild {
         for (name, _) in keyNames { rows.keys[name] = [] }
         let document = JSONDocument()
         var failures: (count: Int, first: String?) = (0, nil)
+        let reading = workspace.readings[topic]
         for partition in 0..<log.partitions(of: topic) {
             let place = TopicPartition(topic, partition)
+            let places = order.places(of: place)
             try log.forEachEvent(place, to: ends[place]) { event in
                 guard !event.isProgress, isAsked(event.time), isSampled(event.id) else { return true }
                 let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
@@ -118,13 +125,13 @@ extension DatasetBuild {
                     guard parsed == true, document.kind(0) == .object else {
                         throw DatasetsError("no-object", "its data is no object")
                     }
-                    try workspace.readings[topic]?.lift(document, stated: event.header(EventHeader.dataVersion))
+                    try reading?.lift(document, stated: event.header(EventHeader.dataVersion))
                 } catch {
                     failures.count += 1
                     failures.first = failures.first ?? "\(place)@\(event.offset): \(error)"
                     return true
                 }
-                rows.add(id: event.id, time: event.time.milliseconds, place: order.place(place, event.offset))
+                rows.add(id: event.id, time: event.time.milliseconds, place: places[event.offset])
                 for (name, key) in keyNames {
                     rows.keys[name]?.append(document.member(0, key).flatMap { CELValue(document, $0).label })
                 }

@@ -41,8 +41,7 @@ struct DatasetBuild {
             }
         }
         let order = try AppendOrder(log, ends, isNeeded: !request.isEventTimeOnly)
-        let rows = try labelRows(plan, order)
-        try read(&join, order)
+        let rows = try read(&join, plan, order)
         var joined = JoinRows()
         (joined.times, joined.places, joined.keys) = (rows.times, rows.places, rows.keys)
         let features = try join.join(joined)
@@ -94,8 +93,10 @@ struct DatasetBuild {
 
     // MARK: Events
 
-    /// Reads every topic of the join's views, two partitions at a time.
-    private mutating func read(_ join: inout PointInTimeJoin, _ order: AppendOrder) throws {
+    /// Reads the rows and every topic of the join's views, several at a time.
+    private mutating func read(
+        _ join: inout PointInTimeJoin, _ plan: FeaturePlan, _ order: AppendOrder
+    ) throws -> LabelRows {
         var places: [TopicPartition] = []
         for topic in join.topics {
             for partition in 0..<log.partitions(of: topic) { places.append(TopicPartition(topic, partition)) }
@@ -103,7 +104,15 @@ struct DatasetBuild {
         let all = places
         let readers = Monitor<[Int: Swift.Result<(PointInTimeJoin.Reader, Int), any Error>]>([:])
         let fixed = (log: log, readings: workspace.readings, ends: ends, join: join)
-        DispatchQueue.concurrentPerform(iterations: all.count) { number in
+        let build = Monitor(self)
+        let labels = Monitor<Swift.Result<LabelRows, any Error>?>(nil)
+        DispatchQueue.concurrentPerform(iterations: all.count + 1) { turn in
+            // The rows first: they take longest.
+            guard turn > 0 else {
+                let rows = Swift.Result { try build.withLock { try $0.labelRows(plan, order) } }
+                return labels.withLock { $0 = rows }
+            }
+            let number = turn - 1
             let result = Swift.Result {
                 try DatasetBuild.read(
                     all[number], fixed.join.reader(of: all[number].topic), fixed.log,
@@ -111,6 +120,8 @@ struct DatasetBuild {
             }
             readers.withLock { $0[number] = result }
         }
+        notices = build.withLock { $0.notices }
+        guard let rows = try labels.withLock({ $0 })?.get() else { return LabelRows() }
         let done = readers.withLock { $0 }
         for (number, place) in places.enumerated() {
             guard let (reader, late) = try done[number]?.get() else { continue }
@@ -122,6 +133,7 @@ struct DatasetBuild {
                 )
             }
         }
+        return rows
     }
 
     private static func read(
@@ -130,6 +142,7 @@ struct DatasetBuild {
     ) throws -> (PointInTimeJoin.Reader, Int) {
         var reader = empty
         var late = 0
+        let places = order.places(of: place)
         let document = JSONDocument()
         // As a fold takes it: what is behind the progress of its own partition is late.
         var through = Instant.distantPast
@@ -155,7 +168,7 @@ struct DatasetBuild {
                 return true
             }
             reader.add(
-                document, time: event.time, place: order.place(place, event.offset),
+                document, time: event.time, place: places[event.offset],
                 knownTime: event.header(EventHeader.knownTime).flatMap { Instant($0) },
                 position: "\(place)@\(event.offset)")
             return true
@@ -169,9 +182,6 @@ struct AppendOrder: Sendable {
     private var sequences: [TopicPartition: [UInt64]] = [:]
     private let ranks: [TopicPartition: UInt64]
 
-    /// Events that are looked up at once.
-    private static let page = 1 << 20
-
     /// - Parameter isNeeded: false when places need only tell events from each other.
     init(_ log: any EventLog, _ ends: [TopicPartition: Int64], isNeeded: Bool) throws {
         let sorted = ends.keys.sorted { $0.description < $1.description }
@@ -183,21 +193,29 @@ struct AppendOrder: Sendable {
                 "a log on Kafka does not tell in which order events of several partitions came, so it is not known what was known when; make the dataset by event time alone (--event-time-only)"
             )
         }
-        for (place, end) in ends { sequences[place] = Array(repeating: .max - 1, count: Int(end)) }
-        var next: UInt64 = 0
-        while true {
-            let order = try embedded.order(from: next, limit: AppendOrder.page)
-            guard let last = order.places.last else { break }
-            for (sequence, place, offset) in order.places {
-                guard let end = ends[place], offset < end else { continue }
-                sequences[place]?[Int(offset)] = sequence
+        let known = Dictionary(uniqueKeysWithValues: sorted.enumerated().map { ($1, $0) })
+        var lists = sorted.map { Array(repeating: UInt64.max - 1, count: Int(ends[$0] ?? 0)) }
+        for run in try embedded.orderRuns() {
+            guard let list = known[run.partition] else { continue }
+            let first = Int(run.offset)
+            for offset in first..<min(first + run.count, lists[list].count) where offset >= first {
+                lists[list][offset] = run.sequence + UInt64(offset - first)
             }
-            next = last.sequence + 1
         }
+        for (number, place) in sorted.enumerated() { sequences[place] = lists[number] }
     }
 
-    func place(_ partition: TopicPartition, _ offset: Int64) -> UInt64 {
-        if let known = sequences[partition], offset < known.count { return known[Int(offset)] }
-        return (ranks[partition] ?? 0) | UInt64(offset)
+    /// The order of one partition's events, to be asked for each of them.
+    func places(of partition: TopicPartition) -> Places {
+        Places(sequences: sequences[partition] ?? [], rank: ranks[partition] ?? 0)
+    }
+
+    struct Places: Sendable {
+        let sequences: [UInt64]
+        let rank: UInt64
+
+        subscript(_ offset: Int64) -> UInt64 {
+            offset < sequences.count ? sequences[Int(offset)] : rank | UInt64(offset)
+        }
     }
 }

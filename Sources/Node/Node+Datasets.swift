@@ -69,7 +69,7 @@ extension Node {
             balance[name] = counts
             notices += remarks
         }
-        let recipe = try chunkStore().keep(table)
+        let (recipe, statistics) = try keep(table)
         var definitions = made.plan.versions.map { "view \($0.view)@\($0.version)" }
         if let service = request.service {
             definitions.insert("service \(service)@\(made.plan.serviceVersion ?? 1)", at: 0)
@@ -79,9 +79,29 @@ extension Node {
                 name: request.name, version: version, kind: .rows, request: request.json, definitions: definitions,
                 positions: Dictionary(uniqueKeysWithValues: build.ends.map { ($0.key.description, $0.value) }),
                 rows: Int64(table.count), schema: table.schema,
-                statistics: .array(table.columns.map { ColumnStatistics.json($0) }), balance: .object(balance),
+                statistics: statistics, balance: .object(balance),
                 notices: notices, recipe: recipe)
         }
+    }
+
+    /// Keeps a table's rows, and looks at its columns meanwhile.
+    private func keep(_ table: DatasetTable) throws -> (ChunkRecipe, JSON) {
+        let store = try chunkStore()
+        let kept = Monitor<Result<ChunkRecipe, DatasetsError>?>(nil)
+        let statistics = Monitor(JSON.null)
+        DispatchQueue.concurrentPerform(iterations: 2) { turn in
+            if turn == 0 {
+                let result = Result { () throws(DatasetsError) in try store.keep(table) }
+                kept.withLock { $0 = result }
+            } else {
+                let found = ColumnStatistics.json(table)
+                statistics.withLock { $0 = found }
+            }
+        }
+        guard let recipe = try kept.withLock({ $0 })?.get() else {
+            throw DatasetsError("internal", "the rows were not kept", fault: .headrace)
+        }
+        return (recipe, statistics.withLock { $0 })
     }
 
     /// Logs a version, or finds that the newest says the same; what it names is on disk by then.
@@ -215,12 +235,12 @@ extension Node {
         guard directory.hasPrefix("/") else { throw DatasetsError("bad-request", "'\(directory)' is no absolute path") }
         let store = try chunkStore()
         let (table, notices) = try DatasetFiles.read(directory, store)
-        let recipe = try store.keep(table)
+        let (recipe, statistics) = try keep(table)
         return try announce { version in
             DatasetManifest(
                 name: name, version: version, kind: .files, request: .object(["name": .string(name)]), definitions: [],
                 positions: [:], rows: Int64(table.count), schema: table.schema,
-                statistics: .array(table.columns.map { ColumnStatistics.json($0) }), balance: .object([:]),
+                statistics: statistics, balance: .object([:]),
                 notices: notices, recipe: recipe)
         }
     }

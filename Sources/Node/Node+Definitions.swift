@@ -32,8 +32,8 @@ extension Node {
         try applying.withLock { _ in try applyAlone(definitions) }
     }
 
-    private func applyAlone(_ definitions: [Definition]) throws -> [(key: String, change: DefinitionRegistry.Change)] {
-        let current = registry
+    /// Checks definitions against all that are in force.
+    private func check(_ definitions: [Definition], _ current: DefinitionRegistry) throws {
         var merged = current.entries.mapValues(\.definition)
         for definition in definitions {
             if current.entries[definition.key]?.platform == true {
@@ -49,18 +49,84 @@ extension Node {
             platformTopics: platform)
         workspace.folds = FoldGraph(current.all(StreamTopology.kind).map(\.definition))
         try workspace.folds.with(try WorkspaceTopology(workspace)).refuseCycles()
-        let changes = definitions.map { ($0.key, current.change($0)) }
-        // A replay folds from the beginning, so whatever a stage reads must have been in force there. New topics fold nothing.
+    }
+
+    /// Why a definition cannot come into force: a replay folds from the beginning, so whatever a stage reads must have been in
+    /// force there. New topics fold nothing.
+    private func refusal(_ definition: Definition, _ current: DefinitionRegistry, begun: Bool) -> CatalogError? {
+        let change = current.change(definition)
+        guard begun, !current.onlyContinues(definition), !DefinitionRegistry.namingKinds.contains(definition.kind),
+            change == .change || (change == .create && definition.kind != TopicDefinition.kind)
+        else { return nil }
+        let known = current.entries[definition.key].map { "is in force since \($0.position)" } ?? "is new"
+        return CatalogError(
+            "in-force",
+            "\(definition.place): \(definition.key) \(known), and the topology has begun; a running history takes new topics, entities and feature services, and upcasters behind those that a topic has; use a new data directory for anything else"
+        )
+    }
+
+    /// What applying definitions would do: nothing is changed.
+    package func plan(_ definitions: [Definition]) throws -> JSON {
+        let current = registry
+        try check(definitions, current)
         let begun = try hasBegun(current)
-        for (definition, change) in zip(definitions, changes.map(\.1))
-        where begun && !current.onlyContinues(definition) && !DefinitionRegistry.namingKinds.contains(definition.kind)
-            && (change == .change || (change == .create && definition.kind != TopicDefinition.kind))
-        {
-            let known = current.entries[definition.key].map { "is in force since \($0.position)" } ?? "is new"
-            throw CatalogError(
-                "in-force",
-                "\(definition.place): \(definition.key) \(known), and the topology has begun; a running history takes new topics, and upcasters behind those that a topic has; use a new data directory for anything else"
-            )
+        let isStarted = running.withLock { $0.started }
+        let items = definitions.map { definition in
+            let change = current.change(definition)
+            let refused = refusal(definition, current, begun: begun)
+            let isAtOnce =
+                [TopicDefinition.kind].contains(definition.kind)
+                || DefinitionRegistry.namingKinds.contains(definition.kind)
+            let effect =
+                change == .unchanged
+                ? "none"
+                : refused != nil
+                    ? "refused" : isAtOnce || !isStarted ? "in force at once" : "in force from the next start"
+            let version = current.entries[definition.key]?.version
+            return JSON.object([
+                "definition": .string(definition.key), "change": .string(change.rawValue), "effect": .string(effect),
+                "from": version.map { .int($0) } ?? .null,
+                "to": .int((version ?? 0) + (change == .unchanged || refused != nil ? 0 : 1)),
+                "reason": refused.map { .string($0.message) } ?? .null,
+                "differences": .array(differences(definition, current).map { .string($0) }),
+            ])
+        }
+        let named = Set(definitions.map(\.key))
+        let left = current.entries.values.filter {
+            !$0.platform && $0.definition.kind != StreamTopology.kind && !named.contains($0.definition.key)
+        }
+        return .object([
+            "changes": .array(items), "left": .array(left.map(\.definition.key).sorted().map { .string($0) }),
+        ])
+    }
+
+    /// Members that differ from what is in force, lists of named things by name.
+    private func differences(_ definition: Definition, _ current: DefinitionRegistry) -> [String] {
+        guard let known = current.entries[definition.key]?.definition.body.object,
+            let body = definition.body.object
+        else { return [] }
+        return Set(known.keys).union(body.keys).sorted().flatMap { key -> [String] in
+            let (old, new) = (known[key], body[key])
+            guard old != new else { return [] }
+            guard let before = old?.array, let after = new?.array else {
+                return [old == nil ? "+ \(key)" : new == nil ? "- \(key)" : "~ \(key)"]
+            }
+            func name(_ item: JSON) -> String { item["name"]?.string ?? item.string ?? item.text }
+            return after.filter { item in !before.contains { name($0) == name(item) } }.map { "+ \(key) \(name($0))" }
+                + before.filter { item in !after.contains { name($0) == name(item) } }.map { "- \(key) \(name($0))" }
+                + after.filter { item in before.contains { name($0) == name(item) && $0 != item } }.map {
+                    "~ \(key) \(name($0))"
+                }
+        }
+    }
+
+    private func applyAlone(_ definitions: [Definition]) throws -> [(key: String, change: DefinitionRegistry.Change)] {
+        let current = registry
+        try check(definitions, current)
+        let changes = definitions.map { ($0.key, current.change($0)) }
+        let begun = try hasBegun(current)
+        for definition in definitions {
+            if let refusal = refusal(definition, current, begun: begun) { throw refusal }
         }
         if running.withLock({ $0.started }), changes.contains(where: { $0.1 != .unchanged }) {
             let folded = zip(definitions, changes).filter {

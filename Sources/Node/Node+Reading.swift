@@ -261,7 +261,9 @@ extension Node: NodeReading {
         return .object(["definitions": .array(list)])
     }
 
-    package func apply(_ definitions: JSON) throws -> JSON {
+    package func plan(_ definitions: JSON) throws -> JSON { try plan(try Self.definitions(in: definitions)) }
+
+    private static func definitions(in definitions: JSON) throws -> [Definition] {
         let list = try (definitions["definitions"]?.array ?? []).map { item in
             guard let kind = item["kind"]?.string, let name = item["name"]?.string, let body = item["body"] else {
                 throw CatalogError("bad-definition", "a definition has 'kind', 'name' and 'body'")
@@ -270,7 +272,11 @@ extension Node: NodeReading {
             return Definition(kind: kind, name: name, body: body, place: item["place"]?.string ?? "", lines: lines)
         }
         guard !list.isEmpty else { throw CatalogError("bad-definition", "'definitions' is an empty list") }
-        let changes = try apply(list)
+        return list
+    }
+
+    package func apply(_ definitions: JSON) throws -> JSON {
+        let changes = try apply(try Self.definitions(in: definitions))
         var members: [String: JSON] = [
             "changes": .array(changes.map { .object(["definition": .string($0.0), "change": .string($0.1.rawValue)]) })
         ]

@@ -203,4 +203,46 @@ import Testing
         _ = try node.addFiles("media", directory: folder)
         #expect(try node.verifyDataset("media@2")["verdict"] == "INTACT")
     }
+
+    /// A plan says what would come into force, what would change and what is refused, and changes nothing.
+    @Test func plansSayWhatWouldHappen() async throws {
+        let node = try Node(settings)
+        defer { node.stop() }
+        try await fill(node)
+        func plan(_ text: String) throws -> [JSON] {
+            let folder = scratch.path + "/plan"
+            try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+            try Data(text.utf8).write(to: URL(filePath: folder + "/w.yaml"))
+            return try node.plan(try Workspace.read(directory: folder))["changes"]?.array ?? []
+        }
+        func effects(_ changes: [JSON]) -> [String] {
+            changes.map { "\($0["definition"]?.string ?? "") \($0["effect"]?.string ?? "") \($0["to"]?.int ?? 0)" }
+        }
+        #expect(try plan(Self.workspace).allSatisfy { $0["effect"] == "none" })
+        let fewer = Self.workspace.replacingOccurrences(of: "[price]", with: #"["price:price"]"#)
+        let service = try plan(fewer + "\n---\n{kind: Topic, name: fresh}\n---\n{kind: Entity, name: thing}\n")
+        #expect(
+            effects(service.filter { $0["effect"] != "none" }) == [
+                "FeatureService/shop in force at once 2", "Topic/fresh in force at once 1",
+                "Entity/thing in force at once 1",
+            ], "\(service)")
+        let difference = service.first { $0["definition"] == "FeatureService/shop" }?["differences"]
+        #expect(difference?.text == #"["+ features price:price","- features price"]"#)
+        let view = try plan(Self.workspace.replacingOccurrences(of: "colour: data.colour", with: "colour: data.tint"))
+        let refused = view.first { $0["effect"] == "refused" }
+        #expect(refused?["definition"] == "FeatureView/price" && refused?["to"] == 1, "\(view)")
+        #expect(
+            refused?["reason"]?.string?.contains("w.yaml") == true && refused?["differences"]?.text == #"["~ latest"]"#)
+        // What a service reads cannot go.
+        let gone = Self.workspace.replacingOccurrences(
+            of: "name: shop\nfeatures: [price]", with: "name: shop\nfeatures: [\"price:x\"]")
+        #expect(errorCode { _ = try plan(gone) } == "unknown-feature")
+        #expect(
+            try node.createDataset(try request(""))["dataset"]?["definitions"]?.text
+                == #"["service shop@1","view price@1"]"#)
+        try Data(fewer.utf8).write(to: URL(filePath: scratch.path + "/workspace/w.yaml"))
+        _ = try node.apply(directory: scratch.path + "/workspace")
+        let next = try node.createDataset(try request(""))["dataset"]
+        #expect(next?["definitions"]?.text == #"["service shop@2","view price@1"]"# && next?["version"] == 2)
+    }
 }

@@ -1,0 +1,17 @@
+import Base
+import HTTP
+
+/// Definitions on their way into force.
+extension Routes {
+    func changes(_ server: HTTPServer) {
+        for (path, isPlan) in [("/v1/definitions", false), ("/v1/plan", true)] {
+            server.route("POST", path) { [node, long] request in
+                let body: JSON
+                do { body = try JSON(parsing: request.body) } catch {
+                    throw APIError("bad-json", error.message)
+                }
+                return .json(try await long.run { try isPlan ? node.plan(body) : node.apply(body) })
+            }
+        }
+    }
+}
