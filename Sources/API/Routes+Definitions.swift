@@ -7,7 +7,9 @@ extension Routes {
         for (path, isPlan) in [("/v1/definitions", false), ("/v1/plan", true)] {
             server.route("POST", path) { [node, long] request in
                 let body: JSON
-                do { body = try JSON(parsing: request.body) } catch {
+                do {
+                    body = try JSON(parsing: request.body)
+                } catch let error as BaseError {
                     throw APIError("bad-json", error.message)
                 }
                 return .json(try await long.run { try isPlan ? node.plan(body) : node.apply(body) })
