@@ -76,7 +76,11 @@ extension Routes {
         }
     }
 
+    /// - Throws: without the content type as well, which keeps web pages of others from writing here.
     private func object(_ request: WebRequest) throws -> JSON {
+        guard request.header("content-type")?.hasPrefix("application/json") == true else {
+            throw APIError("bad-request", "this is asked for with Content-Type: application/json")
+        }
         do {
             let json = try JSON(parsing: request.body)
             guard json.object != nil else { throw APIError("bad-request", "the body must be an object") }

@@ -47,6 +47,8 @@ package enum Limits {
     package static let expressionDepth = 64
     /// CEL: operators that stand on one another without parentheses.
     package static let expressionHeight = 200
+    /// CEL: bytes of a text, and elements of a list, that an expression puts together.
+    package static let expressionBytes = 16 << 20
     /// CEL: elements that the macros of one evaluation go over in all.
     package static let expressionRounds = 1_000_000
     /// Named pins of one log.

@@ -3,8 +3,9 @@ import Base
 /// Writes a table as an Apache Arrow IPC file (arrow.apache.org/docs/format/Columnar.html; Schema.fbs, Message.fbs, File.fbs
 /// of format 1.0, metadata version 5).
 package enum ArrowFile {
-    /// Rows of one record batch.
+    /// Rows of one record batch, and bytes of text in it: offsets have 31 bits.
     package static let batchRows = 1 << 16
+    private static let batchBytes = 1 << 28
     private static let version: Int16 = 4
 
     package static func bytes(_ table: DatasetTable, metadata: [(key: String, value: String)]) -> [UInt8] {
@@ -12,9 +13,7 @@ package enum ArrowFile {
         out.append([UInt8]("ARROW1".utf8) + [0, 0])
         append(message(header: 1, bodyCount: 0) { schema(table, metadata, &$0) }, [], to: &out)
         var blocks: [[Int64]] = []
-        var from = 0
-        while from < table.count {
-            let rows = from..<min(from + batchRows, table.count)
+        for rows in table.groups(rows: batchRows, bytes: batchBytes) {
             var body = Body(rows: rows.count)
             for column in table.columns { body.add(column, rows) }
             let head = message(header: 3, bodyCount: body.bytes.count) { batch(body, &$0) }
@@ -22,7 +21,6 @@ package enum ArrowFile {
             let headCount = append(head, body.bytes.bytes, to: &out)
             // Block: offset i64, metaDataLength i32 with 4 bytes of padding, bodyLength i64.
             blocks.append([Int64(offset), Int64(headCount), Int64(body.bytes.count)])
-            from = rows.upperBound
         }
         out.append(little: UInt32.max)
         out.append(little: 0 as UInt32)

@@ -23,6 +23,8 @@ package struct DatasetRequest: Sendable {
     package let seed: UInt64
     package let json: JSON
 
+    /// Rows of a version.
+    package static let rowLimit = 20_000_000
     /// Rows that may be given along.
     package static let entityLimit = 1_000_000
     private static let known: Set<String> = [

@@ -106,4 +106,22 @@ package struct DatasetTable: Sendable, Equatable {
     package var schema: JSON {
         .array(columns.map { .object(["name": .string($0.name), "type": .string($0.kind.rawValue)]) })
     }
+
+    /// Rows in runs of at most so many, and of at most so many bytes of text where one row has no more.
+    func groups(rows: Int, bytes: Int) -> [Range<Int>] {
+        var texts: [[String]] = []
+        for column in columns { if case .texts(let list) = column.values { texts.append(list) } }
+        var groups: [Range<Int>] = []
+        var (from, size) = (0, 0)
+        for row in 0..<count {
+            let more = texts.reduce(0) { $0 + $1[row].utf8.count }
+            if row > from, row - from == rows || size + more > bytes {
+                groups.append(from..<row)
+                (from, size) = (row, 0)
+            }
+            size += more
+        }
+        if from < count { groups.append(from..<count) }
+        return groups
+    }
 }

@@ -3,8 +3,9 @@ import Base
 /// Writes a table as an Apache Parquet file (format 2.9: github.com/apache/parquet-format, README and parquet.thrift):
 /// optional columns, plain values in one page for each column of a row group, uncompressed.
 package struct ParquetFile {
-    /// Rows of one row group.
+    /// Rows of one row group, and bytes of text in it: a page's size is told in 31 bits.
     package static let groupRows = 1 << 16
+    private static let groupBytes = 1 << 28
     private static let magic = [UInt8]("PAR1".utf8)
 
     private var out = ByteWriter()
@@ -22,12 +23,9 @@ package struct ParquetFile {
     package static func bytes(_ table: DatasetTable, metadata: [(key: String, value: String)]) -> [UInt8] {
         var file = ParquetFile(table: table)
         file.out.append(magic)
-        var from = 0
-        while from < table.count {
-            let rows = from..<min(from + groupRows, table.count)
+        for rows in table.groups(rows: groupRows, bytes: groupBytes) {
             file.groups.append(table.columns.map { file.page($0, rows) })
             file.groupRows.append(rows.count)
-            from = rows.upperBound
         }
         let footer = file.footer(metadata)
         file.out.append(footer)

@@ -131,6 +131,11 @@ extension DatasetBuild {
                     failures.first = failures.first ?? "\(place)@\(event.offset): \(error)"
                     return true
                 }
+                guard rows.ids.count < DatasetRequest.rowLimit else {
+                    throw DatasetsError(
+                        "too-many-rows",
+                        "a dataset may have \(DatasetRequest.rowLimit) rows; take fewer with 'from', 'to' or 'sample'")
+                }
                 rows.add(id: event.id, time: event.time.milliseconds, place: places[event.offset])
                 for (name, key) in keyNames {
                     rows.keys[name]?.append(document.member(0, key).flatMap { CELValue(document, $0).label })

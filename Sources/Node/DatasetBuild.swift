@@ -179,7 +179,7 @@ struct DatasetBuild {
 
 /// In which order events of several partitions were appended.
 struct AppendOrder: Sendable {
-    private var sequences: [TopicPartition: [UInt64]] = [:]
+    private var sequences: [TopicPartition: (start: Int, list: [UInt64])] = [:]
     private let ranks: [TopicPartition: UInt64]
 
     /// - Parameter isNeeded: false when places need only tell events from each other.
@@ -194,28 +194,35 @@ struct AppendOrder: Sendable {
             )
         }
         let known = Dictionary(uniqueKeysWithValues: sorted.enumerated().map { ($1, $0) })
-        var lists = sorted.map { Array(repeating: UInt64.max - 1, count: Int(ends[$0] ?? 0)) }
+        // What retention took away needs no place.
+        let starts = try sorted.map { Int(try log.offsets($0).lowerBound) }
+        var lists = sorted.enumerated().map { number, place in
+            Array(repeating: UInt64.max - 1, count: max(0, Int(ends[place] ?? 0) - starts[number]))
+        }
         for run in try embedded.orderRuns() {
             guard let list = known[run.partition] else { continue }
-            let first = Int(run.offset)
-            for offset in first..<min(first + run.count, lists[list].count) where offset >= first {
-                lists[list][offset] = run.sequence + UInt64(offset - first)
+            let first = Int(run.offset) - starts[list]
+            for at in max(0, first)..<max(0, first, min(first + run.count, lists[list].count)) {
+                lists[list][at] = run.sequence + UInt64(at - first)
             }
         }
-        for (number, place) in sorted.enumerated() { sequences[place] = lists[number] }
+        for (number, place) in sorted.enumerated() { sequences[place] = (starts[number], lists[number]) }
     }
 
     /// The order of one partition's events, to be asked for each of them.
     func places(of partition: TopicPartition) -> Places {
-        Places(sequences: sequences[partition] ?? [], rank: ranks[partition] ?? 0)
+        let known = sequences[partition]
+        return Places(start: known?.start ?? 0, sequences: known?.list ?? [], rank: ranks[partition] ?? 0)
     }
 
     struct Places: Sendable {
+        let start: Int
         let sequences: [UInt64]
         let rank: UInt64
 
         subscript(_ offset: Int64) -> UInt64 {
-            offset < sequences.count ? sequences[Int(offset)] : rank | UInt64(offset)
+            let at = Int(offset) - start
+            return sequences.indices.contains(at) ? sequences[at] : rank | UInt64(offset)
         }
     }
 }

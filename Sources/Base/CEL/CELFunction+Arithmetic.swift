@@ -38,9 +38,15 @@ extension CELFunction {
             case .divide: return .double(a / b)
             default: throw wrong([left, right])
             }
-        case (.string(let a), .string(let b)) where self == .add: return .string(a + b)
-        case (.bytes(let a), .bytes(let b)) where self == .add: return .bytes(a + b)
-        case (.list(let a), .list(let b)) where self == .add: return .list(a + b)
+        case (.string(let a), .string(let b)) where self == .add:
+            try CELFunction.require(a.utf8.count + b.utf8.count)
+            return .string(a + b)
+        case (.bytes(let a), .bytes(let b)) where self == .add:
+            try CELFunction.require(a.count + b.count)
+            return .bytes(a + b)
+        case (.list(let a), .list(let b)) where self == .add:
+            try CELFunction.require(a.count + b.count)
+            return .list(a + b)
         case (.timestamp(let a), .duration(let b)) where self == .add: return .timestamp(try checked(a.adding(b)))
         case (.duration(let a), .timestamp(let b)) where self == .add: return .timestamp(try checked(b.adding(a)))
         case (.timestamp(let a), .duration(let b)) where self == .subtract:
@@ -50,6 +56,13 @@ extension CELFunction {
         case (.duration(let a), .duration(let b)) where self == .add || self == .subtract:
             return .duration(try integer(a, b))
         default: throw wrong([left, right])
+        }
+    }
+
+    /// Refuses what would grow beyond its limit: an expression can double a text with every operator.
+    static func require(_ count: Int) throws(BaseError) {
+        guard count <= Limits.expressionBytes else {
+            throw BaseError("too-long", "an expression may put \(Limits.expressionBytes) bytes or elements together")
         }
     }
 

@@ -104,6 +104,7 @@ extension CELFunction {
             guard case .string(let text) = item else { throw wrong([item]) }
             texts.append(text)
         }
+        try CELFunction.require(texts.reduce(0) { $0 + $1.utf8.count + separator.utf8.count })
         return .string(texts.joined(separator: separator))
     }
 
@@ -135,6 +136,7 @@ extension CELFunction {
         parts.append(String(String.UnicodeScalarView(scalars[from...])))
         if self == .split { return .list(parts.map { .string($0) }) }
         guard case .string(let new) = values[2] else { throw wrong(values) }
+        try CELFunction.require(parts.reduce(0) { $0 + $1.utf8.count } + (parts.count - 1) * new.utf8.count)
         return .string(parts.joined(separator: new))
     }
 }

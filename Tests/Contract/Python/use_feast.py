@@ -120,6 +120,9 @@ for path, sent in [
     answer = post(path, sent)
     assert answer.status_code == 422, (path, sent, answer.status_code, answer.text)
 assert requests.post(address + "/get-online-features", data="{", timeout=30).json()["detail"]
+# A page in somebody's browser may send this, and must not write.
+text = json.dumps({"push_source_name": "driver_rides", "df": {"driver_id": [1], "fare": [1]}})
+assert requests.post(address + "/push", data=text, headers={"Content-Type": "text/plain"}, timeout=30).status_code == 422
 moment = now.isoformat()
 assert post("/materialize", {"start_ts": moment, "end_ts": moment, "feature_views": ["driver_profile"]}).status_code == 200
 assert post("/materialize-incremental", {"end_ts": moment}).status_code == 200
