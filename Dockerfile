@@ -7,7 +7,7 @@ FROM swift:6.3-bookworm AS build
 # hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        libcurl4-openssl-dev liblz4-dev librdkafka-dev libsqlite3-dev libxgboost-dev pkg-config \
+        libcurl4-openssl-dev liblz4-dev librdkafka-dev libre2-dev libsqlite3-dev libxgboost-dev pkg-config \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 # First what says the dependencies, so that a change of the sources does not fetch them again.
@@ -23,7 +23,7 @@ FROM debian:bookworm-slim
 # hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        ca-certificates curl libcurl4 libjs-chart.js liblz4-1 librdkafka1 libsqlite3-0 libstdc++6 libxgboost0 tzdata \
+        ca-certificates curl libcurl4 libjs-chart.js liblz4-1 librdkafka1 libre2-9 libsqlite3-0 libstdc++6 libxgboost0 tzdata \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 headrace \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin headrace \

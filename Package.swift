@@ -45,7 +45,9 @@ let package = Package(
         .systemLibrary(name: "CXGBoost", pkgConfig: "xgboost", providers: [.apt(["libxgboost-dev"])]),
         .systemLibrary(name: "CRdKafka", pkgConfig: "rdkafka", providers: [.apt(["librdkafka-dev"])]),
         .target(name: "CPlatform", cSettings: [.unsafeFlags(["-O2"])]),
-        target("Base", [crypto]),
+        // RE2 is C++; this is all of it that is used, as C. Debian: libre2-dev.
+        .target(name: "CRE2", linkerSettings: [.linkedLibrary("re2")]),
+        target("Base", ["CRE2", crypto]),
         target("RecordFormat", ["Base", "CPlatform", "CLZ4"]),
         target("EventLog", ["Base", "CPlatform", "RecordFormat"]),
         target("KafkaLog", ["Base", "RecordFormat", "EventLog", "CRdKafka"]),

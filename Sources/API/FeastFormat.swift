@@ -38,6 +38,9 @@ enum FeastFormat {
                     return mistake = "'features' must be a list of VIEW:FEATURE"
                 }
                 document.forEachElement(node) { item in
+                    guard features.count < Limits.onlineFeatures else {
+                        return mistake = "\(Limits.onlineFeatures) features may be asked for at once"
+                    }
                     if let text = document.string(item) {
                         features.append(text)
                     } else {
@@ -51,11 +54,17 @@ enum FeastFormat {
                 document.forEachMember(node) { name, list in
                     let name = document.string(name) ?? ""
                     guard document.kind(list) == .array else { return mistake = "'entities.\(name)' must be a list" }
+                    guard entities.count < Limits.onlineEntities else {
+                        return mistake = "\(Limits.onlineEntities) kinds of keys may be given at once"
+                    }
                     var keys: [String?] = []
                     var texts: [Bool] = []
                     document.forEachElement(list) { item in
+                        guard keys.count < Limits.onlineRows else {
+                            return mistake = "\(Limits.onlineRows) rows may be asked for at once"
+                        }
                         texts.append(document.kind(item) == .string)
-                        keys.append(document.string(item) ?? CELValue(document, item).label)
+                        keys.append(CELValue.label(document, item))
                     }
                     entities.append((name, keys))
                     isText.append(texts)

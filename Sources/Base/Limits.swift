@@ -41,15 +41,22 @@ package enum Limits {
     /// Online store: rows and features of one question.
     package static let onlineRows = 10_000
     package static let onlineFeatures = 1000
+    /// Online store: values of one answer, rows times features.
+    package static let onlineValues = 1_000_000
+    /// Online store: kinds of keys that one question gives.
+    package static let onlineEntities = 100
     /// Online store: lists of features that are kept resolved.
     package static let onlinePlans = 1000
     /// CEL: nested calls, operators and literals in one expression.
     package static let expressionDepth = 64
     /// CEL: operators that stand on one another without parentheses.
     package static let expressionHeight = 200
+    /// CEL: what the automata of one regular expression may take.
+    package static let patternBytes = 1 << 20
     /// CEL: bytes of a text, and elements of a list, that an expression puts together.
     package static let expressionBytes = 16 << 20
-    /// CEL: elements that the macros of one evaluation go over in all.
+    /// CEL: elements that one evaluation goes over in all: of macros, comparisons, lists that are put together and what is read
+    /// of an event; 64 bytes of a text are one.
     package static let expressionRounds = 1_000_000
     /// Named pins of one log.
     package static let pins = 10_000

@@ -1,12 +1,13 @@
 import Base
 import EventLog
+import RecordFormat
 
 extension ChunkStore {
     /// Where a pack's chunks stand, so that a sealed one need not be gone through: count, then digest, offset, storedCount,
     /// count and encoding of each; SHA-256 of all that at the end.
-    func writeIndex(_ state: State) throws(EventLogError) {
+    func writeIndex(of pack: Int, _ state: State) throws(EventLogError) {
         var writer = ByteWriter()
-        let entries = state.index.filter { $0.value.pack == state.pack }.sorted { $0.value.offset < $1.value.offset }
+        let entries = state.index.filter { $0.value.pack == pack }.sorted { $0.value.offset < $1.value.offset }
         writer.append(little: UInt32(entries.count))
         for (digest, place) in entries {
             writer.append(digest.bytes)
@@ -16,7 +17,7 @@ extension ChunkStore {
             writer.append(place.isCompressed ? 1 : 0 as UInt8)
         }
         try volume.replace(
-            ChunkStore.indexName(state.pack), with: writer.bytes + Digest.of(writer.bytes).bytes, durable: false)
+            ChunkStore.indexName(pack), with: writer.bytes + Digest.of(writer.bytes).bytes, durable: false)
     }
 
     func read(_ pack: Int, isLast: Bool, _ state: inout State) throws {
@@ -45,8 +46,8 @@ extension ChunkStore {
                 isClean = false
                 break
             }
-            // Only the newest pack can be torn; the others were synced whole, and are checked when they are read.
-            if isLast, !isWhole(digest, place, file) {
+            // What has no index was never known to be whole: it was the newest when its writer died.
+            if try !isWhole(digest, place, file) {
                 isClean = false
                 state.damaged[digest] = place
             } else {
@@ -55,8 +56,15 @@ extension ChunkStore {
             }
             at = place.offset + Int64(place.storedCount)
         }
-        guard isLast else { return }
-        (state.pack, state.file, state.end) = isClean ? (pack, file, at) : (pack + 1, nil, 0)
+        // What is whole here may still be in memory alone: a dataset will name it without writing it again.
+        if isLast { try file.sync() }
+        guard isLast, isClean else {
+            // So that it is gone through once.
+            try writeIndex(of: pack, state)
+            if isLast { (state.pack, state.file, state.end) = (pack + 1, nil, 0) }
+            return
+        }
+        (state.pack, state.file, state.end) = (pack, file, at)
     }
 
     private func entry(_ header: [UInt8], _ pack: Int, _ at: Int64) -> (Digest, Place)? {
@@ -75,9 +83,13 @@ extension ChunkStore {
         }
     }
 
-    private func isWhole(_ digest: Digest, _ place: Place, _ file: any LogFile) -> Bool {
-        guard let bytes = try? content(place, file) else { return false }
-        return Digest.of(bytes) == digest
+    private func isWhole(_ digest: Digest, _ place: Place, _ file: any LogFile) throws -> Bool {
+        do {
+            return Digest.of(try content(place, file)) == digest
+        } catch is RecordFormatError {
+            // Compressed bytes that are none any more. What cannot be read now is not thereby rot.
+            return false
+        }
     }
 
     private func readIndex(_ pack: Int, _ state: inout State) throws -> Bool {

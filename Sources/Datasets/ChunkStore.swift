@@ -119,7 +119,7 @@ package final class ChunkStore: Sendable {
         if let file = state.file, state.end < packSize { return file }
         if let file = state.file {
             try file.sync()
-            try writeIndex(state)
+            try writeIndex(of: state.pack, state)
             state.pack += 1
         }
         let file = try volume.open(ChunkStore.name(state.pack), .createNew)
@@ -159,6 +159,8 @@ package final class ChunkStore: Sendable {
         }
         guard Digest.of(bytes) == digest else {
             state.withLock { state in
+                // It may have been written again meanwhile.
+                guard let now = state.index[digest], now.pack == place.pack, now.offset == place.offset else { return }
                 state.index[digest] = nil
                 state.damaged[digest] = place
             }

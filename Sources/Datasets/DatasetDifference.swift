@@ -12,14 +12,14 @@ package enum DatasetDifference {
         var members: [String: JSON] = ["schema": schema(left, right), "statistics": statistics(left, right)]
         let shared = left.columns.map(\.name).filter { right[$0] != nil }
         let (before, after) = (keys(left, id), keys(right, id))
-        var numbers: [String: Int] = [:]
+        var numbers: [ExactText: Int] = [:]
         numbers.reserveCapacity(before.count)
-        for (row, key) in before.enumerated() { numbers[key] = row }
+        for (row, key) in before.enumerated() { numbers[ExactText(key)] = row }
         var (added, removed, changed) = (Found(), Found(), Found())
         let pairs = shared.compactMap { name in left[name].flatMap { old in right[name].map { (old, $0) } } }
         var seen = [Bool](repeating: false, count: before.count)
         for (row, key) in after.enumerated() {
-            guard let old = numbers[key] else {
+            guard let old = numbers[ExactText(key)] else {
                 added.add(key)
                 continue
             }
@@ -46,11 +46,12 @@ package enum DatasetDifference {
     /// Ids; a repeated one is numbered.
     private static func keys(_ table: DatasetTable, _ id: String) -> [String] {
         let column = table[id]
-        var times: [String: Int] = [:]
+        var times: [ExactText: Int] = [:]
         return (0..<table.count).map { row in
             let key = column?.label(row) ?? ""
-            let number = times[key, default: 0]
-            times[key] = number + 1
+            let exact = ExactText(key)
+            let number = times[exact, default: 0]
+            times[exact] = number + 1
             return number == 0 ? key : "\(key)#\(number + 1)"
         }
     }

@@ -25,6 +25,8 @@ package struct DatasetRequest: Sendable {
 
     /// Rows of a version.
     package static let rowLimit = 20_000_000
+    /// Columns that come of the labels.
+    package static let columnLimit = 2000
     /// Rows that may be given along.
     package static let entityLimit = 1_000_000
     private static let known: Set<String> = [
@@ -110,6 +112,8 @@ package struct ColumnBuilder {
     private var flags: [Int: Bool] = [:]
     private var missing: [Bool] = []
     private var numberCount = 0
+    /// Whole numbers that a double does not hold.
+    private var exact: [Int: Int64] = [:]
 
     package init(name: String, isInteger: Bool, rows: Int) {
         (self.name, self.isInteger) = (name, isInteger)
@@ -123,8 +127,10 @@ package struct ColumnBuilder {
         missing += Array(repeating: true, count: count - missing.count)
     }
 
-    package mutating func add(_ value: CELValue) {
-        let row = missing.count
+    /// Takes the value of a row; false when it has one already.
+    package mutating func add(_ value: CELValue, at row: Int) -> Bool {
+        fill(row)
+        guard missing.count == row else { return false }
         numbers.append(0)
         missing.append(false)
         switch value {
@@ -134,20 +140,26 @@ package struct ColumnBuilder {
         case .int(let number):
             numbers[row] = Double(number)
             numberCount += 1
+            if Int64(exactly: numbers[row]) != number { exact[row] = number }
         case .string(let text): texts[row] = text
         case .bool(let flag): flags[row] = flag
         default: missing[row] = true
         }
+        return true
     }
 
     /// A column of one type; where several stand, all of them as texts.
     package var column: DatasetColumn {
         if texts.isEmpty, flags.isEmpty {
+            // Ids of more digits than a double holds are whole numbers, declared or not.
+            let isWhole =
+                (isInteger || !exact.isEmpty)
+                && numbers.indices.allSatisfy { exact[$0] != nil || Int64(exactly: numbers[$0]) != nil }
             return DatasetColumn(
                 name: name,
-                values: isInteger && numbers.allSatisfy { Int64(exactly: $0) != nil }
-                    ? .integers(numbers.map { Int64($0) }) : .doubles(numbers),
-                missing: missing)
+                values: isWhole
+                    ? .integers(numbers.indices.map { exact[$0] ?? Int64(exactly: numbers[$0]) ?? 0 })
+                    : .doubles(numbers), missing: missing)
         }
         if texts.isEmpty, numberCount == 0 {
             return DatasetColumn(
@@ -158,8 +170,8 @@ package struct ColumnBuilder {
             values: .texts(
                 missing.indices.map { row in
                     if missing[row] { return "" }
-                    return texts[row] ?? flags[row].map { $0 ? "true" : "false" } ?? CELValue.double(numbers[row]).label
-                        ?? ""
+                    return texts[row] ?? flags[row].map { $0 ? "true" : "false" } ?? exact[row].map { String($0) }
+                        ?? CELValue.double(numbers[row]).label ?? ""
                 }), missing: missing)
     }
 }

@@ -142,12 +142,18 @@ package struct FeatureCatalog: Sendable {
             references = service.features
             serviceVersion = versions["\(FeatureService.kind)/\(name)"] ?? 1
         }
-        for text in features { references += try FeatureReference.read(text, views: views) }
+        for text in features {
+            references += try FeatureReference.read(text, views: views)
+            guard references.count <= Limits.onlineFeatures else {
+                throw FeaturesError("too-many-features", "\(Limits.onlineFeatures) features may be asked for at once")
+            }
+        }
         guard !references.isEmpty else {
             throw FeaturesError("no-features", "neither 'features' nor 'feature_service' names any feature")
         }
-        guard references.count <= Limits.onlineFeatures else {
-            throw FeaturesError("too-many-features", "\(Limits.onlineFeatures) features may be asked for at once")
+        var seen: Set<FeatureReference> = []
+        if let repeated = references.first(where: { !seen.insert($0).inserted }) {
+            throw FeaturesError("name-collision", "'\(repeated.text)' is asked for twice")
         }
         var reads: [FeaturePlan.Read] = []
         var used: [(view: String, version: Int64)] = []

@@ -9,6 +9,12 @@ extension FeatureStage {
         _ plan: FeaturePlan, _ question: FeatureQuestion, at now: Instant
     ) throws(FeaturesError) -> FeatureAnswer {
         let count = try question.rowCount()
+        guard count * plan.references.count <= Limits.onlineValues else {
+            throw FeaturesError(
+                "too-many-rows",
+                "\(count) rows of \(plan.references.count) features are more than the \(Limits.onlineValues) values that may be asked for at once"
+            )
+        }
         var columns = plan.references.map { FeatureColumn(reference: $0) }
         for index in columns.indices {
             columns[index].values.reserveCapacity(count)

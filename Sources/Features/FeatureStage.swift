@@ -279,8 +279,8 @@ package final class FeatureStage: Stage {
             }
         }
         if let found { return found }
-        // Nothing was ever seen: counts are 0, everything else is missing.
-        return views[view].aggregates.map { [.count, .distinct].contains($0.function) ? 0 : .nan }
+        // Nothing was ever seen: all of it is missing, counts too, as in datasets and answers (`NOT_FOUND`).
+        return [Double](repeating: .nan, count: views[view].aggregates.count)
     }
 
     /// The features of one key as of a moment, for readers outside the fold; changes nothing.

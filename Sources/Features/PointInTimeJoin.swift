@@ -18,8 +18,8 @@ package struct JoinRows: Sendable {
 ///
 /// An event counts for a row when its time is at or before the row's, and when it was known by then: appended before the
 /// row's own event, or, where it says itself when it became known (`knowntime`), known at or before the row's time. With
-/// `.eventTime` only times count, and never the row's own event. Events of one time are folded in the order in which they
-/// were appended. What a fold of the view would have told of the same events at that moment is told here, to the bit.
+/// `.eventTime` only times count. The row's own event never counts. Events of one time are folded in the order of a fold: by
+/// partition and offset. What a fold of the view would have told of the same events at that moment is told here, to the bit.
 package struct PointInTimeJoin: Sendable {
     package enum Rule: String, Sendable {
         /// By event time and by what was known.
@@ -45,10 +45,10 @@ package struct PointInTimeJoin: Sendable {
         return plan.reads.map(\.view.topic).filter { seen.insert($0).inserted }
     }
 
-    /// The events of one view, in the order in which they were appended, as columns.
+    /// The events of one view by partition and offset, as columns.
     struct ViewEvents: Sendable {
         let columnCount: Int
-        var numbers: [String: Int32] = [:]
+        var numbers: [ExactText: Int32] = [:]
         var keys: [Int32] = []
         var times: [Int64] = []
         var places: [UInt64] = []
@@ -63,8 +63,9 @@ package struct PointInTimeJoin: Sendable {
         mutating func add(
             _ key: String, time: Int64, place: UInt64, knownTime: Int64?, _ row: [Double], _ texts: [String?]
         ) {
-            let number = numbers[key] ?? Int32(numbers.count)
-            if number == numbers.count { numbers[key] = number }
+            let exact = ExactText(key)
+            let number = numbers[exact] ?? Int32(numbers.count)
+            if number == numbers.count { numbers[exact] = number }
             if let knownTime { knownTimes[keys.count] = knownTime }
             if !texts.isEmpty { self.texts[keys.count] = texts }
             keys.append(number)
@@ -126,7 +127,7 @@ package struct PointInTimeJoin: Sendable {
                 continue
             }
             var names = [String](repeating: "", count: part.numbers.count)
-            for (name, index) in part.numbers { names[Int(index)] = name }
+            for (name, index) in part.numbers { names[Int(index)] = name.text }
             for index in part.keys.indices {
                 let from = index * part.columnCount
                 events[number].add(

@@ -1,3 +1,4 @@
+import Base
 import Streams
 
 /// The point-in-time join of one view: every key's events are folded once in the order of their times, and its rows read
@@ -20,7 +21,7 @@ struct ViewJoin {
             return column
         }
         let keys = rows.keys[read.keyName] ?? []
-        let numbers = keys.map { $0.flatMap { events.numbers[$0] } ?? -1 }
+        let numbers = keys.map { $0.flatMap { events.numbers[ExactText($0)] } ?? -1 }
         let byKey = groups(events.keys)
         let rowsByKey = groups(numbers)
         // An event that says itself when it became known counts by that; else rows and events are in one order.
@@ -30,16 +31,23 @@ struct ViewJoin {
         for key in 0..<events.numbers.count {
             let asking = sorted(Array(rowsByKey.members[rowsByKey.range(key)]), rows.times) { rows.places[$0] }
             guard !asking.isEmpty else { continue }
-            let mine = sorted(Array(byKey.members[byKey.range(key)]), events.times) { events.places[$0] }
+            // As a fold takes them; events stand by partition and offset already.
+            let mine = sorted(Array(byKey.members[byKey.range(key)]), events.times) { UInt64($0) }
             var state = WindowState(columnCount: events.columnCount)
             var next = 0
+            var least: KnownLeast?
             // The newest that anything folded so far became known.
             var (place, known) = (UInt64.min, Int64.min)
             for asked in asking {
                 let (now, own) = (rows.times[asked], rows.places[asked])
+                var end: Int?
                 while next < mine.count, events.times[mine[next]] <= now {
                     let event = mine[next]
-                    if isByPlace, events.times[event] == now, events.places[event] >= own { break }
+                    if isByPlace, events.times[event] == now, events.places[event] >= own {
+                        // What came after the row stands behind what came before it, unless partitions mix them.
+                        end = tieEnd(mine, next, own)
+                        break
+                    }
                     add(event, to: &state, &folding)
                     if let time = isByPlace ? nil : events.knownTimes[event] {
                         known = max(known, time)
@@ -50,11 +58,14 @@ struct ViewJoin {
                 }
                 row.removeAll(keepingCapacity: true)
                 let isClean =
-                    rule == .known ? next == 0 || (place < own && known <= now) : !isOwn(among: mine[..<next], asked)
+                    end == nil && (rule == .eventTime || next == 0 || (place < own && known <= now))
+                    && (isByPlace || !isOwn(among: mine[..<next], asked))
                 if isClean {
                     tell(&state, now, asked, &row, &columns)
                 } else {
-                    var exact = self.exact(mine[..<next], asked, &folding)
+                    let known = least ?? KnownLeast(mine, events)
+                    least = known
+                    var exact = self.exact(mine[..<(end ?? next)], asked, known, &folding)
                     tell(&exact, now, asked, &row, &columns)
                 }
             }
@@ -87,19 +98,44 @@ struct ViewJoin {
         return false
     }
 
+    /// Where the events of one time end, when some of them from there on were appended before the row; else nil.
+    private func tieEnd(_ mine: [Int], _ next: Int, _ own: UInt64) -> Int? {
+        let now = events.times[mine[next]]
+        var end = next
+        var isMixed = false
+        while end < mine.count, events.times[mine[end]] == now {
+            isMixed = isMixed || events.places[mine[end]] < own
+            end += 1
+        }
+        return isMixed ? end : nil
+    }
+
     private func counts(_ event: Int, _ asked: Int) -> Bool {
-        guard rule == .known else { return events.places[event] != rows.places[asked] }
+        guard events.places[event] != rows.places[asked] else { return false }
+        guard rule == .known else { return true }
         if let time = events.knownTimes[event] { return time <= rows.times[asked] }
         return events.places[event] < rows.places[asked]
     }
 
     /// A state of those events alone that count for a row: of the longest window, and the newest of all.
-    private func exact(_ folded: ArraySlice<Int>, _ asked: Int, _ row: inout [Double]) -> WindowState {
+    private func exact(
+        _ folded: ArraySlice<Int>, _ asked: Int, _ least: KnownLeast, _ row: inout [Double]
+    ) -> WindowState {
         let limit = rows.times[asked] - read.view.longestSpan
         var chosen: [Int] = []
-        for event in folded.reversed() {
+        var at = folded.endIndex
+        while at > folded.startIndex {
+            let event = folded[at - 1]
             guard events.times[event] > limit || chosen.isEmpty else { break }
+            // Behind the window only the newest that counts is looked for, which may be far back.
+            if events.times[event] <= limit, rule == .known,
+                let start = least.blockWithout(before: at, place: rows.places[asked], time: rows.times[asked])
+            {
+                at = start
+                continue
+            }
             if counts(event, asked) { chosen.append(event) }
+            at -= 1
         }
         var state = WindowState(columnCount: events.columnCount)
         for event in chosen.reversed() { add(event, to: &state, &row) }
@@ -158,5 +194,35 @@ struct ViewJoin {
             return members.sorted(by: precedes)
         }
         return members
+    }
+}
+
+/// The least place, and the earliest time of becoming known, among every run of events of one key: a run in which nothing
+/// counts is stepped over whole.
+struct KnownLeast {
+    private static let block = 128
+    private var places: [UInt64] = []
+    private var times: [Int64] = []
+
+    init(_ mine: [Int], _ events: PointInTimeJoin.ViewEvents) {
+        for (at, event) in mine.enumerated() {
+            if at % KnownLeast.block == 0 {
+                places.append(.max)
+                times.append(.max)
+            }
+            let last = places.count - 1
+            if let time = events.knownTimes[event] {
+                times[last] = min(times[last], time)
+            } else {
+                places[last] = min(places[last], events.places[event])
+            }
+        }
+    }
+
+    /// The start of the block that ends there, when nothing in it counts for a row.
+    func blockWithout(before end: Int, place: UInt64, time: Int64) -> Int? {
+        guard end % KnownLeast.block == 0, end > 0 else { return nil }
+        let block = end / KnownLeast.block - 1
+        return places[block] >= place && times[block] > time ? block * KnownLeast.block : nil
     }
 }

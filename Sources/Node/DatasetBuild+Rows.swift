@@ -13,7 +13,8 @@ struct LabelRows {
     var keys: [String: [String?]] = [:]
     private var builders: [String: ColumnBuilder] = [:]
     private(set) var columns: [DatasetColumn] = []
-    /// Members that are lists or objects.
+    private static let named = 20
+    /// Members that are lists or objects, the first of them.
     private(set) var skipped: Set<String> = []
 
     mutating func add(id: String, time: Int64, place: UInt64) {
@@ -22,23 +23,43 @@ struct LabelRows {
         places.append(place)
     }
 
+    /// Members that stood twice in their row (names are the same when they look the same); the first counts.
+    private(set) var twice = 0
+
     /// Takes a value of the newest row.
-    mutating func add(_ name: String, _ value: CELValue, isInteger: Bool) {
+    mutating func add(_ name: String, _ value: CELValue, isInteger: Bool) throws(DatasetsError) {
+        guard builders[name] != nil || builders.count < DatasetRequest.columnLimit else {
+            throw DatasetsError(
+                "too-many-columns",
+                "the rows have more than \(DatasetRequest.columnLimit) different members; name those that are wanted with 'fields'"
+            )
+        }
         let row = ids.count - 1
-        builders[name, default: ColumnBuilder(name: name, isInteger: isInteger, rows: row)].fill(row)
-        builders[name]?.add(value)
+        let isNew =
+            builders[name, default: ColumnBuilder(name: name, isInteger: isInteger, rows: row)].add(value, at: row)
+        if !isNew { twice += 1 }
     }
 
     /// Takes the members of an object as columns.
     mutating func add(
         _ document: JSONDocument, without left: Set<String>, only fields: Set<String>?, integers: Set<String>
-    ) {
-        document.forEachMember(0) { key, node in
+    ) throws(DatasetsError) {
+        let taken = Result { try each(document, left, fields, integers) }
+        if case .failure(let error) = taken { throw error as? DatasetsError ?? DatasetsError("internal", "\(error)") }
+    }
+
+    private mutating func each(
+        _ document: JSONDocument, _ left: Set<String>, _ fields: Set<String>?, _ integers: Set<String>
+    ) throws {
+        try document.forEachMember(0) { key, node in
             let name = document.string(key) ?? ""
             guard !left.contains(name), fields?.contains(name) ?? true else { return }
             switch document.kind(node) {
-            case .array, .object: skipped.insert(name)
-            default: add(name, CELValue(document, node), isInteger: integers.contains(name))
+            case .array, .object: if skipped.count < LabelRows.named { skipped.insert(name) }
+            case .number:
+                let value = document.int(node).map { CELValue.int($0) } ?? CELValue(document, node)
+                try add(name, value, isInteger: integers.contains(name))
+            default: try add(name, CELValue(document, node), isInteger: integers.contains(name))
             }
         }
     }
@@ -81,6 +102,7 @@ extension DatasetBuild {
         var rows = request.labels == nil ? try givenRows(plan) : try loggedRows(plan, order)
         rows.finish()
         let repeated = rows.repeated
+        if rows.twice > 0 { notices.append("\(rows.twice) members stand twice in their event; the first counts") }
         if repeated > 0 { notices.append("\(repeated) rows ask of the same keys at the same moment as another") }
         if !rows.skipped.isEmpty {
             notices.append("left out, being lists or objects: \(rows.skipped.sorted().joined(separator: ", "))")
@@ -136,11 +158,11 @@ extension DatasetBuild {
                         "too-many-rows",
                         "a dataset may have \(DatasetRequest.rowLimit) rows; take fewer with 'from', 'to' or 'sample'")
                 }
-                rows.add(id: event.id, time: event.time.milliseconds, place: places[event.offset])
+                rows.add(id: event.id, time: event.time.milliseconds, place: try places.place(of: event.offset))
                 for (name, key) in keyNames {
-                    rows.keys[name]?.append(document.member(0, key).flatMap { CELValue(document, $0).label })
+                    rows.keys[name]?.append(document.member(0, key).flatMap { CELValue.label(document, $0) })
                 }
-                rows.add(document, without: left, only: fields, integers: integers)
+                try rows.add(document, without: left, only: fields, integers: integers)
                 return true
             }
         }
@@ -196,7 +218,7 @@ extension DatasetBuild {
             guard isAsked(time), isSampled(id) else { continue }
             rows.add(id: id, time: time.milliseconds, place: .max)
             for name in plan.keyNames { rows.keys[name]?.append(DatasetBuild.value(lists[name]?[row] ?? .null).label) }
-            for name in others { rows.add(name, DatasetBuild.value(lists[name]?[row] ?? .null), isInteger: false) }
+            for name in others { try rows.add(name, DatasetBuild.value(lists[name]?[row] ?? .null), isInteger: false) }
         }
         return rows
     }
@@ -205,7 +227,7 @@ extension DatasetBuild {
         switch json {
         case .string(let text): .string(text)
         case .bool(let flag): .bool(flag)
-        case .int(let number): .double(Double(number))
+        case .int(let number): .int(number)
         case .double(let number): .double(number)
         default: .null
         }

@@ -54,10 +54,11 @@ struct DatasetBuild {
             columns.append(
                 DatasetColumn(name: name, values: .texts(keys.map { $0 ?? "" }), missing: keys.map { $0 == nil }))
         }
-        let labels = rows.columns.filter { label in !columns.contains { $0.name == label.name } }
+        let taken = Set(columns.map(\.name))
+        let labels = rows.columns.filter { !taken.contains($0.name) }
         columns += labels
         for feature in features { columns.append(DatasetBuild.column(feature)) }
-        var names: Set<String> = []
+        var names: Set<String> = request.split == nil ? [] : [DatasetSplit.column]
         if let repeated = columns.first(where: { !names.insert($0.name).inserted })?.name {
             throw DatasetsError(
                 "name-collision", "two columns would be called '\(repeated)'; leave one out with 'fields'")
@@ -156,8 +157,12 @@ struct DatasetBuild {
                 }
                 return true
             }
-            guard parsed == true else { return true }
-            guard event.time > through else {
+            guard let parsed else { return true }
+            guard parsed else {
+                reader.fail("\(place)@\(event.offset): the data is not JSON")
+                return true
+            }
+            guard event.time > through, Instant.written.contains(event.time) else {
                 late += 1
                 return true
             }
@@ -168,7 +173,7 @@ struct DatasetBuild {
                 return true
             }
             reader.add(
-                document, time: event.time, place: places[event.offset],
+                document, time: event.time, place: try places.place(of: event.offset),
                 knownTime: event.header(EventHeader.knownTime).flatMap { Instant($0) },
                 position: "\(place)@\(event.offset)")
             return true
@@ -181,6 +186,7 @@ struct DatasetBuild {
 struct AppendOrder: Sendable {
     private var sequences: [TopicPartition: (start: Int, list: [UInt64])] = [:]
     private let ranks: [TopicPartition: UInt64]
+    private static let unknown = UInt64.max - 1
 
     /// - Parameter isNeeded: false when places need only tell events from each other.
     init(_ log: any EventLog, _ ends: [TopicPartition: Int64], isNeeded: Bool) throws {
@@ -197,7 +203,7 @@ struct AppendOrder: Sendable {
         // What retention took away needs no place.
         let starts = try sorted.map { Int(try log.offsets($0).lowerBound) }
         var lists = sorted.enumerated().map { number, place in
-            Array(repeating: UInt64.max - 1, count: max(0, Int(ends[place] ?? 0) - starts[number]))
+            Array(repeating: AppendOrder.unknown, count: max(0, Int(ends[place] ?? 0) - starts[number]))
         }
         for run in try embedded.orderRuns() {
             guard let list = known[run.partition] else { continue }
@@ -212,17 +218,27 @@ struct AppendOrder: Sendable {
     /// The order of one partition's events, to be asked for each of them.
     func places(of partition: TopicPartition) -> Places {
         let known = sequences[partition]
-        return Places(start: known?.start ?? 0, sequences: known?.list ?? [], rank: ranks[partition] ?? 0)
+        return Places(
+            partition: partition, start: known?.start ?? 0, sequences: known?.list ?? [], rank: ranks[partition] ?? 0)
     }
 
     struct Places: Sendable {
+        let partition: TopicPartition
         let start: Int
         let sequences: [UInt64]
         let rank: UInt64
 
-        subscript(_ offset: Int64) -> UInt64 {
+        /// Unknown where damage took what said it: nothing else tells what was known by then.
+        func place(of offset: Int64) throws(DatasetsError) -> UInt64 {
             let at = Int(offset) - start
-            return sequences.indices.contains(at) ? sequences[at] : rank | UInt64(offset)
+            guard sequences.indices.contains(at) else { return rank | UInt64(offset) }
+            guard sequences[at] != AppendOrder.unknown else {
+                throw DatasetsError(
+                    "no-order",
+                    "it is lost when \(partition)@\(offset) came (a damaged file of the log; `headrace log verify` names it), so it is not known what was known when: restore it from a backup, or make the dataset by event time alone (--event-time-only)",
+                    fault: .world)
+            }
+            return sequences[at]
         }
     }
 }

@@ -12,26 +12,53 @@ package enum EntityRows {
             throw NodeError("bad-entities", "line \(damage.line) of '\(path)': \(damage.reason)")
         }
         var columns: [String: JSON] = [:]
-        for (name, texts) in table.columns { columns[name] = .array(texts.map { $0.isEmpty ? .null : .string($0) }) }
+        for (name, texts) in table.columns { columns[name] = .array(values(texts)) }
         return .object(columns)
+    }
+
+    /// Numbers where all of a column are written as JSON writes them (so `007` stays a text), else texts.
+    private static func values(_ texts: [String]) -> [JSON] {
+        var numbers: [JSON] = []
+        numbers.reserveCapacity(texts.count)
+        for text in texts {
+            guard !text.isEmpty else {
+                numbers.append(.null)
+                continue
+            }
+            switch try? JSON(parsing: [UInt8](text.utf8)) {
+            case .int(let number)?: numbers.append(.int(number))
+            case .double(let number)?: numbers.append(.double(number))
+            default: return texts.map { $0.isEmpty ? .null : .string($0) }
+            }
+        }
+        return numbers
     }
 
     private static func lines(_ path: String) throws -> JSON {
         guard let data = FileManager.default.contents(atPath: path) else {
             throw NodeError("not-found", "there is no file '\(path)'")
         }
-        var columns: [String: [JSON]] = [:]
+        var names: [String: Int] = [:]
+        var columns: [[JSON]] = []
         var count = 0
         for (number, line) in data.split(separator: 0x0A).enumerated() {
             guard let object = (try? JSON(parsing: [UInt8](line)))?.object else {
                 throw NodeError("bad-entities", "line \(number + 1) of '\(path)' is no JSON object")
             }
-            for name in object.keys where columns[name] == nil {
-                columns[name] = Array(repeating: .null, count: count)
+            for (name, value) in object {
+                let place = names[name] ?? columns.count
+                if place == columns.count {
+                    names[name] = place
+                    columns.append([])
+                }
+                columns[place] += Array(repeating: .null, count: count - columns[place].count)
+                columns[place].append(value)
             }
             count += 1
-            for name in columns.keys { columns[name]?.append(object[name] ?? .null) }
         }
-        return .object(columns.mapValues { .array($0) })
+        return .object(
+            names.mapValues { place in
+                .array(columns[place] + Array(repeating: .null, count: count - columns[place].count))
+            })
     }
 }

@@ -193,16 +193,26 @@ extension Node {
         let bytes = try TableFormat.bytes(
             table, format,
             metadata: [("headrace.dataset", manifest.reference), ("headrace.digest", manifest.digest.hex)])
-        let part = path + ".part"
-        do {
-            try Data(bytes).write(to: URL(filePath: part))
-            try FileManager.default.moveItem(atPath: part, toPath: path)
-        } catch {
-            throw DatasetsError("write-failed", "'\(path)' cannot be written", cause: error, fault: .world)
-        }
+        try Node.export(bytes, to: path)
         return .object([
             "dataset": .string(manifest.reference), "path": .string(path), "bytes": .int(Int64(bytes.count)),
         ])
+    }
+
+    /// A file appears whole or not at all, and over nothing: under a name of its own first, then linked, which fails where
+    /// something is.
+    private static func export(_ bytes: [UInt8], to path: String) throws {
+        let part = "\(path).\(UUID().uuidString).part"
+        defer { try? FileManager.default.removeItem(atPath: part) }
+        do {
+            try Data(bytes).write(to: URL(filePath: part), options: .withoutOverwriting)
+            try FileManager.default.linkItem(atPath: part, toPath: path)
+        } catch {
+            guard !FileManager.default.fileExists(atPath: path) else {
+                throw DatasetsError("not-empty", "'\(path)' is there already; nothing is written over it")
+            }
+            throw DatasetsError("write-failed", "'\(path)' cannot be written", cause: error, fault: .world)
+        }
     }
 
     /// Holds every event that a version was made from against retention and compaction.

@@ -7,7 +7,9 @@ import Streams
 /// Definitions that are in force, and how others come into force.
 extension Node {
     /// Compiles what the log says is in force.
-    package func compile() throws -> CompiledWorkspace {
+    package func compile() throws -> CompiledWorkspace { try compile(registry) }
+
+    func compile(_ registry: DefinitionRegistry) throws -> CompiledWorkspace {
         let entries = registry.entries.values.sorted { $0.definition.key < $1.definition.key }
         let platform = Set(
             entries.filter { $0.platform && $0.definition.kind == TopicDefinition.kind }.map(\.definition.name))

@@ -6,28 +6,40 @@ import Streams
 
 /// What the online store resolved already: the catalog of a registry and the plans made from it.
 struct ServingCache {
+    private(set) var epoch = 0
     var catalog: FeatureCatalog?
     var plans: [String: FeaturePlan] = [:]
+
+    /// Definitions came into force.
+    mutating func forget() {
+        epoch += 1
+        (catalog, plans) = (nil, [:])
+    }
 }
 
 /// The online feature store: features of many keys in one call, now and as of moments of the past.
 extension Node {
     package func featureCatalog() throws -> FeatureCatalog {
-        if let known = serving.withLock({ $0.catalog }) { return known }
-        let workspace = try compile()
+        let (known, epoch) = serving.withLock { ($0.catalog, $0.epoch) }
+        if let known { return known }
+        let registry = registry
+        let workspace = try compile(registry)
         let catalog = FeatureCatalog(
             views: workspace.views, entities: workspace.entities, services: workspace.services,
             versions: registry.entries.mapValues(\.version))
-        serving.withLock { $0 = ServingCache(catalog: catalog) }
+        // Not what was made of definitions that are out of force by now.
+        serving.withLock { if $0.epoch == epoch { $0.catalog = catalog } }
         return catalog
     }
 
     /// Names are resolved once: a caller asks for the same features again and again.
     private func plan(_ question: FeatureQuestion) throws -> FeaturePlan {
         let key = ([question.service ?? ""] + question.features).joined(separator: "\u{1F}")
-        if let known = serving.withLock({ $0.plans[key] }) { return known }
+        let (known, epoch) = serving.withLock { ($0.plans[key], $0.epoch) }
+        if let known { return known }
         let plan = try featureCatalog().plan(service: question.service, features: question.features)
         serving.withLock { cache in
+            guard cache.epoch == epoch else { return }
             if cache.plans.count >= Limits.onlinePlans { cache.plans = [:] }
             cache.plans[key] = plan
         }

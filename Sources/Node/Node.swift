@@ -186,7 +186,7 @@ package final class Node: Sendable {
         }
         let fresh = try DefinitionRegistry(log: log)
         registryBox.withLock { $0 = fresh }
-        serving.withLock { $0 = ServingCache() }
+        serving.withLock { $0.forget() }
     }
 
     func declareTopics() throws {

@@ -1,9 +1,23 @@
 import Base
+import Foundation
 import Testing
 
 @Suite struct CELTests {
     static let data =
         #"{"delay": 12, "tail": null, "origin": "JFK", "at": "2013-07-04T16:30:00Z", "list": [1, 2, 3], "deep": {"x": {"y": true}}}"#
+
+    /// A list of 1,000 ones.
+    static let thousand = "'" + String(repeating: "1 ", count: 999) + "1'.split(' ')"
+
+    /// An id keeps its digits, as a key and in a list of what was distinct, and a double keeps its text.
+    @Test(arguments: [
+        ("1234567890123456", "1234567890123456"), ("9007199254740993", "9007199254740993"), ("-12", "-12"),
+        ("12.0", "12"), ("1e3", "1000"), ("0.5", "0.5"), ("1234567890123456789012", "1.2345678901234568e+21"),
+        ("true", "true"), ("\"007\"", "007"),
+    ]) func idsKeepTheirDigits(json: String, label: String) throws {
+        var context = CELContext(document: try JSONDocument(#"{"id": \#(json)}"#))
+        #expect(try CELProgram("data.id").label(&context) == label)
+    }
 
     static func evaluate(_ source: String) throws -> CELValue {
         var context = CELContext(document: try JSONDocument(data))
@@ -27,7 +41,12 @@ import Testing
         ("{'a': 1, 'b': 2}['b']", "2"), ("'a' + 'b'", "'ab'"), ("[1] + [2]", "[1, 2]"),
         ("b'abc' == bytes('abc')", "true"),
         ("'hello'.startsWith('he') && 'hello'.endsWith('lo') && 'hello'.contains('ell')", "true"),
-        ("'a1'.matches('^[a-z][0-9]$')", "true"),
+        ("'a1'.matches('^[a-z][0-9]$')", "true"), ("'é1'.matches('(?i)^É\\\\d$')", "true"), ("''.matches('')", "true"),
+        // Would take for ever where matching goes back.
+        ("('a' + 'aaaa'.replace('a', 'aaaaaaaaaa') + '!').matches('^(a+)+$')", "false"),
+        ("'héllo'.contains('éll') && 'a'.contains('') && !''.contains('a')", "true"),
+        ("{'a': 1, 'b': [2]} == {'b': [2.0], 'a': 1u}", "true"), ("{'a': 1} == {'b': 1}", "false"),
+        ("{1: 'x', true: 'y'} == {true: 'y', 1u: 'x'}", "true"),
         ("timestamp(data.at).getHours('America/New_York')", "12"),
         ("timestamp(data.at).getDayOfWeek('America/New_York')", "4"),
         ("timestamp(data.at).getFullYear()", "2013"), ("timestamp(data.at).getMonth()", "6"),
@@ -76,6 +95,15 @@ import Testing
         ("data.nope == 1 || false", "no-such-key"), ("timestamp(data.at).getHours('Mars/Base')", "unknown-time-zone"),
     ]) func fails(source: String, code: String) {
         #expect(errorCode { _ = try Self.evaluate(source) } == code)
+    }
+
+    /// Each part asks for little; all of it is too much.
+    @Test func workIsLimited() {
+        let inner = Self.thousand + ".all(y, y in " + Self.thousand + ")"
+        for source in [
+            Self.thousand + ".all(x, " + inner + ")",
+            Self.thousand + ".map(x, [x] + " + Self.thousand + ").size() > 0",
+        ] { #expect(errorCode { _ = try Self.evaluate(source) } == "too-long") }
     }
 
     @Test(arguments: [

@@ -91,6 +91,32 @@ import Testing
         #expect(store.statistics.written == before.written, "a known chunk is written once")
     }
 
+    /// What a crash tore is not believed at the second opening either, and is written again when it comes again.
+    @Test func tornPacksStayTorn() throws {
+        let scratch = try ScratchDirectory()
+        let bytes = (0..<3).map { Self.noise(30_000, UInt64($0)) }
+        let first = try ChunkStore(DiskVolume(scratch.path))
+        let digests = try bytes.map { try first.put($0[...]) }
+        try first.sync()
+        let path = scratch.path + "/00000000.pack"
+        var pack = try Data(contentsOf: URL(filePath: path))
+        for at in 40_000..<50_000 { pack[at] = 0 }
+        try pack.write(to: URL(filePath: path))
+        // The index that the second opening goes by may be gone as well.
+        for round in 0..<3 {
+            let store = try ChunkStore(DiskVolume(scratch.path))
+            #expect(!store.contains(digests[1]) && store.contains(digests[0]) && store.contains(digests[2]))
+            #expect(["rot", "no-chunk"].contains(errorCode { _ = try store.get(digests[1]) }))
+            try? FileManager.default.removeItem(atPath: scratch.path + (round == 0 ? "/00000000.index" : "/none"))
+            if round == 1 { try store.put(Self.noise(10, 77)[...]) }
+        }
+        let store = try ChunkStore(DiskVolume(scratch.path))
+        try store.put(bytes[1][...])
+        try store.sync()
+        let again = try ChunkStore(DiskVolume(scratch.path))
+        for (digest, bytes) in zip(digests, bytes) { #expect(try again.get(digest) == bytes) }
+    }
+
     /// A damaged byte is told, and the others are read.
     @Test func rotIsTold() throws {
         let scratch = try ScratchDirectory()

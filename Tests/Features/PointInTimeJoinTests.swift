@@ -21,6 +21,7 @@ import Testing
         let key: String
         let time: Int64
         let place: UInt64
+        let partition: Int
         let known: Int64?
         let x: Double?
         let colour: String?
@@ -31,19 +32,26 @@ import Testing
         return try FeatureView(Definition(kind: FeatureView.kind, name: "v", body: body))
     }
 
+    /// Two of them look the same.
+    private static let keys = ["a", "\u{E9}", "e\u{301}"]
+
     /// Events in the order in which they were appended: some late, some corrected (the same key and time again), some with
     /// a time of their own at which they became known.
     private static func events(_ random: inout SeededRandom) -> [Event] {
         var clock: Int64 = 1_000_000
-        return (0..<Int.random(in: 5...120, using: &random)).map { number in
-            clock += Int64.random(in: 0...9000, using: &random)
+        let partitions = Int.random(in: 1...3, using: &random)
+        let isSlow = Int.random(in: 0...9, using: &random) == 0
+        return (0..<Int.random(in: 5...(isSlow ? 600 : 120), using: &random)).map { number in
+            clock += Int64.random(in: 0...(isSlow ? 600 : 9000), using: &random)
             let late = Int.random(in: 0...4, using: &random) == 0 ? Int64.random(in: 0...70_000, using: &random) : 0
             let time = (clock - late) / 1000 * 1000
+            let later = [0, Int64.random(in: 0...30_000, using: &random), 3_000_000]
             let known: Int64? =
-                Int.random(in: 0...6, using: &random) == 0 ? time + Int64.random(in: 0...30_000, using: &random) : nil
+                Int.random(in: 0...6, using: &random) == 0
+                ? time + later[Int.random(in: 0..<3, using: &random)] : nil
             return Event(
-                key: ["a", "b", "c"].randomElement(using: &random) ?? "a", time: time, place: UInt64(number * 2),
-                known: known,
+                key: keys.randomElement(using: &random) ?? "a", time: time, place: UInt64(number * 2),
+                partition: Int.random(in: 0..<partitions, using: &random), known: known,
                 x: Int.random(in: 0...5, using: &random) == 0 ? nil : Double(Int.random(in: 0...15, using: &random)),
                 colour: ["red", "blue", nil].randomElement(using: &random) ?? nil)
         }
@@ -54,9 +62,11 @@ import Testing
         _ events: [Event], _ key: String, _ now: Int64, _ place: UInt64, isKnown: Bool
     ) -> (values: [Double], colour: String?, last: Int64)? {
         let mine = events.filter { event in
-            guard event.key == key, event.time <= now, event.x != 13, event.place != place else { return false }
+            guard event.key.utf8.elementsEqual(key.utf8), event.time <= now, event.x != 13, event.place != place else {
+                return false
+            }
             return !isKnown || (event.known.map { $0 <= now } ?? (event.place < place))
-        }.sorted { $0.time == $1.time ? $0.place < $1.place : $0.time < $1.time }
+        }.sorted { ($0.time, $0.partition, $0.place) < ($1.time, $1.partition, $1.place) }
         guard let newest = mine.last else { return nil }
         func window(_ span: Int64) -> [Event] { mine.filter { $0.time > now - span } }
         func values(_ span: Int64) -> [Double] { window(span).compactMap(\.x) }
@@ -80,11 +90,11 @@ import Testing
         let catalog = FeatureCatalog(views: [view], entities: [], services: [], versions: [:])
         var join = PointInTimeJoin(
             plan: try catalog.plan(service: nil, features: ["v"]), rule: isKnown ? .known : .eventTime)
-        // Two partitions, read apart.
-        for partition in 0..<2 {
+        // Partitions are read apart; those of one key mix.
+        for partition in 0..<3 {
             var reader = join.reader(of: "t")
             let document = JSONDocument()
-            for event in events where (event.key == "c") == (partition == 1) {
+            for event in events where event.partition == partition {
                 let x = event.x.map { JSON.double($0) } ?? .null
                 let colour = event.colour.map { JSON.string($0) } ?? .null
                 let data = JSON.object(["k": .string(event.key), "x": x, "c": colour]).canonical
@@ -107,7 +117,7 @@ import Testing
             rows.places.append(isOwn ? event.place : UInt64(Int.random(in: 0...events.count, using: &random) * 2 + 1))
             let key =
                 Int.random(in: 0...9, using: &random) == 0
-                ? nil : isOwn ? event.key : ["a", "b", "c", "z"].randomElement(using: &random)
+                ? nil : isOwn ? event.key : (Self.keys + ["z"]).randomElement(using: &random)
             rows.keys["k"]?.append(key)
         }
         let columns = try join.join(rows)

@@ -139,6 +139,25 @@ import Testing
         #expect(try node.pinDataset("d@1")["pin"] == "dataset:d@1" && node.log.pins.map(\.name) == ["dataset:d@1"])
     }
 
+    /// Members that look the same, ids beyond a double, what is called as the split: told, and nothing moves.
+    @Test func oddLabelsAreTaken() async throws {
+        let node = try Node(settings)
+        defer { node.stop() }
+        try await publish(node, "prices", "p1", 10, #"{"item":1234567890123456789,"price":10}"#)
+        try await publish(
+            node, "sales", "s1", 50, #"{"item":1234567890123456789,"\u00e9":1,"e\u0301":2,"big":9007199254740993}"#)
+        try await publish(node, "sales", "s2", 60, #"{"item":1234567890123456788,"e\u0301":3,"split":"x"}"#)
+        let made = try node.createDataset(try request(""))
+        #expect(made["dataset"]?["notices"]?.text.contains("1 members stand twice") == true, "\(made)")
+        let found = try rows(node, "d")
+        #expect(
+            found[0][3...5] == ["big", "split", "é"]
+                && found[1][2...] == ["1234567890123456789", "9007199254740993", "", "1", "1", "10", "", "10"]
+                && found[2][2...] == ["1234567890123456788", "", "x", "3", "", "", "", ""], "\(found)")
+        #expect(
+            errorCode { _ = try node.createDataset(try request(#","split":"random:0.5,0.5""#)) } == "name-collision")
+    }
+
     @Test func rowsMayBeGiven() async throws {
         let node = try Node(settings)
         try await fill(node)

@@ -9,7 +9,7 @@ import Testing
         let stream: Set<String> = ["Base", "RecordFormat", "EventLog", "Catalog", "Streams", "Learning", "GRDB"]
         let capabilities: Set<String> = ["Features", "Datasets", "Models", "Supervision", "Lineage"]
         var table: [String: Set<String>] = [
-            "Base": ["Crypto"], "RecordFormat": ["Base", "CPlatform", "CLZ4"],
+            "Base": ["Crypto", "CRE2"], "RecordFormat": ["Base", "CPlatform", "CLZ4"],
             "EventLog": ["Base", "CPlatform", "RecordFormat"],
             "KafkaLog": ["Base", "RecordFormat", "EventLog", "CRdKafka"],
             "Simulation": ["Base", "RecordFormat", "EventLog"],

@@ -1,24 +1,4 @@
-/// A regular expression that was read once. The standard library does not say that one may be shared between threads, so a
-/// lock stands before it.
-final class CELPattern: Sendable {
-    private let regex: Monitor<Regex<AnyRegexOutput>>
-
-    init(_ source: String) throws(BaseError) {
-        do {
-            regex = Monitor(try Regex(source).matchingSemantics(.unicodeScalar))
-        } catch {
-            throw BaseError("bad-regex", "'\(source)' is no regular expression", cause: error)
-        }
-    }
-
-    func isFound(in text: String) throws(BaseError) -> Bool {
-        do {
-            return try regex.withLock { try $0.firstMatch(in: text) != nil }
-        } catch {
-            throw BaseError("bad-regex", "a regular expression cannot be matched", cause: error)
-        }
-    }
-}
+import CRE2
 
 extension CELFunction {
     /// startsWith, endsWith, contains and matches: by code points, not by what looks equal.
@@ -27,8 +7,21 @@ extension CELFunction {
         switch self {
         case .startsWith: return text.utf8.starts(with: piece.utf8)
         case .endsWith: return text.utf8.reversed().starts(with: piece.utf8.reversed())
-        case .contains: return CELFunction.place(of: [UInt8](piece.utf8), in: [UInt8](text.utf8), from: 0) != nil
+        case .contains: return CELFunction.stands(piece, in: text)
         default: return try CELPattern(piece).isFound(in: text)
+        }
+    }
+
+    private static func stands(_ piece: String, in text: String) -> Bool {
+        var (piece, text) = (piece, text)
+        return piece.withUTF8 { piece in
+            text.withUTF8 { text in
+                piece.withMemoryRebound(to: CChar.self) { piece in
+                    text.withMemoryRebound(to: CChar.self) {
+                        headrace_text_contains($0.baseAddress, $0.count, piece.baseAddress, piece.count) != 0
+                    }
+                }
+            }
         }
     }
 

@@ -135,6 +135,27 @@ enum CELFunction: String, Sendable {
         }
     }
 
+    /// Elements that applying it goes over, at most.
+    func cost(_ left: CELValue, _ right: CELValue) -> Int {
+        switch self {
+        case .size, .dyn, .type, .optionalOf, .hasValue, .value: return 0
+        case .equals, .differs: return min(left.weight, right.weight)
+        case .contained:
+            switch right {
+            case .list(let items): return items.count * (1 + left.weight)
+            case .map(let entries): return entries.count
+            default: return 0
+            }
+        case .add:
+            if case .list(let a) = left, case .list(let b) = right { return a.count + b.count }
+            return left.weight + right.weight
+        case .indexOf, .lastIndexOf, .split, .replace:
+            guard case .string(let text) = left, case .string(let piece) = right else { return 0 }
+            return text.utf8.count * (1 + piece.utf8.count) >> 6
+        default: return left.weight + right.weight
+        }
+    }
+
     var overflow: BaseError { BaseError("overflow", "'\(rawValue)' leaves the range of its type") }
 
     func wrong(_ values: [CELValue]) -> BaseError {

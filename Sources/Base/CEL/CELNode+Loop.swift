@@ -35,10 +35,7 @@ extension CELNode {
         defer { context.slots.replaceSubrange(slot..<slot + variables, with: saved) }
         var result = LoopResult(loop)
         for index in 0..<count {
-            context.rounds += 1
-            guard context.rounds <= Limits.expressionRounds else {
-                throw BaseError("too-long", "an expression may go over \(Limits.expressionRounds) elements in all")
-            }
+            try context.spend(1)
             let (key, value): (CELValue, CELValue) =
                 switch range {
                 case .list(let items): (.int(Int64(index)), items[index])

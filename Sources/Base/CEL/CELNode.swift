@@ -36,16 +36,22 @@ indirect enum CELNode: Sendable {
             guard let node = CELNode.find(path, document) else {
                 throw BaseError("no-such-key", "the data has no '\(path.map(\.text).joined(separator: "."))'")
             }
+            // A list or an object is made anew each time.
+            let size = document.size(of: node)
+            if size > 1 { try context.spend(size) }
             return CELValue(document, node)
         case .hasPath(let path):
             guard let document = context.document else { return .bool(false) }
             return .bool(CELNode.find(path, document) != nil)
         case .select(let inner, let field, let optional):
-            return try CELNode.element(try inner.evaluate(&context), .string(field), optional, isField: true)
+            let value = try inner.evaluate(&context)
+            try context.spend(value.entryCount)
+            return try CELNode.element(value, .string(field), optional, isField: true)
         case .test(let inner, let field, let optional):
             return .bool(try CELNode.has(try inner.evaluate(&context), field, optional))
         case .index(let inner, let place, let optional):
             let value = try inner.evaluate(&context)
+            try context.spend(value.entryCount)
             return try CELNode.element(value, try place.evaluate(&context), optional, isField: false)
         case .list(let items): return try CELNode.list(items, &context)
         case .map(let entries): return try CELNode.map(entries, &context)
@@ -59,7 +65,8 @@ indirect enum CELNode: Sendable {
         case .matches(let inner, let pattern):
             let value = try inner.evaluate(&context)
             guard case .string(let text) = value else { throw CELFunction.matches.wrong([value, .string("")]) }
-            return .bool(try pattern.isFound(in: text))
+            try context.spend(text.utf8.count >> 6)
+            return .bool(pattern.isFound(in: text))
         case .otherwise(let first, let second, let isValue):
             return try CELNode.otherwise(first, second, isValue, &context)
         case .loop(let loop, let range, let slot, let variables, let bodies):
@@ -148,6 +155,7 @@ indirect enum CELNode: Sendable {
             case .int, .uint, .bool, .string: break
             default: throw BaseError("bad-key", "a \(key.typeName) is no key of a map")
             }
+            try context.spend(values.count)
             guard CELValue.find(key, in: values) == nil else {
                 throw BaseError("repeated-key", "the key '\(key.label ?? "")' stands twice in a map")
             }
@@ -205,13 +213,19 @@ indirect enum CELNode: Sendable {
         _ function: CELFunction, _ arguments: [CELNode], _ context: inout CELContext
     ) throws(BaseError) -> CELValue {
         switch arguments.count {
-        case 1: return try function.apply1(try arguments[0].evaluate(&context))
+        case 1:
+            let value = try arguments[0].evaluate(&context)
+            try context.spend(function.cost(value, .null))
+            return try function.apply1(value)
         case 2:
             let first = try arguments[0].evaluate(&context)
-            return try function.apply2(first, try arguments[1].evaluate(&context))
+            let second = try arguments[1].evaluate(&context)
+            try context.spend(function.cost(first, second))
+            return try function.apply2(first, second)
         default:
             var values: [CELValue] = []
             for argument in arguments { values.append(try argument.evaluate(&context)) }
+            if values.count > 2 { try context.spend(function.cost(values[0], values[1])) }
             return try function.apply(values)
         }
     }

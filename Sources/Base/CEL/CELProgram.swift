@@ -81,7 +81,7 @@ package final class CELProgram: Sendable {
     package func label(_ context: inout CELContext) throws(BaseError) -> String? {
         if let path, let document = context.document {
             guard let node = CELProgram.follow(path, document) else { return nil }
-            if document.kind(node) == .string { return document.string(node) }
+            return CELValue.label(document, node)
         }
         return try evaluateOptional(&context)?.label
     }
@@ -119,12 +119,21 @@ package final class CELProgram: Sendable {
 package struct CELContext {
     package var slots: [CELValue]
     package var document: JSONDocument?
-    /// Elements that macros went over in this evaluation.
+    /// Elements that this evaluation went over.
     var rounds = 0
 
     package init(slots: [CELValue] = [], document: JSONDocument? = nil) {
         self.slots = slots
         self.document = document
+    }
+
+    /// Counts elements that are gone over; 64 bytes of a text are one.
+    @inline(__always)
+    mutating func spend(_ count: Int) throws(BaseError) {
+        rounds += count
+        guard rounds <= Limits.expressionRounds else {
+            throw BaseError("too-long", "an expression may go over \(Limits.expressionRounds) elements in all")
+        }
     }
 
     /// Makes room for a variable of a loop.

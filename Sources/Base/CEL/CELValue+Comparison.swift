@@ -15,9 +15,58 @@ extension CELValue {
         case (.list(let a), .list(let b)):
             a.count == b.count && zip(a, b).allSatisfy { equal($0, $1) }
         case (.map(let a), .map(let b)):
-            a.count == b.count
-                && a.allSatisfy { entry in b.contains { equal($0.key, entry.key) && equal($0.value, entry.value) } }
+            a.count == b.count && equalEntries(a, b)
         default: compareNumbers(left, right) == 0
+        }
+    }
+
+    /// What a map's key is, whatever its type of number; nil for what is none.
+    private enum MapKey: Hashable {
+        case bool(Bool)
+        case number(Int128)
+        case text([UInt8])
+
+        init?(_ value: CELValue) {
+            switch value {
+            case .bool(let flag): self = .bool(flag)
+            case .int(let number): self = .number(Int128(number))
+            case .uint(let number): self = .number(Int128(number))
+            case .string(let text): self = .text(Array(text.utf8))
+            default: return nil
+            }
+        }
+    }
+
+    /// By what their keys are: entries have no order.
+    private static func equalEntries(
+        _ left: [(key: CELValue, value: CELValue)], _ right: [(key: CELValue, value: CELValue)]
+    ) -> Bool {
+        var places: [MapKey: Int] = [:]
+        places.reserveCapacity(right.count)
+        for (place, entry) in right.enumerated() { if let key = MapKey(entry.key) { places[key] = place } }
+        return left.allSatisfy { entry in
+            MapKey(entry.key).flatMap { places[$0] }.map { equal(entry.value, right[$0].value) } ?? false
+        }
+    }
+
+    /// Entries of a map, which a look-up may go over.
+    var entryCount: Int {
+        switch self {
+        case .map(let entries): entries.count
+        case .optional(let inner?): inner.entryCount
+        default: 0
+        }
+    }
+
+    /// Elements within it, all the way down; 64 bytes of a text are one.
+    var weight: Int {
+        switch self {
+        case .string(let text), .type(let text): text.utf8.count >> 6
+        case .bytes(let bytes): bytes.count >> 6
+        case .list(let items): items.reduce(items.count) { $0 + $1.weight }
+        case .map(let entries): entries.reduce(entries.count) { $0 + $1.key.weight + $1.value.weight }
+        case .optional(let inner?): inner.weight
+        default: 0
         }
     }
 

@@ -65,9 +65,22 @@ package enum CELValue: Sendable {
         case .int(let value): String(value)
         case .uint(let value): String(value)
         case .bool(let value): value ? "true" : "false"
-        case .double(let value): value.isNaN ? nil : Self.text(value)
+        case .double(let value):
+            value.isNaN ? nil : Int64(exactly: value).map { String($0) } ?? Self.text(value)
         case .timestamp(let value): value.text
         case .optional(let value): value?.label
+        default: nil
+        }
+    }
+
+    /// The label of a value of JSON. A number that is written as an integer keeps all its digits: many ids have more than a
+    /// double holds.
+    package static func label(_ document: JSONDocument, _ node: Int) -> String? {
+        switch document.kind(node) {
+        case .string: document.string(node)
+        case .number: document.int(node).map { String($0) } ?? CELValue.double(document.double(node) ?? .nan).label
+        case .trueValue: "true"
+        case .falseValue: "false"
         default: nil
         }
     }

@@ -55,6 +55,9 @@ package final class JSONDocument {
     @inline(__always)
     package func kind(_ node: Int) -> Kind { nodes[node].kind }
 
+    /// Values within a value, itself and the keys of objects included.
+    package func size(of node: Int) -> Int { Int(nodes[node].next) - node }
+
     /// The member of an object with that key, as a node index; nil when it is absent or `node` is no object.
     package func member(_ node: Int, _ key: JSONKey) -> Int? {
         let object = nodes[node]

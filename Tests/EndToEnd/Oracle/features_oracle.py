@@ -89,7 +89,9 @@ def features(data_dir, f=None):
     ev = dep("origin")
     for h in (1, 3):
         w = ev.window(code["origin"], q, h * H)
-        out[f"origin_dep_delay_mean_{h}h"], out[f"origin_dep_count_{h}h"] = mean(w), w[1]
+        out[f"origin_dep_delay_mean_{h}h"] = mean(w)
+        # Of a key that was never seen all is missing, the count too.
+        out[f"origin_dep_count_{h}h"] = np.where(ev.last(code["origin"], q) >= 0, w[1], np.nan)
     ev = arr("carrier")
     for h in (3, 24):
         out[f"carrier_arr_delay_mean_{h}h"] = mean(ev.window(code["carrier"], q, h * H))
