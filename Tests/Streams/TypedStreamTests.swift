@@ -238,7 +238,16 @@ final class Collector: DerivedSink {
                 commit += 1
                 return lucks[commit % 64] == 0 ? .aborted : lucks[commit % 64] == 1 ? .unheard : nil
             }
-            try StateCopy(log: log, place: Self.place, database: database, identity: Self.identity).catchUp()
+            // A checkpoint may be larger than what is kept of it, and what is under way may be left and begun again.
+            let (memory, isLeft) = (
+                [0, 200, 1 << 20][Int.random(in: 0..<3, using: &random)], Bool.random(using: &random)
+            )
+            func copy() throws -> StateCopy {
+                try StateCopy(
+                    log: log, place: Self.place, database: database, identity: Self.identity, memory: memory)
+            }
+            if isLeft { _ = try copy().advance() }
+            try copy().catchUp()
             let made = try runner(database)
             made.changelog = ChangelogWriter(writer, name: "t", place: Self.place, identity: Self.identity)
             return made

@@ -3,8 +3,15 @@ import EventLog
 import RecordFormat
 
 /// A task's state as its changelog tells it, brought into a database here: where a task begins that another node had, and what
-/// stands by for the day when this one gets it. Whole checkpoints alone are taken.
+/// stands by for the day when this one gets it. Whole checkpoints alone count.
+///
+/// A checkpoint that is larger than `memory` (the first of a changelog that was compacted holds the whole state) is brought in
+/// part by part. The database then says that it is open, serves nobody, and goes on where it was left.
 package final class StateCopy {
+    /// What a copy keeps in memory of a checkpoint that is not whole yet, in bytes.
+    package static let defaultMemory = 32 << 20
+    /// Of one change, besides its key and its value.
+    private static let changeBytes = 160
     /// Bytes of one page of the changelog.
     private static let pageBytes = 1 << 20
 
@@ -24,11 +31,20 @@ package final class StateCopy {
     /// Of the checkpoint that is not whole yet: each key's newest value, in the order in which the keys came.
     private var changes: [Change] = []
     private var numbers: [[UInt8]: Int] = [:]
+    private var held = 0
+    private let memory: Int
+    /// What the database says while a checkpoint is in it in part.
+    private let openMeta: [String: String]
 
     /// - Parameter database: nobody else's from here on; what is in it and is not of this changelog goes.
     package init(
-        log: any EventLog, place: TopicPartition, database: StateDatabase, identity: Digest?
+        log: any EventLog, place: TopicPartition, database: StateDatabase, identity: Digest?,
+        memory: Int = defaultMemory
     ) throws {
+        self.memory = memory
+        openMeta = [
+            StateDatabase.changelogIsOpen: "1", StateDatabase.identity: identity?.hex ?? "",
+        ]
         self.log = log
         self.place = place
         self.database = database
@@ -76,12 +92,17 @@ package final class StateCopy {
                 "\(self.place)@\(event.offset) is no change of a state; who wrote it is no fold of this program",
                 fault: .world)
         }
+        let value = event.data
+        held += value?.count ?? 0
         if let known = numbers[key] {
-            changes[known].value = event.data
+            held -= changes[known].value?.count ?? 0
+            changes[known].value = value
         } else {
+            held += Self.changeBytes + 2 * key.count
             numbers[key] = changes.count
-            changes.append(Change(store: store, place: place, key: text, value: event.data))
+            changes.append(Change(store: store, place: place, key: text, value: value))
         }
+        if held > memory { try write([], openMeta, behind: event) }
     }
 
     private func end(_ event: StoredEvent) throws {
@@ -89,6 +110,13 @@ package final class StateCopy {
             throw StreamsError(
                 "bad-changelog", "\(place)@\(event.offset) does not say how far a state was folded", fault: .world)
         }
+        try write(inputs, meta.merging([StateDatabase.changelogIsOpen: "0"]) { $1 }, behind: event)
+        database.flush()
+    }
+
+    private func write(
+        _ inputs: [StateDatabase.InputPosition], _ meta: [String: String], behind event: StoredEvent
+    ) throws {
         var deltas: [StateDelta] = []
         var found: [String: Int] = [:]
         for change in changes {
@@ -101,8 +129,8 @@ package final class StateCopy {
         }
         changes.removeAll(keepingCapacity: true)
         numbers.removeAll(keepingCapacity: true)
+        held = 0
         _ = try database.checkpoint(
             deltas, inputs: inputs, meta: meta.merging([StateDatabase.changelog: String(event.offset + 1)]) { $1 })
-        database.flush()
     }
 }

@@ -119,6 +119,8 @@ package final class StateDatabase {
     static let countMark = "keys/"
     /// Under this name stands where the changelog goes on behind what is stored; nothing where there is no changelog.
     static let changelog = "changelog"
+    /// "1" under this name says that a checkpoint of the changelog is in here in part: what is stored is no state.
+    static let changelogIsOpen = "changelogIsOpen"
     /// Under this name stands who may write.
     private static let epochMark = "epoch"
 
@@ -154,8 +156,8 @@ package final class StateDatabase {
         guard let queue, isReadable else { return nil }
         do {
             return try queue.read { database in
-                let inputs = try Self.positions(database)
-                return inputs.isEmpty ? nil : (inputs, try Self.meta(database))
+                let (inputs, meta) = (try Self.positions(database), try Self.meta(database))
+                return inputs.isEmpty || meta[Self.changelogIsOpen] == "1" ? nil : (inputs, meta)
             }
         } catch {
             throw StreamsError("state-load", Self.remedy(path ?? ""), cause: error, fault: .world)
@@ -206,10 +208,8 @@ package final class StateDatabase {
             }
             // Whoever only compares has nothing to compare with where the state is another fold's.
             func serves(_ database: Database) throws -> Bool {
-                guard let identity else { return true }
-                let known = try String.fetchOne(
-                    database, sql: "SELECT value FROM meta WHERE name = ?", arguments: [Self.identity])
-                return known == identity.hex
+                let meta = try Self.meta(database)
+                return meta[Self.changelogIsOpen] != "1" && (identity == nil || meta[Self.identity] == identity?.hex)
             }
             func read(_ database: Database) throws -> (inputs: [InputPosition], meta: [String: String]) {
                 guard try isReadable && (!isKept || serves(database)) else {
