@@ -76,6 +76,14 @@ package struct FeatureAnswer: Sendable {
     }
 }
 
+extension FeatureAnswer {
+    /// Takes what another answer has of a part of the plan; the older of the two moments stands.
+    package mutating func take(_ other: FeatureAnswer, _ part: FeaturePlan) {
+        for read in part.reads { for (_, column) in read.features { columns[column] = other.columns[column] } }
+        asOf = min(asOf, other.asOf)
+    }
+}
+
 /// A question with its names resolved, ready to be read again and again.
 package struct FeaturePlan: Sendable {
     /// One view with what is read of it.
@@ -91,6 +99,16 @@ package struct FeaturePlan: Sendable {
     let reads: [Read]
     package let versions: [(view: String, version: Int64)]
     package let serviceVersion: Int64?
+
+    /// What is read of some of the views; the columns keep their places.
+    package func part(of names: Set<String>) -> FeaturePlan {
+        FeaturePlan(
+            references: references, reads: reads.filter { names.contains($0.view.name) }, versions: versions,
+            serviceVersion: serviceVersion)
+    }
+
+    /// Names of the views that are read.
+    package var viewNames: [String] { reads.map(\.view.name) }
 
     /// The views whose keys are given under a name.
     package func views(keyedBy name: String) -> String {
@@ -158,7 +176,13 @@ package struct FeatureCatalog: Sendable {
         var reads: [FeaturePlan.Read] = []
         var used: [(view: String, version: Int64)] = []
         for (column, reference) in references.enumerated() {
-            guard let view = views[reference.view], let feature = view.index(of: reference.feature) else { continue }
+            guard let view = views[reference.view], let feature = view.index(of: reference.feature) else {
+                // Services are checked against the newest versions; one that is served until that has caught up may lack it.
+                throw FeaturesError(
+                    "backfilling",
+                    "'\(reference.text)' is of a version of its view that has not caught up with the log yet; ask again",
+                    fault: .world, retriable: true)
+            }
             if let at = reads.firstIndex(where: { $0.view === view }) {
                 reads[at].features.append((feature, column))
             } else {

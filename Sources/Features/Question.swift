@@ -94,4 +94,14 @@ package final class Question: Sendable {
                 }
             }
     }
+
+    /// The features that it reads.
+    package func references(in views: [String: FeatureView]) -> [FeatureReference] {
+        columns.compactMap { column in
+            guard case .view(let number, let feature, _) = column, let view = views[reads[number].view] else {
+                return nil
+            }
+            return FeatureReference(view: view.name, feature: view.aggregates[feature].name)
+        }
+    }
 }

@@ -88,6 +88,33 @@ extension Gateway {
         }
     }
 
+    /// Feeds further partitions, which a fold that has just come reads. What stands in them already is closed with the next
+    /// instant.
+    package func feed(also more: [TopicPartition]) throws {
+        let fresh = feeds.withLock { feed in more.filter { !feed.inputs.contains($0) } }
+        guard !fresh.isEmpty else { return }
+        var newest = Instant(milliseconds: 0)
+        for partition in fresh {
+            let range = try log.offsets(partition)
+            let from = max(range.lowerBound, range.upperBound - Int64(Limits.batchEvents))
+            try forEachReadable(partition, from: from, below: range.upperBound) { event in
+                if !event.isProgress { newest = max(newest, event.time) }
+            }
+        }
+        let allowed = fresh.map { topic($0.topic)?.lateness ?? 0 }
+        feeds.withLock { feed in
+            for (place, lateness) in zip(fresh, allowed) where !feed.inputs.contains(place) {
+                feed.inputs.append(place)
+                if lateness > 0 { feed.lateness[place.topic] = lateness }
+            }
+            feed.newest = max(feed.newest, newest)
+            feed.begin()
+            feed.open = true
+            feed.closed = -1
+            feed.lastPublish = clock()
+        }
+    }
+
     /// A connector has finished: its topics may be published to.
     package func release(_ topics: [String]) {
         feeds.withLock {

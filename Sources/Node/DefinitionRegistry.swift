@@ -16,24 +16,62 @@ package struct DefinitionRegistry: Sendable {
         package let platform: Bool
         /// Of a topic: the version of its data at which the workspace's own fold reads it.
         package let reads: Int
+        /// Of a feature view: it came when the workspace's fold had begun, and is folded beside it.
+        package let isBeside: Bool
     }
 
     package private(set) var entries: [String: Entry] = [:]
+    /// The feature views that the workspace's own fold folds: those that were there when it began.
+    package private(set) var folded: [String: Entry] = [:]
+    /// Every version of the views that are folded beside it, the oldest first.
+    package private(set) var beside: [String: [Entry]] = [:]
+    /// Of views folded beside it, the newest version that had caught up.
+    package private(set) var live: [String: Int64] = [:]
+    static let liveType = "definition.live"
 
     package init() {}
 
     package init(log: any EventLog) throws {
         try log.forEachEvent(TopicPartition(Self.topic, 0), passesDoubt: true) { event in
             guard let data = event.data, let json = try? JSON(parsing: data), let kind = json["kind"]?.string,
-                let name = json["name"]?.string, let body = json["body"], let version = json["version"]?.int
+                let name = json["name"]?.string, let version = json["version"]?.int
             else { return true }
+            guard let body = json["body"] else {
+                if event.type == Self.liveType { live["\(kind)/\(name)"] = version }
+                return true
+            }
             let definition = Definition(kind: kind, name: name, body: body)
-            entries[definition.key] = Entry(
+            let entry = Entry(
                 definition: definition, version: version, position: "\(Self.topic)/0@\(event.offset)",
                 platform: json["platform"]?.bool == true,
-                reads: Int(json["reads"]?.int ?? Int64(1 + (body["upcasters"]?.array?.count ?? 0))))
+                reads: Int(json["reads"]?.int ?? Int64(1 + (body["upcasters"]?.array?.count ?? 0))),
+                isBeside: json["beside"]?.bool == true)
+            entries[definition.key] = entry
+            if entry.isBeside {
+                beside[definition.key, default: []].append(entry)
+            } else if kind == FeatureView.kind {
+                folded[definition.key] = entry
+            }
             return true
         }
+    }
+
+    /// What the workspace's fold would fold of views, with these definitions in force.
+    func folded(with definitions: [Definition], begun: Bool) -> [Definition] {
+        var bodies = folded.mapValues(\.definition)
+        if !begun { for view in definitions where view.kind == FeatureView.kind { bodies[view.key] = view } }
+        return bodies.values.sorted { $0.key < $1.key }
+    }
+
+    /// The news that a version of a view has caught up.
+    static func live(_ view: String, version: Int64, at time: Instant) -> NewEvent {
+        let key = "\(FeatureView.kind)/\(view)"
+        let data = JSON.object([
+            "kind": .string(FeatureView.kind), "name": .string(view), "version": .int(version), "live": .bool(true),
+        ])
+        return NewEvent(
+            id: "\(key)@\(version):live", source: "headrace:/definitions", type: liveType, time: time,
+            key: [UInt8](key.utf8), data: data.canonical)
     }
 
     package func all(_ kind: String) -> [Entry] {
@@ -78,6 +116,7 @@ package struct DefinitionRegistry: Sendable {
             if begun, definition.kind == TopicDefinition.kind, let known = entries[definition.key] {
                 members["reads"] = .int(Int64(known.reads))
             }
+            if begun, definition.kind == FeatureView.kind { members["beside"] = .bool(true) }
             let data = JSON.object(members)
             return NewEvent(
                 id: "\(definition.key)@\(version)", source: "headrace:/definitions", type: "definition.applied",
@@ -92,6 +131,8 @@ package struct CompiledWorkspace {
     package let topics: [(definition: TopicDefinition, platform: Bool)]
     package let entities: [Entity]
     package let views: [FeatureView]
+    /// Those that the workspace's own fold folds, each as it was when that began; questions read these.
+    package let foldedViews: [FeatureView]
     package let services: [FeatureService]
     package let questions: [Question]
     package let definitions: [Definition]

@@ -1,6 +1,7 @@
 import Base
 import Catalog
 import EventLog
+import Features
 import Foundation
 import Streams
 
@@ -14,7 +15,8 @@ extension Node {
         let platform = Set(
             entries.filter { $0.platform && $0.definition.kind == TopicDefinition.kind }.map(\.definition.name))
         var workspace = try CompiledWorkspace(
-            entries.map(\.definition).filter { $0.kind != StreamTopology.kind }, platformTopics: platform)
+            entries.map(\.definition).filter { $0.kind != StreamTopology.kind }, platformTopics: platform,
+            folded: registry.folded(with: [], begun: true))
         workspace.folds = FoldGraph(entries.map(\.definition))
         for entry in entries where entry.definition.kind == TopicDefinition.kind {
             workspace.reads[entry.definition.name] = entry.reads
@@ -35,7 +37,7 @@ extension Node {
     }
 
     /// Checks definitions against all that are in force.
-    private func check(_ definitions: [Definition], _ current: DefinitionRegistry) throws {
+    private func check(_ definitions: [Definition], _ current: DefinitionRegistry, begun: Bool) throws {
         var merged = current.entries.mapValues(\.definition)
         for definition in definitions {
             if current.entries[definition.key]?.platform == true {
@@ -48,7 +50,15 @@ extension Node {
         let platform = Set(current.entries.values.filter(\.platform).map(\.definition.name))
         var workspace = try CompiledWorkspace(
             merged.values.filter { $0.kind != StreamTopology.kind || $0.place != "" }.sorted { $0.key < $1.key },
-            platformTopics: platform)
+            platformTopics: platform, folded: current.folded(with: definitions, begun: begun))
+        let beside = Set(current.beside.keys).union(
+            definitions.filter { begun && $0.kind == FeatureView.kind && current.change($0) != .unchanged }.map(\.key))
+        guard beside.count <= ViewFold.limit else {
+            throw CatalogError(
+                "too-many-views",
+                "\(ViewFold.limit) views may come or change while a history runs; a new data directory takes any number"
+            )
+        }
         workspace.folds = FoldGraph(current.all(StreamTopology.kind).map(\.definition))
         try workspace.folds.with(try WorkspaceTopology(workspace)).refuseCycles()
     }
@@ -58,32 +68,37 @@ extension Node {
     private func refusal(_ definition: Definition, _ current: DefinitionRegistry, begun: Bool) -> CatalogError? {
         let change = current.change(definition)
         guard begun, !current.onlyContinues(definition), !DefinitionRegistry.namingKinds.contains(definition.kind),
+            definition.kind != FeatureView.kind,
             change == .change || (change == .create && definition.kind != TopicDefinition.kind)
         else { return nil }
         let known = current.entries[definition.key].map { "is in force since \($0.position)" } ?? "is new"
         return CatalogError(
             "in-force",
-            "\(definition.place): \(definition.key) \(known), and the topology has begun; a running history takes new topics, entities and feature services, and upcasters behind those that a topic has; use a new data directory for anything else"
+            "\(definition.place): \(definition.key) \(known), and the topology has begun; a running history takes new topics, entities, feature views and services, changes of those three last, and upcasters behind those that a topic has; use a new data directory for anything else"
         )
     }
 
     /// What applying definitions would do: nothing is changed.
     package func plan(_ definitions: [Definition]) throws -> JSON {
         let current = registry
-        try check(definitions, current)
-        let begun = try hasBegun(current)
         let isStarted = running.withLock { $0.started }
+        let begun = try isStarted || hasBegun(current)
+        try check(definitions, current, begun: begun)
         let items = definitions.map { definition in
             let change = current.change(definition)
             let refused = refusal(definition, current, begun: begun)
             let isAtOnce =
                 [TopicDefinition.kind].contains(definition.kind)
                 || DefinitionRegistry.namingKinds.contains(definition.kind)
+            let isFilled = begun && definition.kind == FeatureView.kind
             let effect =
                 change == .unchanged
                 ? "none"
                 : refused != nil
-                    ? "refused" : isAtOnce || !isStarted ? "in force at once" : "in force from the next start"
+                    ? "refused"
+                    : isFilled
+                        ? "backfilled from the log, then live"
+                        : isAtOnce || !isStarted ? "in force at once" : "in force from the next start"
             let version = current.entries[definition.key]?.version
             return JSON.object([
                 "definition": .string(definition.key), "change": .string(change.rawValue), "effect": .string(effect),
@@ -124,25 +139,26 @@ extension Node {
 
     private func applyAlone(_ definitions: [Definition]) throws -> [(key: String, change: DefinitionRegistry.Change)] {
         let current = registry
-        try check(definitions, current)
         let changes = definitions.map { ($0.key, current.change($0)) }
-        let begun = try hasBegun(current)
+        let begun = try running.withLock { $0.started } || hasBegun(current)
+        try check(definitions, current, begun: begun)
         for definition in definitions {
             if let refusal = refusal(definition, current, begun: begun) { throw refusal }
         }
         if running.withLock({ $0.started }), changes.contains(where: { $0.1 != .unchanged }) {
             let folded = zip(definitions, changes).filter {
-                $1.1 != .unchanged && !DefinitionRegistry.namingKinds.contains($0.kind)
+                $1.1 != .unchanged && !DefinitionRegistry.namingKinds.contains($0.kind) && $0.kind != FeatureView.kind
             }
-            try append(definitions, platform: false, begun: begun || running.withLock { $0.started })
+            try append(definitions, platform: false, begun: begun)
             try declareTopics()
+            try startViewFolds()
             if !folded.isEmpty {
                 let keys = folded.map(\.1.0).joined(separator: ", ")
                 running.withLock { $0.notices.append("applied \(keys): in force from the next start") }
             }
             return changes
         }
-        try append(definitions, platform: false, begun: begun || running.withLock { $0.started })
+        try append(definitions, platform: false, begun: begun)
         try declareTopics()
         return changes
     }

@@ -39,6 +39,7 @@ extension Node: NodeReading {
             "events": .int(Int64(log.eventCount)),
             "subjectKeys": .object(["live": .int(Int64(keys.live)), "erased": .int(Int64(keys.erased))]),
             "fold": folded, "streams": .array(streams.map { $0.status(share?.addresses ?? [:]) }),
+            "views": viewFoldStatus,
             "connectors": .array(connectors),
             "peakMemoryBytes": .int(Int64(headrace_peak_memory())),
             "data": .string(configuration.dataDirectory),
@@ -90,22 +91,6 @@ extension Node: NodeReading {
                 ]))
         }
         return .object(["topics": .array(list)])
-    }
-
-    package func features(view: String, key: String) async throws -> JSON {
-        try await fold.ask { runner in
-            guard let stage = runner.topology.stages.lazy.compactMap({ $0 as? FeatureStage }).first else {
-                throw FeaturesError("unknown-view", "there is no feature view '\(view)'")
-            }
-            var members: [String: JSON] = [:]
-            for (name, value) in try stage.read(view: view, key: key, at: runner.now) {
-                members[name] = value
-            }
-            return .object([
-                "view": .string(view), "key": .string(key), "asOf": Node.moment(runner.now),
-                "features": .object(members),
-            ])
-        }
     }
 
     /// The model of a report: by its name, or by a beginning that only one has.

@@ -8,13 +8,24 @@ import Streams
 struct ServingCache {
     private(set) var epoch = 0
     var catalog: FeatureCatalog?
-    var plans: [String: FeaturePlan] = [:]
+    var plans: [String: ServedPlan] = [:]
 
     /// Definitions came into force.
     mutating func forget() {
         epoch += 1
         (catalog, plans) = (nil, [:])
     }
+}
+
+/// A question with its names resolved, and which fold answers which part of it.
+struct ServedPlan {
+    struct Part {
+        let fold: FoldHost
+        let plan: FeaturePlan
+    }
+
+    let whole: FeaturePlan
+    let parts: [Part]
 }
 
 /// The online feature store: features of many keys in one call, now and as of moments of the past.
@@ -32,12 +43,50 @@ extension Node {
         return catalog
     }
 
+    /// The catalog as it is served now: of a view whose newest version has not caught up, the one before it.
+    private func servedCatalog() throws -> FeatureCatalog {
+        let registry = registry
+        let workspace = try compile(registry)
+        var versions = registry.entries.mapValues(\.version)
+        let folded = Dictionary(workspace.foldedViews.map { ($0.name, $0) }, uniquingKeysWith: { $1 })
+        let views = workspace.views.map { view in
+            let key = "\(FeatureView.kind)/\(view.name)"
+            guard let entry = registry.entries[key], entry.isBeside, registry.live[key] != entry.version,
+                entry.definition.body != registry.folded[key]?.definition.body
+            else { return view }
+            if let fold = liveFold(view.name) {
+                versions[key] = fold.version
+                return fold.view
+            }
+            versions[key] = registry.folded[key]?.version ?? versions[key]
+            return folded[view.name] ?? view
+        }
+        return FeatureCatalog(
+            views: views, entities: workspace.entities, services: workspace.services, versions: versions)
+    }
+
     /// Names are resolved once: a caller asks for the same features again and again.
-    private func plan(_ question: FeatureQuestion) throws -> FeaturePlan {
+    private func plan(_ question: FeatureQuestion) throws -> ServedPlan {
         let key = ([question.service ?? ""] + question.features).joined(separator: "\u{1F}")
         let (known, epoch) = serving.withLock { ($0.plans[key], $0.epoch) }
         if let known { return known }
-        let plan = try featureCatalog().plan(service: question.service, features: question.features)
+        let whole = try servedCatalog().plan(service: question.service, features: question.features)
+        let folded = Set(try compile().foldedViews.map(\.name))
+        var parts: [ServedPlan.Part] = []
+        var own: Set<String> = []
+        for name in whole.viewNames {
+            if let fold = liveFold(name) {
+                parts.append(ServedPlan.Part(fold: fold.host, plan: whole.part(of: [name])))
+            } else if folded.contains(name) {
+                own.insert(name)
+            } else {
+                throw backfilling(name)
+            }
+        }
+        if !own.isEmpty || parts.isEmpty {
+            parts.insert(ServedPlan.Part(fold: fold, plan: parts.isEmpty ? whole : whole.part(of: own)), at: 0)
+        }
+        let plan = ServedPlan(whole: whole, parts: parts)
         serving.withLock { cache in
             guard cache.epoch == epoch else { return }
             if cache.plans.count >= Limits.onlinePlans { cache.plans = [:] }
@@ -46,10 +95,63 @@ extension Node {
         return plan
     }
 
+    /// Of a view that has never been served.
+    private func backfilling(_ name: String) -> FeaturesError {
+        guard isStarted, let fold = viewFolds.last(where: { $0.view.name == name }) else {
+            return FeaturesError(
+                "not-started", "the view '\(name)' is folded by a node that runs; start it", fault: .world)
+        }
+        let status = fold.host.status
+        let time = status.now == .distantPast ? "nothing" : "\(status.now)"
+        return FeaturesError(
+            "backfilling",
+            "the view '\(name)' is being filled from the log: \(status.folded) events so far, up to \(time); ask again",
+            fault: .world, retriable: true)
+    }
+
     package func onlineFeatures(_ question: FeatureQuestion) async throws -> FeatureAnswer {
-        let plan = try plan(question)
-        return try await fold.ask { runner in
-            try Node.features(runner.topology).answer(plan, question, at: runner.now)
+        do {
+            return try await answer(try plan(question), question)
+        } catch let error as NodeError where error.code == "fold-stopped" && !viewFolds.isEmpty {
+            // The version that was just asked may have been taken the place of.
+            serving.withLock { $0.forget() }
+            return try await answer(try plan(question), question)
+        }
+    }
+
+    /// Every part as of its own fold's stream time: those are apart by what is under way.
+    private func answer(_ plan: ServedPlan, _ question: FeatureQuestion) async throws -> FeatureAnswer {
+        var whole: FeatureAnswer?
+        for part in plan.parts {
+            let answer = try await part.fold.ask { runner in
+                try Node.features(runner.topology).answer(part.plan, question, at: runner.now)
+            }
+            if whole == nil { whole = answer } else { whole?.take(answer, part.plan) }
+        }
+        guard let whole else { throw FeaturesError("no-features", "there is nothing to read") }
+        return whole
+    }
+
+    package func features(view: String, key: String) async throws -> JSON {
+        let known = try compile()
+        let host = liveFold(view)?.host ?? fold
+        if host === fold, known.views.contains(where: { $0.name == view }),
+            !known.foldedViews.contains(where: { $0.name == view })
+        {
+            throw backfilling(view)
+        }
+        let names = known.views.map(\.name)
+        return try await host.ask { runner in
+            var members: [String: JSON] = [:]
+            for (name, value) in try Node.features(runner.topology).read(
+                view: view, key: key, at: runner.now, known: names)
+            {
+                members[name] = value
+            }
+            return .object([
+                "view": .string(view), "key": .string(key), "asOf": Node.moment(runner.now),
+                "features": .object(members),
+            ])
         }
     }
 
@@ -59,7 +161,7 @@ extension Node {
     }
 
     package func pastOnlineFeatures(_ question: FeatureQuestion, asOf: String) throws -> FeatureAnswer {
-        let plan = try plan(question)
+        let plan = try featureCatalog().plan(service: question.service, features: question.features)
         let names = Set(plan.references.map(\.view))
         let (stage, moment) = try pastStage(names, asOf: asOf)
         return try stage.answer(plan, question, at: moment)

@@ -43,6 +43,9 @@ package final class Node: Sendable {
     let pastWork = BlockingPool(name: "past", threads: 2, limit: 16)
     /// Changes to what is in force, and erasures, come one at a time.
     let applying = Monitor(())
+    let viewBox = Monitor<[ViewFold]>([])
+    /// Views that are folded beside the workspace's own.
+    var viewFolds: [ViewFold] { viewBox.withLock { $0 } }
     let (serving, chunks) = (Monitor(ServingCache()), Monitor<ChunkStore?>(nil))
 
     struct Running {
@@ -250,6 +253,7 @@ package final class Node: Sendable {
         }
         let waiting = try waits(workspace)
         try startStreams(address)
+        try startViewFolds()
         running.update { state in
             state.started = true
             state.connectors = connectors
@@ -257,6 +261,7 @@ package final class Node: Sendable {
             state.notices += waiting
             state.threads.append(BlockingThread(name: "views") { [self] in viewLoop() })
             state.threads.append(BlockingThread(name: "gateway") { [self] in gatewayLoop() })
+            state.threads.append(BlockingThread(name: "view folds") { [self] in viewFoldLoop() })
             state.threads.append(BlockingThread(name: "training") { [self] in effectorLoop() })
             if log.capabilities.contains(.pins) {
                 state.threads.append(BlockingThread(name: "pins") { [self] in pinLoop() })
@@ -290,8 +295,10 @@ package final class Node: Sendable {
         let inputs = topology.inputs(derived: WorkspaceTopology.derived).filter {
             !answers.contains($0) && topology.upstream[$0] == nil
         }.flatMap { topic in (0..<log.partitions(of: topic)).map { TopicPartition(topic, $0) } }
+        var all = inputs
+        for place in streamInputs + viewInputs where !all.contains(place) { all.append(place) }
         gateway.feed(
-            inputs: inputs + streamInputs.filter { !inputs.contains($0) }, claimed: Set(connectors.flatMap(\.topics)))
+            inputs: all, claimed: Set(connectors.flatMap(\.topics)))
         try gateway.resumeFeeds()
     }
 
@@ -300,7 +307,7 @@ package final class Node: Sendable {
 
     /// Lets a part of the node work until the node stops: after trouble that passes it begins again at what it has
     /// stored, after any other it has failed.
-    private func work(_ part: String, _ body: () throws -> Void) {
+    func work(_ part: String, _ body: () throws -> Void) {
         while !stopping {
             do {
                 return try body()
@@ -322,7 +329,7 @@ package final class Node: Sendable {
         }
     }
 
-    private var stopping: Bool { running.withLock { $0.stopping } }
+    var stopping: Bool { running.withLock { $0.stopping } }
 
     private func fail(_ what: String, _ error: any Error) {
         running.update { $0.failures.append("\(what): \(error)") }
@@ -378,6 +385,7 @@ package final class Node: Sendable {
         fold.stop()
         share?.stop()
         for stream in streams { stream.stop() }
+        for view in viewFolds { view.host.stop() }
         for thread in threads { thread.join() }
         // What is not noted now is noted at the next start, or was on the disk of this one alone.
         if !configuration.isWorker { try? noteKeys() }
@@ -391,7 +399,8 @@ package final class Node: Sendable {
     package var isSettled: Bool {
         guard connectors.allSatisfy({ ["FINISHED", "FAILED", "STOPPED"].contains($0.status.state) }),
             share?.hasJoined != false, fold.status.drained,
-            streams.allSatisfy({ $0.folds.allSatisfy(\.status.drained) })
+            streams.allSatisfy({ $0.folds.allSatisfy(\.status.drained) }),
+            viewFolds.allSatisfy({ isLive($0) && $0.host.status.drained })
         else {
             return false
         }
@@ -400,58 +409,12 @@ package final class Node: Sendable {
         let (views, busy, pins) = running.withLock { ($0.viewsVersion, $0.effectorBusy, $0.pinsVersion) }
         // Both of this very version: what came a moment ago may not have been looked at yet.
         let isPinned = pins == version || !log.capabilities.contains(.pins)
-        let folds = [fold] + streams.flatMap(\.folds)
+        let folds = [fold] + streams.flatMap(\.folds) + viewFolds.map(\.host)
         return views == version && !busy && isPinned && folds.allSatisfy { $0.status.drainedVersion == version }
     }
 
     /// False for a directory that was only opened, to answer a command.
     package var isStarted: Bool { running.withLock { $0.started } }
-
-    /// What people should know although nothing is wrong.
-    package var notices: [String] {
-        let (notices, troubles) = running.withLock { ($0.notices, $0.troubles) }
-        var list = notices
-        for (part, reason) in troubles.sorted(by: { $0.key < $1.key }) {
-            list.append("\(part) had to begin again at least once, last for: \(reason)")
-        }
-        for (name, status) in connectors {
-            if let trouble = status.trouble { list.append("the connector \(name) went on after: \(trouble)") }
-        }
-        if let embedded {
-            let log = embedded.statistics
-            list += log.lostIdentifiers.map(\.description)
-            if let mark = embedded.recovery.mark { list.append(mark.text) }
-            let places = log.damaged.map(\.description) + log.rotten
-            if let first = places.first {
-                list.append(
-                    "the log is damaged in \(places.count) place\(places.count == 1 ? "" : "s"), for one \(first); headrace log verify names them all"
-                )
-            }
-        }
-        if let outage = kafka?.outage { list.append(outage.message) }
-        if let trouble = share?.trouble { list.append("sharing the streams' tasks out went on after: \(trouble)") }
-        let damaged = keys.counts.damaged
-        if damaged > 0 {
-            list.append("\(damaged) keys of personal fields cannot be read any more; put the key store's backup back")
-        }
-        return list + (kafka?.drift.map { "\($0); change one of them" } ?? [])
-    }
-
-    /// What went wrong since the start, for the status and the exit code.
-    package var failures: [String] {
-        var list = running.withLock { $0.failures }
-        if let failure = fold.status.failure { list.append("the fold stopped: \(failure)") }
-        for connector in running.withLock({ $0.connectors }) {
-            if let trace = connector.status.trace {
-                list.append("the connector \(connector.configuration.name) stopped: \(trace)")
-            }
-        }
-        list += streams.flatMap(\.failures)
-        if let failure = share?.failure { list.append(failure) }
-        if let stopped = log.stopped { list.append("\(stopped)") }
-        if let failure = keys.failure { list.append("\(failure)") }
-        return list
-    }
 
     package var connectors: [(name: String, status: ConnectorStatus)] {
         running.withLock { $0.connectors }.map { ($0.configuration.name, $0.status) }

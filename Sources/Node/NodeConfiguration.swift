@@ -57,6 +57,8 @@ package struct NodeConfiguration: Sendable {
     package var stateFile: String { dataDirectory + "/state.sqlite" }
     /// State of the streams' tasks.
     package var streamsDirectory: String { dataDirectory + "/streams" }
+    /// State of views that are folded beside the workspace.
+    package var viewFoldsDirectory: String { dataDirectory + "/views" }
     package var viewsFile: String { dataDirectory + "/views.sqlite" }
     package var addressFile: String { dataDirectory + "/node.json" }
 }

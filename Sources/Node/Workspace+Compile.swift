@@ -14,7 +14,8 @@ extension CompiledWorkspace {
 
     /// Checks every definition against the others and compiles it. Mistakes are one error that names their places.
     /// Models, monitors and policies are judged when everything that they stand on is right.
-    package init(_ definitions: [Definition], platformTopics: Set<String>) throws {
+    /// - Parameter folded: the views that the workspace's own fold folds; nil where those are all that there are.
+    package init(_ definitions: [Definition], platformTopics: Set<String>, folded: [Definition]? = nil) throws {
         // Mistakes of all kinds are told together; what only follows from another is not.
         var mistakes: [(definition: Definition, mistake: CatalogError)] = []
         try Self.each(definitions, Self.refuseUnknown)
@@ -57,6 +58,8 @@ extension CompiledWorkspace {
             views.append(view)
         }
         let byName = Dictionary(uniqueKeysWithValues: views.map { ($0.name, $0) })
+        let foldedViews = try folded.map { try Self.views($0, definitions, byName) } ?? views
+        let foldedByName = Dictionary(uniqueKeysWithValues: foldedViews.map { ($0.name, $0) })
         var services: [FeatureService] = []
         try each(FeatureService.kind) { definition in
             let reads = (definition.body["features"]?.array ?? []).compactMap { $0.string?.split(separator: ":").first }
@@ -67,18 +70,15 @@ extension CompiledWorkspace {
         try each(Question.kind) { definition in
             let reads = (definition.body["features"]?.array ?? []).compactMap { $0["view"]?.string }
             if reads.contains(where: { isMistaken(FeatureView.kind, $0) }) { return }
-            let question = try Question(definition, views: byName)
+            let question = try Question(definition, views: foldedByName)
+            try Self.refuseVanished(question.references(in: foldedByName), byName, definition)
             try check(question.topic, question.expressions, definition)
             if let truth = try Truth(definition) { try check(truth.topic, truth.expressions, definition) }
             questions.append(question)
         }
         try Self.refuse(mistakes)
-        self.topics = topics
-        self.entities = entities
-        self.views = views
-        self.services = services
-        self.questions = questions
-        self.definitions = definitions
+        (self.topics, self.entities, self.views, self.foldedViews) = (topics, entities, views, foldedViews)
+        (self.services, self.questions, self.definitions) = (services, questions, definitions)
         _ = try models()
         _ = try monitors()
         _ = try policies()
@@ -89,6 +89,30 @@ extension CompiledWorkspace {
         throw CatalogError(
             "unknown-kind",
             "\(definition.place): there is no kind '\(definition.kind)'; known: \(kinds.joined(separator: ", "))")
+    }
+
+    /// Views as they were; one that is as it was is the same.
+    private static func views(
+        _ old: [Definition], _ definitions: [Definition], _ byName: [String: FeatureView]
+    ) throws -> [FeatureView] {
+        let known = Dictionary(
+            definitions.filter { $0.kind == FeatureView.kind }.map { ($0.name, $0.body) }, uniquingKeysWith: { $1 })
+        return try old.map { view in
+            if known[view.name] == view.body, let same = byName[view.name] { return same }
+            return try FeatureView(view)
+        }
+    }
+
+    /// What a question reads, and so the models that answer it, cannot vanish from a view that changes.
+    private static func refuseVanished(
+        _ references: [FeatureReference], _ views: [String: FeatureView], _ definition: Definition
+    ) throws {
+        for read in references where views[read.view].map({ $0.index(of: read.feature) == nil }) ?? false {
+            throw CatalogError(
+                "feature-in-use",
+                "\(definition.place): \(definition.key) reads '\(read.feature)' of the view '\(read.view)', which no longer has it; what a question and its models read cannot go: keep it, or give the changed view a new name"
+            )
+        }
     }
 
     /// A fold that saw what an erasure takes away could not be done again after it (decision 11).

@@ -26,7 +26,7 @@ package struct WorkspaceTopology {
         let models = try workspace.models()
         let questions = Dictionary(uniqueKeysWithValues: models.map { ($0.name, $0.question) })
         let monitors = try workspace.monitors()
-        features = FeatureStage(views: workspace.views, questions: workspace.questions)
+        features = FeatureStage(views: workspace.foldedViews, questions: workspace.questions)
         // The model's bytes come before the news of it; a training is requested after every question of its instant is asked.
         let stages: [any Stage] = [
             ServingStage(models: models), features, OutcomeStage(truths: try workspace.truths()),

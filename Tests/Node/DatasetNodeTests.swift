@@ -248,10 +248,14 @@ import Testing
         let difference = service.first { $0["definition"] == "FeatureService/shop" }?["differences"]
         #expect(difference?.text == #"["+ features price:price","- features price"]"#)
         let view = try plan(Self.workspace.replacingOccurrences(of: "colour: data.colour", with: "colour: data.tint"))
-        let refused = view.first { $0["effect"] == "refused" }
-        #expect(refused?["definition"] == "FeatureView/price" && refused?["to"] == 1, "\(view)")
+        let filled = view.first { $0["definition"] == "FeatureView/price" }
         #expect(
-            refused?["reason"]?.string?.contains("w.yaml") == true && refused?["differences"]?.text == #"["~ latest"]"#)
+            filled?["effect"] == "backfilled from the log, then live" && filled?["to"] == 2
+                && filled?["differences"]?.text == #"["~ latest"]"#, "\(view)")
+        let topic = try plan(Self.workspace.replacingOccurrences(of: "partitions: 2", with: "partitions: 3"))
+        let refused = topic.first { $0["effect"] == "refused" }
+        #expect(refused?["definition"] == "Topic/sales" && refused?["to"] == 1, "\(topic)")
+        #expect(refused?["reason"]?.string?.contains("w.yaml") == true)
         // What a service reads cannot go.
         let gone = Self.workspace.replacingOccurrences(
             of: "name: shop\nfeatures: [price]", with: "name: shop\nfeatures: [\"price:x\"]")

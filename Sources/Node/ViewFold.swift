@@ -1,0 +1,103 @@
+import Base
+import Catalog
+import EventLog
+import Features
+import Foundation
+import Streams
+
+/// A view that came into force, or changed, while the workspace's fold was running: it is folded beside that, from the
+/// beginning of the log at full speed and then on as events come. One fold reads it all, so nothing is missing between the
+/// two and nothing stands twice (decision 29).
+package final class ViewFold: Sendable {
+    let view: FeatureView
+    let version: Int64
+    let host: FoldHost
+    private let file: String
+    private let failures = Monitor(ViewFailures())
+
+    /// What its stores keep in memory of what is on the disk too, in bytes: there may be many beside each other.
+    private static let memory = 64 << 20
+    /// Views that are folded beside the workspace at a time; each reads its topic for itself.
+    static let limit = 64
+
+    /// - Parameter directory: is there.
+    init(_ view: FeatureView, version: Int64, directory: String, checkpointSeconds: Double) {
+        (self.view, self.version) = (view, version)
+        host = FoldHost(checkpointSeconds: checkpointSeconds)
+        file = "\(directory)/\(view.name)@\(version).sqlite"
+    }
+
+    var name: String { "\(view.name)@\(version)" }
+
+    /// - Parameters:
+    ///   - workspace: what says at which version topics are read, and who writes them.
+    ///   - body: of the view's definition.
+    func start(log: any EventLog, _ workspace: CompiledWorkspace, body: JSON) {
+        var text = body.canonical
+        for (topic, reading) in workspace.readings.sorted(by: { $0.key < $1.key }) where topic == view.topic {
+            text += [UInt8]("\n\(topic) \(reading.version)".utf8)
+        }
+        let identity = Digest.of(text)
+        host.start(log: log) { [self] in
+            let stage = FeatureStage(views: [view], questions: [])
+            let topology = Topology(
+                name: name, stages: [stage], answers: [], attachments: [], identity: identity,
+                upstream: workspace.folds.upstream(of: stage.inputs), readings: workspace.readings,
+                sorted: workspace.sorted.intersection(stage.inputs))
+            let runner = try TopologyRunner(
+                topology: topology, derived: [], log: log, database: try StateDatabase(path: file, memory: Self.memory),
+                sink: ViewSink(failures))
+            runner.recordsDigests = false
+            return runner
+        }
+    }
+
+    /// Whether it has folded everything that stood in the log when it began, and so is as good as any that runs.
+    var isReady: Bool { (try? host.askBlocking { $0.hasReachedAims || ($0.hasCaughtUp && $0.isDrained) }) ?? false }
+
+    /// Its fold ends, and what it had on the disk goes: another version has taken its place.
+    func discard() {
+        host.stop()
+        for suffix in ["", "-wal", "-shm"] { try? FileManager.default.removeItem(atPath: file + suffix) }
+    }
+
+    func status(isLive: Bool) -> JSON {
+        let status = host.status
+        let failed = failures.withLock { $0 }
+        return .object([
+            "view": .string(view.name), "version": .int(version),
+            "state": .string(status.failure != nil ? "failed" : isLive ? "live" : "backfilling"),
+            "streamTime": Node.moment(status.now), "folded": .int(status.folded), "late": .int(status.late),
+            "failures": .int(status.failures), "firstFailures": .array(failed.first.map { .string($0) }),
+        ])
+    }
+}
+
+/// What a view could not read, as far as it is told.
+struct ViewFailures: Sendable {
+    /// Failures that are named.
+    private static let named = 10
+    var first: [String] = []
+
+    mutating func note(_ data: [UInt8]) {
+        guard first.count < Self.named, let json = try? JSON(parsing: data) else { return }
+        let place = json["position"]?.string ?? ""
+        first.append("\(place): \(json["reason"]?.string ?? "")")
+    }
+}
+
+/// Keeps the first failures of a view's fold; its late events were told by the workspace's fold already.
+private final class ViewSink: DerivedSink {
+    private let failures: Monitor<ViewFailures>
+
+    init(_ failures: Monitor<ViewFailures>) { self.failures = failures }
+
+    func take(_ event: DerivedEvent) {
+        guard event.topic == SideTopics.platform.unfolded else { return }
+        failures.withLock { $0.note(event.event.data ?? []) }
+    }
+
+    func say(_ progress: DerivedEvent) {}
+    func sliceEnded(_ consumed: () -> [TopicPartition: Int64]) {}
+    func flush(_ consumed: () -> [TopicPartition: Int64]) {}
+}
