@@ -59,7 +59,7 @@ package enum FeatureBodies {
     ) throws -> (rows: Int, perSecond: Double, found: Double) {
         let (join, rows) = try prepared(payloads, features)
         var columns: [FeatureColumn] = []
-        let seconds = try LogBodies.seconds { columns = try join.join(rows) }
+        let seconds = try LogBodies.seconds { columns = try join.join(rows).columns }
         let found = columns.reduce(0) { $0 + $1.values.reduce(0) { $1.isNaN ? $0 : $0 + $1 } }
         return (rows.times.count, Double(rows.times.count) / seconds, found)
     }

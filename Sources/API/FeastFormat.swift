@@ -74,7 +74,8 @@ enum FeastFormat {
         }
         if let mistake { throw APIError("bad-request", mistake) }
         return Request(
-            question: FeatureQuestion(service: service, features: features, entities: entities), fullNames: fullNames,
+            question: FeatureQuestion(service: service, features: features, entities: entities, isText: isText),
+            fullNames: fullNames,
             wantsVersions: wantsVersions, isText: isText)
     }
 

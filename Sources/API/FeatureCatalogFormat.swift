@@ -34,6 +34,20 @@ enum FeatureCatalogFormat {
                             services.filter { $0.features.contains { $0.view == view.name } }.map(\.name)),
                     ])
                 }),
+            "derived": .array(
+                catalog.derived.values.sorted { $0.name < $1.name }.filter {
+                    isFound([$0.name, $0.description, $0.owner] + $0.tags + $0.features.map(\.name))
+                }.map { view in
+                    .object([
+                        "name": .string(view.name), "version": .int(catalog.version(of: view)),
+                        "description": .string(view.description), "owner": .string(view.owner),
+                        "tags": texts(view.tags), "request": texts(view.requests),
+                        "features": texts(view.features.map(\.name)),
+                        "of": texts(view.references.map(\.text)),
+                        "services": texts(
+                            services.filter { $0.features.contains { $0.view == view.name } }.map(\.name)),
+                    ])
+                }),
             "entities": .array(
                 catalog.entities.values.sorted { $0.name < $1.name }.filter {
                     isFound([$0.name, $0.joinKey, $0.description, $0.owner] + $0.tags)

@@ -66,7 +66,7 @@ extension Routes {
                 }
                 let catalog = try node.featureCatalog()
                 for name in body["feature_views"]?.array ?? [] {
-                    _ = try FeatureReference.read(name.string ?? "", views: catalog.views)
+                    _ = try FeatureReference.read(name.string ?? "", catalog.names)
                 }
                 return WebResponse(contentType: "application/json", body: .bytes([UInt8]("null".utf8)))
             }

@@ -13,7 +13,7 @@ package final class FeatureService: Sendable {
     package let features: [FeatureReference]
 
     package init(
-        _ definition: Definition, views: [String: FeatureView]
+        _ definition: Definition, names: FeatureNames
     ) throws(CatalogError) {
         var reader = try DefinitionReader(definition)
         name = try reader.string("name")
@@ -23,7 +23,7 @@ package final class FeatureService: Sendable {
         var features: [FeatureReference] = []
         for text in try reader.texts("features") {
             do {
-                features += try FeatureReference.read(text, views: views)
+                features += try FeatureReference.read(text, names)
             } catch {
                 throw reader.failure(error.message, at: "features", code: error.code)
             }
@@ -50,22 +50,17 @@ package struct FeatureReference: Sendable, Hashable {
     package var text: String { "\(view):\(feature)" }
 
     /// `VIEW:FEATURE`, or `VIEW` for all of them. A version behind the view (`VIEW@v2`, as Feast writes it) is not taken.
-    package static func read(
-        _ text: String, views: [String: FeatureView]
-    ) throws(FeaturesError) -> [FeatureReference] {
+    package static func read(_ text: String, _ names: FeatureNames) throws(FeaturesError) -> [FeatureReference] {
         let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-        guard let view = views[parts[0]] else {
-            throw FeaturesError(
-                "unknown-view",
-                "there is no feature view '\(parts[0])'; there are \(views.keys.sorted().joined(separator: ", "))")
+        if parts.count == 2 {
+            let reference = FeatureReference(view: parts[0], feature: parts[1])
+            try names.requireThere(reference)
+            return [reference]
         }
-        let names = view.aggregates.map(\.name)
-        guard parts.count == 2 else { return names.map { FeatureReference(view: view.name, feature: $0) } }
-        guard view.index(of: parts[1]) != nil else {
-            throw FeaturesError(
-                "unknown-feature",
-                "the view '\(view.name)' has no feature '\(parts[1])'; it has \(names.joined(separator: ", "))")
+        guard let all = names.features(of: parts[0]) else {
+            try names.requireThere(FeatureReference(view: parts[0], feature: ""))
+            return []
         }
-        return [FeatureReference(view: view.name, feature: parts[1])]
+        return all.map { FeatureReference(view: parts[0], feature: $0) }
     }
 }

@@ -2,20 +2,20 @@ import Base
 import Streams
 
 extension FeatureStage {
-    /// Reads features of many keys in one go, as of a moment; changes nothing.
+    /// Reads features of many keys in one go, as of a moment; changes nothing. What is derived of them is for `FeaturePlan.finish`.
     ///
     /// A key's values are withheld when its newest event is older than its view's `ttl`, to the millisecond inclusive.
     package func answer(
         _ plan: FeaturePlan, _ question: FeatureQuestion, at now: Instant
     ) throws(FeaturesError) -> FeatureAnswer {
         let count = try question.rowCount()
-        guard count * plan.references.count <= Limits.onlineValues else {
+        guard count * (plan.columns.count + plan.steps.count) <= Limits.onlineValues else {
             throw FeaturesError(
                 "too-many-rows",
                 "\(count) rows of \(plan.references.count) features are more than the \(Limits.onlineValues) values that may be asked for at once"
             )
         }
-        var columns = plan.references.map { FeatureColumn(reference: $0) }
+        var columns = plan.columns.map { FeatureColumn(reference: $0) }
         for index in columns.indices {
             columns[index].values.reserveCapacity(count)
             columns[index].statuses.reserveCapacity(count)

@@ -10,6 +10,8 @@ package struct JoinRows: Sendable {
     package var places: [UInt64] = []
     /// Keys by the name they are given under.
     package var keys: [String: [String?]] = [:]
+    /// What rows bring along for derived views, by name.
+    package var requests: [String: [CELValue]] = [:]
 
     package init() {}
 }
@@ -139,7 +141,7 @@ package struct PointInTimeJoin: Sendable {
     }
 
     /// Joins; the answer's columns are in the order of the rows.
-    package func join(_ rows: JoinRows) throws(FeaturesError) -> [FeatureColumn] {
+    package func join(_ rows: JoinRows) throws(FeaturesError) -> FinishedFeatures {
         for read in plan.reads where rows.keys[read.keyName] == nil {
             throw FeaturesError(
                 "missing-entity",
@@ -152,13 +154,13 @@ package struct PointInTimeJoin: Sendable {
             let columns = ViewJoin(read: plan.reads[number], events: events[number], rule: rule, rows: rows).columns()
             done.withLock { $0[number] = columns }
         }
-        var columns = plan.references.map { FeatureColumn(reference: $0) }
+        var columns = plan.columns.map { FeatureColumn(reference: $0) }
         for (number, made) in done.withLock({ $0 }) {
             for (place, (_, column)) in plan.reads[number].features.enumerated() {
                 columns[column].take(made[place])
             }
         }
-        return columns
+        return try plan.finish(columns, count: rows.times.count) { rows.requests[$0] }
     }
 }
 

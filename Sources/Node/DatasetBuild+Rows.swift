@@ -81,6 +81,27 @@ struct LabelRows {
         columns = columns.map { $0.rows(order) }
     }
 
+    /// What the rows bring along under a name for derived features.
+    func values(_ name: String) throws(DatasetsError) -> [CELValue] {
+        if let column = columns.first(where: { $0.name == name }) {
+            return (0..<column.count).map { row in
+                guard !column.isMissing(row) else { return .null }
+                switch column.values {
+                case .doubles(let list): return .double(list[row])
+                case .integers(let list): return .double(Double(list[row]))
+                case .texts(let list): return .string(list[row])
+                case .flags(let list): return .bool(list[row])
+                case .moments(let list): return .instant(Instant(milliseconds: list[row]))
+                }
+            }
+        }
+        if let keys = keys[name] { return keys.map { $0.map { .string($0) } ?? .null } }
+        throw DatasetsError(
+            "missing-request",
+            "a derived feature wants '\(name)' of every row, and no row has it; label events have it as a member, given rows as a column"
+        )
+    }
+
     /// Rows that ask of the same keys at the same moment as one before them.
     var repeated: Int {
         let lists = keys.keys.sorted().compactMap { keys[$0] }
@@ -125,7 +146,7 @@ extension DatasetBuild {
         }
         // What is sealed says nothing, and would say something else after an erasure.
         let personal = Set((definition.personal?.fields ?? []).compactMap { $0.keys.first?.text })
-        let fields = request.fields.map { Set($0) }
+        let fields = request.fields.map { Set($0).union(plan.requestNames) }
         if let field = fields?.intersection(personal).min() {
             throw DatasetsError("personal-field", "'\(topic)' declares '\(field)' personal; it cannot become a column")
         }

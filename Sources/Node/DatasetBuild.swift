@@ -44,7 +44,13 @@ struct DatasetBuild {
         let rows = try read(&join, plan, order)
         var joined = JoinRows()
         (joined.times, joined.places, joined.keys) = (rows.times, rows.places, rows.keys)
-        let features = try join.join(joined)
+        for name in plan.requestNames { joined.requests[name] = try rows.values(name) }
+        let finished = try join.join(joined)
+        let features = finished.columns
+        if finished.failures > 0 {
+            notices.append(
+                "\(finished.failures) derived values cannot be worked out, first \(finished.firstFailure ?? "")")
+        }
         var columns = [
             DatasetColumn(name: DatasetBuild.idColumn, values: .texts(rows.ids)),
             DatasetColumn(name: DatasetBuild.timeColumn, values: .moments(rows.times)),

@@ -100,7 +100,7 @@ package struct DefinitionRegistry: Sendable {
     }
 
     /// Kinds that nothing is folded by: they may come and change while a history runs.
-    static let namingKinds: Set<String> = [Entity.kind, FeatureService.kind]
+    static let namingKinds: Set<String> = [Entity.kind, DerivedView.kind, FeatureService.kind]
 
     /// The events that bring definitions into force; none for those that are already.
     /// - Parameter begun: the workspace's fold has begun: it goes on reading topics at the versions it began with.
@@ -133,6 +133,7 @@ package struct CompiledWorkspace {
     package let views: [FeatureView]
     /// Those that the workspace's own fold folds, each as it was when that began; questions read these.
     package let foldedViews: [FeatureView]
+    package let derived: [DerivedView]
     package let services: [FeatureService]
     package let questions: [Question]
     package let definitions: [Definition]

@@ -36,7 +36,8 @@ extension Node {
         let registry = registry
         let workspace = try compile(registry)
         let catalog = FeatureCatalog(
-            views: workspace.views, entities: workspace.entities, services: workspace.services,
+            views: workspace.views, derived: workspace.derived, entities: workspace.entities,
+            services: workspace.services,
             versions: registry.entries.mapValues(\.version))
         // Not what was made of definitions that are out of force by now.
         serving.withLock { if $0.epoch == epoch { $0.catalog = catalog } }
@@ -62,7 +63,8 @@ extension Node {
             return folded[view.name] ?? view
         }
         return FeatureCatalog(
-            views: views, entities: workspace.entities, services: workspace.services, versions: versions)
+            views: views, derived: workspace.derived, entities: workspace.entities, services: workspace.services,
+            versions: versions)
     }
 
     /// Names are resolved once: a caller asks for the same features again and again.
@@ -129,7 +131,7 @@ extension Node {
             if whole == nil { whole = answer } else { whole?.take(answer, part.plan) }
         }
         guard let whole else { throw FeaturesError("no-features", "there is nothing to read") }
-        return whole
+        return try Node.finish(whole, plan.whole, question)
     }
 
     package func features(view: String, key: String) async throws -> JSON {
@@ -155,6 +157,14 @@ extension Node {
         }
     }
 
+    private static func finish(
+        _ answer: FeatureAnswer, _ plan: FeaturePlan, _ question: FeatureQuestion
+    ) throws -> FeatureAnswer {
+        var answer = answer
+        answer.columns = try plan.finish(answer.columns, count: try question.rowCount()) { question.values($0) }.columns
+        return answer
+    }
+
     private static func features(_ topology: Topology) throws -> FeatureStage {
         for stage in topology.stages { if let features = stage as? FeatureStage { return features } }
         throw FeaturesError("unknown-view", "the workspace has no feature views")
@@ -162,9 +172,9 @@ extension Node {
 
     package func pastOnlineFeatures(_ question: FeatureQuestion, asOf: String) throws -> FeatureAnswer {
         let plan = try featureCatalog().plan(service: question.service, features: question.features)
-        let names = Set(plan.references.map(\.view))
+        let names = Set(plan.viewNames)
         let (stage, moment) = try pastStage(names, asOf: asOf)
-        return try stage.answer(plan, question, at: moment)
+        return try Node.finish(try stage.answer(plan, question, at: moment), plan, question)
     }
 
     /// Views folded again from the log as far as a moment, and the moment they are as of.

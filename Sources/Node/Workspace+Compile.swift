@@ -7,7 +7,8 @@ import Supervision
 
 extension CompiledWorkspace {
     static let kinds = [
-        TopicDefinition.kind, Entity.kind, FeatureView.kind, FeatureService.kind, Question.kind, ModelDefinition.kind,
+        TopicDefinition.kind, Entity.kind, FeatureView.kind, DerivedView.kind, FeatureService.kind, Question.kind,
+        ModelDefinition.kind,
         MonitorDefinition.kind,
         PolicyDefinition.kind,
     ]
@@ -16,26 +17,17 @@ extension CompiledWorkspace {
     /// Models, monitors and policies are judged when everything that they stand on is right.
     /// - Parameter folded: the views that the workspace's own fold folds; nil where those are all that there are.
     package init(_ definitions: [Definition], platformTopics: Set<String>, folded: [Definition]? = nil) throws {
-        // Mistakes of all kinds are told together; what only follows from another is not.
-        var mistakes: [(definition: Definition, mistake: CatalogError)] = []
         try Self.each(definitions, Self.refuseUnknown)
-        func each(_ kind: String, _ compile: (Definition) throws -> Void) throws {
-            for definition in definitions where definition.kind == kind {
-                do { try compile(definition) } catch let mistake as CatalogError {
-                    mistakes.append((definition, mistake))
-                }
-            }
-        }
-        func isMistaken(_ kind: String, _ name: String) -> Bool {
-            mistakes.contains { $0.definition.kind == kind && $0.definition.name == name }
-        }
+        var judged = JudgedDefinitions(definitions)
         var topics: [(definition: TopicDefinition, platform: Bool)] = []
-        try each(TopicDefinition.kind) {
-            topics.append((try TopicDefinition($0), platformTopics.contains($0.name)))
+        try judged.each(TopicDefinition.kind) { definition, _ in
+            topics.append((try TopicDefinition(definition), platformTopics.contains(definition.name)))
         }
-        func check(_ name: String, _ expressions: [CELProgram], _ definition: Definition) throws {
+        func check(
+            _ name: String, _ expressions: [CELProgram], _ definition: Definition, _ judged: JudgedDefinitions
+        ) throws {
             guard let topic = topics.first(where: { $0.definition.name == name })?.definition else {
-                if isMistaken(TopicDefinition.kind, name) { return }
+                if judged.isMistaken(TopicDefinition.kind, name) { return }
                 throw CatalogError(
                     "unknown-topic",
                     "\(definition.place): \(definition.key) reads the topic '\(name)', which is not declared")
@@ -43,13 +35,15 @@ extension CompiledWorkspace {
             try Self.refusePersonal(topic, expressions, definition)
         }
         var entities: [Entity] = []
-        try each(Entity.kind) { entities.append(try Entity($0)) }
+        try judged.each(Entity.kind) { definition, _ in entities.append(try Entity(definition)) }
         var views: [FeatureView] = []
-        try each(FeatureView.kind) { definition in
+        try judged.each(FeatureView.kind) { definition, judged in
             let view = try FeatureView(definition)
-            try check(view.topic, view.expressions, definition)
+            try check(view.topic, view.expressions, definition, judged)
             let entity = view.entity ?? ""
-            guard entity.isEmpty || entities.contains(where: { $0.name == entity }) || isMistaken(Entity.kind, entity)
+            guard
+                entity.isEmpty || entities.contains(where: { $0.name == entity })
+                    || judged.isMistaken(Entity.kind, entity)
             else {
                 throw try DefinitionReader(definition).failure(
                     "there is no entity '\(entity)'; declare it as 'kind: Entity'", at: "entity", code: "unknown-entity"
@@ -60,28 +54,45 @@ extension CompiledWorkspace {
         let byName = Dictionary(uniqueKeysWithValues: views.map { ($0.name, $0) })
         let foldedViews = try folded.map { try Self.views($0, definitions, byName) } ?? views
         let foldedByName = Dictionary(uniqueKeysWithValues: foldedViews.map { ($0.name, $0) })
-        var services: [FeatureService] = []
-        try each(FeatureService.kind) { definition in
-            let reads = (definition.body["features"]?.array ?? []).compactMap { $0.string?.split(separator: ":").first }
-            if reads.contains(where: { isMistaken(FeatureView.kind, String($0)) }) { return }
-            services.append(try FeatureService(definition, views: byName))
-        }
+        let (names, services) = try Self.names(&judged, byName)
         var questions: [Question] = []
-        try each(Question.kind) { definition in
+        try judged.each(Question.kind) { definition, judged in
             let reads = (definition.body["features"]?.array ?? []).compactMap { $0["view"]?.string }
-            if reads.contains(where: { isMistaken(FeatureView.kind, $0) }) { return }
+            if judged.isAnyMistaken(reads) { return }
             let question = try Question(definition, views: foldedByName)
             try Self.refuseVanished(question.references(in: foldedByName), byName, definition)
-            try check(question.topic, question.expressions, definition)
-            if let truth = try Truth(definition) { try check(truth.topic, truth.expressions, definition) }
+            try check(question.topic, question.expressions, definition, judged)
+            if let truth = try Truth(definition) { try check(truth.topic, truth.expressions, definition, judged) }
             questions.append(question)
         }
-        try Self.refuse(mistakes)
+        try Self.refuse(judged.mistakes)
         (self.topics, self.entities, self.views, self.foldedViews) = (topics, entities, views, foldedViews)
         (self.services, self.questions, self.definitions) = (services, questions, definitions)
+        derived = names.derived.values.sorted { $0.name < $1.name }
         _ = try models()
         _ = try monitors()
         _ = try policies()
+    }
+
+    /// Derived views, and services over all views.
+    private static func names(
+        _ judged: inout JudgedDefinitions, _ views: [String: FeatureView]
+    ) throws -> (names: FeatureNames, services: [FeatureService]) {
+        var names = FeatureNames(views: views)
+        try judged.each(DerivedView.kind) { definition, _ in
+            names.derived[definition.name] = try DerivedView(definition)
+        }
+        try judged.each(DerivedView.kind) { definition, judged in
+            if judged.isAnyMistaken(names.derived[definition.name]?.references.map(\.view) ?? []) { return }
+            try names.check(definition)
+        }
+        var services: [FeatureService] = []
+        try judged.each(FeatureService.kind) { definition, judged in
+            let reads = (definition.body["features"]?.array ?? []).compactMap { $0.string?.split(separator: ":").first }
+            if judged.isAnyMistaken(reads.map(String.init)) { return }
+            services.append(try FeatureService(definition, names: names))
+        }
+        return (names, services)
     }
 
     private static func refuseUnknown(_ definition: Definition) throws {
@@ -187,5 +198,31 @@ extension CompiledWorkspace {
             }
             return policy
         }
+    }
+}
+
+/// Definitions, and what is wrong with those that were looked at. Mistakes of all kinds are told together; what only follows
+/// from another is not.
+private struct JudgedDefinitions {
+    let definitions: [Definition]
+    private(set) var mistakes: [(definition: Definition, mistake: CatalogError)] = []
+
+    init(_ definitions: [Definition]) { self.definitions = definitions }
+
+    /// Goes through those of a kind.
+    mutating func each(_ kind: String, _ compile: (Definition, JudgedDefinitions) throws -> Void) throws {
+        for definition in definitions where definition.kind == kind {
+            do { try compile(definition, self) } catch let mistake as CatalogError {
+                mistakes.append((definition, mistake))
+            }
+        }
+    }
+
+    func isMistaken(_ kind: String, _ name: String) -> Bool {
+        mistakes.contains { $0.definition.kind == kind && $0.definition.name == name }
+    }
+
+    func isAnyMistaken(_ views: [String]) -> Bool {
+        views.contains { isMistaken(FeatureView.kind, $0) || isMistaken(DerivedView.kind, $0) }
     }
 }

@@ -120,7 +120,7 @@ import Testing
                 ? nil : isOwn ? event.key : (Self.keys + ["z"]).randomElement(using: &random)
             rows.keys["k"]?.append(key)
         }
-        let columns = try join.join(rows)
+        let columns = try join.join(rows).columns
         for row in rows.times.indices {
             let now = rows.times[row]
             let key = rows.keys["k"]?[row]

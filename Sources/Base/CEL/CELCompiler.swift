@@ -47,6 +47,24 @@ struct CELCompiler {
         for (part, names) in syntax.parts { collect(part, bound: bound + names, into: &found) }
     }
 
+    static func collect(_ syntax: CELSyntax, bound: [String], names found: inout [[String]]) {
+        if let chain = names(syntax) {
+            guard !bound.contains(chain[0]), !types.contains(chain[0]), !types.contains(chain.joined(separator: ".")),
+                !found.contains(chain)
+            else { return }
+            return found.append(chain)
+        }
+        if case .test(let inner, let field, _) = syntax, names(inner) != nil {
+            return collect(.select(inner, field, optional: false), bound: bound, names: &found)
+        }
+        // `math.abs(...)` and `optional.of(...)` are functions.
+        if case .call(_, .identifier(let space)?, let list) = syntax, ["math", "optional"].contains(space) {
+            for part in list { collect(part, bound: bound, names: &found) }
+            return
+        }
+        for (part, more) in syntax.parts { collect(part, bound: bound + more, names: &found) }
+    }
+
     private static let types: Set<String> = [
         "int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type", "optional_type",
         "google.protobuf.Timestamp", "google.protobuf.Duration",

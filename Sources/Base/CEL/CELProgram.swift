@@ -43,6 +43,13 @@ package final class CELProgram: Sendable {
         return found
     }
 
+    /// The names that an expression begins with, each with the members that are selected of it (`a.b.c`), first use first.
+    package static func names(in source: String) throws(BaseError) -> [[String]] {
+        var found: [[String]] = []
+        CELCompiler.collect(try CELParser.parse(source), bound: [], names: &found)
+        return found
+    }
+
     package func evaluate(_ context: inout CELContext) throws(BaseError) -> CELValue {
         if let path, let document = context.document {
             guard let node = CELProgram.follow(path, document) else {
