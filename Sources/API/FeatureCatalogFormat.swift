@@ -2,9 +2,9 @@ import Base
 import Features
 
 /// The online store in our own words.
-enum FeatureCatalogFormat {
+package enum FeatureCatalogFormat {
     /// Views, entities and services of which name, description, owner, a tag or a feature holds the words searched for.
-    static func write(_ catalog: FeatureCatalog, search: String) -> JSON {
+    package static func write(_ catalog: FeatureCatalog, search: String) -> JSON {
         let words = search.lowercased().split(separator: " ")
         func isFound(_ texts: [String]) -> Bool {
             words.allSatisfy { word in texts.contains { $0.lowercased().contains(word) } }

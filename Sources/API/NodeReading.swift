@@ -30,6 +30,8 @@ package protocol NodeReading: AnyObject, Sendable {
     func addFiles(_ name: String, directory: String) throws -> JSON
     /// Views, entities and services that are in force.
     func featureCatalog() throws -> FeatureCatalog
+    /// What is known of a view or derived view.
+    func viewDetail(_ name: String) throws -> JSON
     /// The features as they were at a moment of the past, folded again from the log; nil is the end of the log.
     func pastFeatures(view: String, key: String, asOf: String?) throws -> JSON
     func report(_ name: String) throws -> JSON

@@ -16,6 +16,10 @@ extension Routes {
         server.route("GET", "/v1/features") { [node] request in
             .json(FeatureCatalogFormat.write(try node.featureCatalog(), search: request.query["q"] ?? ""))
         }
+        server.route("GET", "/v1/features/:view") { [node, long] request in
+            let name = request.parameters["view"] ?? ""
+            return .json(try await long.run { try node.viewDetail(name) })
+        }
         server.route("POST", "/v1/features") { [node, long] request in
             let asked = try FeastFormat.read(request.body)
             let answer: FeatureAnswer

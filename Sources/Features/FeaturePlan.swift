@@ -47,6 +47,9 @@ package struct FeaturePlan: Sendable {
     /// Names of the views that are read.
     package var viewNames: [String] { reads.map(\.view.name) }
 
+    /// The views that are read, with the names that their keys are given under.
+    package var keyed: [(view: String, name: String)] { reads.map { ($0.view.name, $0.keyName) } }
+
     /// The views whose keys are given under a name.
     package func views(keyedBy name: String) -> String {
         reads.filter { $0.keyName == name }.map(\.view.name).joined(separator: ", ")

@@ -27,6 +27,7 @@ extension Node {
         }
         if let outage = kafka?.outage { list.append(outage.message) }
         if let trouble = share?.trouble { list.append("sharing the streams' tasks out went on after: \(trouble)") }
+        list += inconsistencies
         let damaged = keys.counts.damaged
         if damaged > 0 {
             list.append("\(damaged) keys of personal fields cannot be read any more; put the key store's backup back")

@@ -30,6 +30,7 @@ extension Node {
             "headrace_fold_restarts_total", "counter", "Times the fold went back to its checkpoint.",
             [("", Double(fold.restarts))])
         streamMetrics(metric)
+        featureMetrics(metric)
         var samples: [(String, Double)] = []
         for topic in gateway.allTopics {
             samples.append(("{topic=\"\(topic.name)\"}", Double(try records(of: topic))))

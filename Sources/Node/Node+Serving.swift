@@ -45,7 +45,7 @@ extension Node {
     }
 
     /// The catalog as it is served now: of a view whose newest version has not caught up, the one before it.
-    private func servedCatalog() throws -> FeatureCatalog {
+    func servedCatalog() throws -> FeatureCatalog {
         let registry = registry
         let workspace = try compile(registry)
         var versions = registry.entries.mapValues(\.version)
@@ -131,6 +131,7 @@ extension Node {
             if whole == nil { whole = answer } else { whole?.take(answer, part.plan) }
         }
         guard let whole else { throw FeaturesError("no-features", "there is nothing to read") }
+        noteUse(plan.whole, question, rows: question.entities.first?.keys.count ?? 0)
         return try Node.finish(whole, plan.whole, question)
     }
 

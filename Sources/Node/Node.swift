@@ -46,6 +46,7 @@ package final class Node: Sendable {
     let viewBox = Monitor<[ViewFold]>([])
     /// Views that are folded beside the workspace's own.
     var viewFolds: [ViewFold] { viewBox.withLock { $0 } }
+    let watch = Monitor(FeatureWatch())
     let (serving, chunks) = (Monitor(ServingCache()), Monitor<ChunkStore?>(nil))
 
     struct Running {
@@ -261,6 +262,7 @@ package final class Node: Sendable {
             state.notices += waiting
             state.threads.append(BlockingThread(name: "views") { [self] in viewLoop() })
             state.threads.append(BlockingThread(name: "gateway") { [self] in gatewayLoop() })
+            state.threads.append(BlockingThread(name: "consistency") { [self] in consistencyLoop() })
             state.threads.append(BlockingThread(name: "view folds") { [self] in viewFoldLoop() })
             state.threads.append(BlockingThread(name: "training") { [self] in effectorLoop() })
             if log.capabilities.contains(.pins) {

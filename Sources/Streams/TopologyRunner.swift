@@ -200,6 +200,8 @@ package final class TopologyRunner {
     }
 
     package var now: Instant { context.now }
+    /// First offsets that were not folded, by input partition.
+    package var positions: [(partition: TopicPartition, next: Int64)] { context.positions }
     package var late: Int64 { lateEvents }
 
     /// True when every input is read to its end and no answer is awaited: nothing is left to fold until more arrives.
