@@ -64,7 +64,10 @@ package enum CloudEventsFormat {
             return refuse("bad-event", "?topic= says '\(place)' and the attribute 'topic' says '\(named)'")
         }
         for name in ["id", "source", "type", "specversion"] where (attributes[name] ?? "").isEmpty {
-            return refuse("bad-event", "the CloudEvents attribute '\(name)' is missing")
+            return refuse(
+                "bad-event",
+                "the CloudEvents attribute '\(name)' is missing (in headers as ce-\(name); in the body with Content-Type: application/cloudevents+json)"
+            )
         }
         guard attributes["specversion"] == "1.0" else { return refuse("bad-event", "'specversion' must be 1.0") }
         let illegal = attributes.keys.filter { name in

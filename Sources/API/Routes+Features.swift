@@ -21,6 +21,9 @@ extension Routes {
             return .json(try await long.run { try node.viewDetail(name) })
         }
         server.route("POST", "/v1/features") { [node, long] request in
+            if let unknown = request.query.keys.filter({ $0 != "asOf" }).min() {
+                throw APIError("bad-request", "'?\(unknown)=' is unknown here; known is 'asOf'")
+            }
             let asked = try FeastFormat.read(request.body)
             let answer: FeatureAnswer
             if let asOf = request.query["asOf"] {

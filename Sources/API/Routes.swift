@@ -138,6 +138,9 @@ package struct Routes: Sendable {
         }
         server.route("GET", "/v1/features/:view/:key") { [node, long] request in
             let (view, key) = (request.parameters["view"] ?? "", request.parameters["key"] ?? "")
+            if let unknown = request.query.keys.filter({ $0 != "asOf" }).min() {
+                throw APIError("bad-request", "'?\(unknown)=' is unknown here; known is 'asOf'")
+            }
             if let asOf = request.query["asOf"] {
                 return .json(try await long.run { try node.pastFeatures(view: view, key: key, asOf: asOf) })
             }

@@ -50,12 +50,22 @@ struct Plan: AsyncParsableCommand {
         ])
     }
 
+    /// Where there is neither node nor log, everything is checked on its own.
+    private static func ask(_ common: Common, _ body: JSON) async throws -> JSON {
+        let connection: Connection
+        do {
+            connection = try common.connection()
+        } catch let error as NodeError where error.code == "unknown-data" {
+            return try Node.plan(body, platformTopics: home() + "/Topics")
+        }
+        defer { connection.close() }
+        return try await connection.ask("POST", "/v1/plan", body: body.canonical) { try $0.plan(body) }
+    }
+
     func run() async throws {
         try await reporting {
             let body = try Plan.body(directory)
-            let connection = try common.connection()
-            defer { connection.close() }
-            let answer = try await connection.ask("POST", "/v1/plan", body: body.canonical) { try $0.plan(body) }
+            let answer = try await Plan.ask(common, body)
             let changes = answer["changes"]?.array ?? []
             let refused = changes.filter { $0["effect"] == "refused" }
             if common.json {

@@ -144,6 +144,16 @@ struct ShowDataset: AsyncParsableCommand {
             if common.json { return Terminal.print(answer) }
             print("\(answer["name"]?.string ?? "")@\(answer["version"]?.int ?? 0): \(answer["rows"]?.int ?? 0) rows")
             print("made of: " + (answer["definitions"]?.array ?? []).compactMap(\.string).joined(separator: ", "))
+            let asked = JSON.sorted(answer["request"]?.object ?? [:]).filter { $0.key != "name" }
+            if !asked.isEmpty {
+                print("asked: " + asked.map { "\($0.key) \($0.value.string ?? $0.value.text)" }.joined(separator: ", "))
+            }
+            for (label, parts) in JSON.sorted(answer["balance"]?.object ?? [:]) {
+                for (part, counts) in JSON.sorted(parts.object ?? [:]) {
+                    let list = JSON.sorted(counts.object ?? [:]).map { "\($0.key) \($0.value.int ?? 0)" }
+                    print("\(label) in \(part): \(list.joined(separator: ", "))")
+                }
+            }
             let positions = JSON.sorted(answer["positions"]?.object ?? [:])
             if !positions.isEmpty {
                 print("read to: " + positions.map { "\($0.key)@\($0.value.int ?? 0)" }.joined(separator: ", "))
@@ -182,10 +192,15 @@ struct DiffDatasets: AsyncParsableCommand {
                 let first = (rows?["first"]?.array ?? []).prefix(3).compactMap(\.string)
                 print(
                     "rows \(kind): \(rows?["count"]?.int ?? 0)"
-                        + (first.isEmpty ? "" : " (\(first.joined(separator: ", ")), …)"))
+                        + (first.isEmpty
+                            ? ""
+                            : " (\(first.joined(separator: ", "))\((rows?["count"]?.int ?? 0) > Int64(first.count) ? ", …" : ""))")
+                )
             }
+            let values = JSON.sorted(answer["values"]?.object ?? [:]).map { "\($0.key) \($0.value.int ?? 0)" }
+            if !values.isEmpty { print("values changed: " + values.joined(separator: ", ")) }
             Terminal.table(
-                ["column", "missing", "", "mean", ""],
+                ["column", "missing before", "after", "mean before", "after"],
                 (answer["statistics"]?.array ?? []).map { column in
                     [column["name"]?.string ?? ""]
                         + ["missing", "mean"].flatMap { member in

@@ -19,6 +19,7 @@ struct Features: AsyncParsableCommand {
             defer { connection.close() }
             guard let view else { return try await list(connection) }
             guard let key else { return try await detail(view, connection) }
+            guard !key.isEmpty else { throw NodeError("unknown-entity", "no event without a key is in any view") }
             let path = "/v1/features/\(Connection.escape(view))/\(Connection.escape(key))"
             let answer = try await connection.ask(
                 "GET", path + (asOf.map { "?asOf=" + Connection.escape($0) } ?? "")

@@ -89,7 +89,17 @@ package enum Workspace {
         } catch let error as CatalogError {
             throw error
         } catch {
-            throw CatalogError("bad-yaml", "\(file): this is not YAML", cause: error)
+            var (place, reason) = (file, "\(error)")
+            if case .scanner(_, let problem, let mark, _)? = error as? YamlError {
+                (place, reason) = ("\(file):\(mark.line)", problem)
+            } else if case .parser(_, let problem, let mark, _)? = error as? YamlError {
+                (place, reason) = ("\(file):\(mark.line)", problem)
+            } else if case .composer(_, let problem, let mark, _)? = error as? YamlError {
+                (place, reason) = ("\(file):\(mark.line)", problem)
+            }
+            throw CatalogError(
+                "bad-yaml",
+                "\(place): this is not YAML: \(reason) (an expression with ': ', '?', '{' or '#' stands in quotes)")
         }
         return result
     }

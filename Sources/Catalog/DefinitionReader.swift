@@ -103,10 +103,23 @@ package struct DefinitionReader {
     }
 
     /// A span such as `3h`, in milliseconds.
+    /// 'name', as it can stand in topics, questions, columns and addresses.
+    package mutating func legalName() throws(CatalogError) -> String {
+        let name = try string("name")
+        guard TopicName.isLegal(name) else { throw badName(name, at: "name") }
+        return name
+    }
+
+    package func badName(_ name: String, at key: String) -> CatalogError {
+        failure(
+            "'\(name)' is no name: letters, digits, '.', '_' and '-', up to \(Limits.nameLength) of them", at: key,
+            code: "bad-name")
+    }
+
     package mutating func optionalSpan(_ key: String) throws(CatalogError) -> Int64? {
         guard let text = try optionalString(key) else { return nil }
         guard let span = parseSpan(text), span > 0 else {
-            throw failure("'\(key)' must be a span such as 90s, 15m, 3h or 30d", at: key)
+            throw failure("'\(key)' must be a span such as 90s, 15m, 3h or 30d, not '\(text)'", at: key)
         }
         return span
     }

@@ -37,7 +37,7 @@ package final class CSVTable: Sendable {
             throw error
         } catch {
             throw ConnectorsError(
-                "no-file", "the file '\(path)' cannot be read; fetch the data first", cause: error, fault: .world)
+                "no-file", "the file '\(path)' cannot be read", cause: error, fault: .world)
         }
     }
 

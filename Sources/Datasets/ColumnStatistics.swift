@@ -63,7 +63,8 @@ package enum ColumnStatistics {
         members["mean"] = moments.mean.map { .double($0) } ?? .null
         members["stddev"] = moments.variance(sample: true).map { .double($0.squareRoot()) } ?? .null
         for (name, share) in [("p05", 0.05), ("p50", 0.5), ("p95", 0.95)] {
-            members[name] = histogram.quantile(share).map { .double($0) } ?? .null
+            // Within 0.4 %, and never beyond what there is.
+            members[name] = histogram.quantile(share).map { .double(min(most, max(least, $0))) } ?? .null
         }
     }
 }

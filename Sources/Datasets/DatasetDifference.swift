@@ -17,6 +17,7 @@ package enum DatasetDifference {
         for (row, key) in before.enumerated() { numbers[ExactText(key)] = row }
         var (added, removed, changed) = (Found(), Found(), Found())
         let pairs = shared.compactMap { name in left[name].flatMap { old in right[name].map { (old, $0) } } }
+        var columns = [Int64](repeating: 0, count: pairs.count)
         var seen = [Bool](repeating: false, count: before.count)
         for (row, key) in after.enumerated() {
             guard let old = numbers[ExactText(key)] else {
@@ -24,9 +25,17 @@ package enum DatasetDifference {
                 continue
             }
             seen[old] = true
-            if pairs.contains(where: { !isSame($0, old, $1, row) }) { changed.add(key) }
+            var differs = false
+            for (place, (before, after)) in pairs.enumerated() where !isSame(before, old, after, row) {
+                columns[place] += 1
+                differs = true
+            }
+            if differs { changed.add(key) }
         }
         for (row, key) in before.enumerated() where !seen[row] { removed.add(key) }
+        members["values"] = .object(
+            Dictionary(
+                zip(pairs, columns).filter { $0.1 > 0 }.map { ($0.0.name, JSON.int($1)) }, uniquingKeysWith: { $1 }))
         members["rows"] = .object(["added": added.json, "removed": removed.json, "changed": changed.json])
         return .object(members)
     }

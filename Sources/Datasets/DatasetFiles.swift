@@ -42,9 +42,10 @@ package enum DatasetFiles {
             DatasetColumn(name: "digest", values: .texts(digests)),
             DatasetColumn(name: "recipe", values: .texts(recipes)),
         ])
-        let notices =
+        var notices =
             links.isEmpty
             ? [] : ["left out, being no regular files: \(links.sorted().prefix(5).joined(separator: ", "))"]
+        if files.isEmpty { notices.append("there are no files in '\(directory)'") }
         return (table, notices)
     }
 

@@ -28,13 +28,13 @@ package final class DerivedView: Sendable {
 
     package init(_ definition: Definition) throws(CatalogError) {
         var reader = try DefinitionReader(definition)
-        name = try reader.string("name")
+        name = try reader.legalName()
         description = try reader.optionalString("description") ?? ""
         owner = try reader.optionalString("owner") ?? ""
         tags = try reader.texts("tags")
         var features: [Feature] = []
         for var item in try reader.readers("features") {
-            let name = try item.string("name")
+            let name = try item.legalName()
             let source = try item.string("of")
             do {
                 features.append(try DerivedView.feature(name, source))

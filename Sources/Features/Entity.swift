@@ -14,7 +14,7 @@ package final class Entity: Sendable {
 
     package init(_ definition: Definition) throws(CatalogError) {
         var reader = try DefinitionReader(definition)
-        name = try reader.string("name")
+        name = try reader.legalName()
         joinKey = try reader.optionalString("joinKey") ?? name
         description = try reader.optionalString("description") ?? ""
         owner = try reader.optionalString("owner") ?? ""

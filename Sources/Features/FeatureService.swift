@@ -16,7 +16,7 @@ package final class FeatureService: Sendable {
         _ definition: Definition, names: FeatureNames
     ) throws(CatalogError) {
         var reader = try DefinitionReader(definition)
-        name = try reader.string("name")
+        name = try reader.legalName()
         description = try reader.optionalString("description") ?? ""
         owner = try reader.optionalString("owner") ?? ""
         tags = try reader.texts("tags")

@@ -41,7 +41,7 @@ extension FeatureStage {
                         if isFresh { state.read(read.view.plan, at: now.milliseconds, into: &row) }
                         guard isFresh else { return state.lastTime }
                         for (feature, column) in read.features where row[feature].isNaN {
-                            note(state, read.view, feature, place, &columns[column])
+                            note(&state, read.view, feature, place, now, &columns[column])
                         }
                         return state.lastTime
                     }
@@ -62,11 +62,10 @@ extension FeatureStage {
 
     /// A text that stands in place of a number.
     private func note(
-        _ state: WindowState, _ view: FeatureView, _ feature: Int, _ place: Int, _ column: inout FeatureColumn
+        _ state: inout WindowState, _ view: FeatureView, _ feature: Int, _ place: Int, _ now: Instant,
+        _ column: inout FeatureColumn
     ) {
-        guard view.aggregates[feature].function == .last, let index = view.aggregates[feature].column,
-            let text = state.text(index)
-        else { return }
+        guard let text = view.text(feature, &state, at: now.milliseconds) else { return }
         while column.texts.count <= place { column.texts.append(nil) }
         column.texts[place] = text
     }

@@ -108,12 +108,22 @@ package final class FeatureStage: Stage {
         // What one view or question cannot read must not keep the event from the others.
         var failure: (any Error)?
         for index in viewsByTopic[event.topic] ?? [] {
-            do { try update(index, event, &scope) } catch { failure = failure ?? error }
+            do { try update(index, event, &scope) } catch {
+                failure = failure ?? FeatureStage.named("the view '\(views[index].name)'", error)
+            }
         }
         for index in questionsByTopic[event.topic] ?? [] {
-            do { try prepare(index, event, &scope, context) } catch { failure = failure ?? error }
+            do { try prepare(index, event, &scope, context) } catch {
+                failure = failure ?? FeatureStage.named("the question '\(questions[index].name)'", error)
+            }
         }
         if let failure { throw failure }
+    }
+
+    /// An expression's own error does not say whose it is.
+    private static func named(_ who: String, _ error: any Error) -> any Error {
+        guard let known = error as? BaseError else { return error }
+        return FeaturesError(known.code, "\(who): \(known.message)", cause: known.cause)
     }
 
     private func update(_ index: Int, _ event: StreamEvent, _ scope: inout CELContext) throws {
@@ -238,11 +248,10 @@ package final class FeatureStage: Stage {
     }
 
     private func text(_ feature: Int, of key: String?, in view: Int, at now: Int64) -> String? {
-        guard let key, views[view].aggregates[feature].function == .last,
-            let column = views[view].aggregates[feature].column
-        else { return nil }
-        return viewStores[view].inspect(key) { views[view].isFresh($0.lastTime, at: now) ? $0.text(column) : nil }
-            ?? nil
+        guard let key else { return nil }
+        return viewStores[view].inspect(key) { state in
+            views[view].isFresh(state.lastTime, at: now) ? views[view].text(feature, &state, at: now) : nil
+        } ?? nil
     }
 
     /// Names the inputs of a vector: windows by view, key and longest span, as of how far each input was folded.
@@ -300,11 +309,12 @@ package final class FeatureStage: Stage {
             return views[index].aggregates.map { ($0.name, .null) }
         }
         let values = state.read(views[index].plan, at: time.milliseconds)
-        return zip(views[index].aggregates, values).map { aggregate, value in
-            if aggregate.function == .last, let text = aggregate.column.flatMap({ state.text($0) }) {
-                return (aggregate.name, .string(text))
+        return values.enumerated().map { place, value in
+            let name = views[index].aggregates[place].name
+            if value.isNaN, let text = views[index].text(place, &state, at: time.milliseconds) {
+                return (name, .string(text))
             }
-            return (aggregate.name, value.isNaN ? .null : .double(value))
+            return (name, value.isNaN ? .null : .double(value))
         }
     }
 }

@@ -1,4 +1,5 @@
 import Base
+import Streams
 
 extension FeatureView {
     /// What the view takes of an event: its key and its value columns. Every path that computes features reads events here.
@@ -13,16 +14,25 @@ extension FeatureView {
         row.removeAll(keepingCapacity: true)
         texts.removeAll(keepingCapacity: true)
         for (place, column) in columns.enumerated() {
-            guard column.kind == .latest else {
+            guard column.kind == .latest || column.kind == .category else {
                 row.append(try column.value(&scope))
                 continue
             }
-            let (number, text) = try column.latest(&scope)
+            let (number, text) = column.kind == .latest ? try column.latest(&scope) : try column.category(&scope)
             row.append(number)
             guard let text else { continue }
             if texts.isEmpty { texts = Array(repeating: nil, count: columns.count) }
             texts[place] = text
         }
         return key
+    }
+
+    /// The text that a feature is of a key as of a moment; nil where it is a number or missing.
+    func text(_ feature: Int, _ state: inout WindowState, at now: Int64) -> String? {
+        switch aggregates[feature].function {
+        case .last: aggregates[feature].column.flatMap { state.text($0) }
+        case .topK: state.label(feature, plan, at: now)
+        default: nil
+        }
     }
 }

@@ -19,6 +19,10 @@ package enum AggregateFunction: String, Sendable, CaseIterable {
     case first
     /// Of the newest event, missing when it is missing there.
     case last
+    /// The `n` newest values of the window, a feature each: NAME_1 is the newest.
+    case lastN
+    /// The `k` texts or numbers that stand most often in the window, a feature each: NAME_1 stands most often.
+    case topK
     /// Since the newest event.
     case secondsSince, hoursSince
 
@@ -35,10 +39,17 @@ package enum AggregateFunction: String, Sendable, CaseIterable {
         case .quantile: .quantile
         case .first: .first
         case .last: .last
+        case .lastN: .nthNewest
+        case .topK: .top
         case .secondsSince: .secondsSince
         case .hoursSince: .hoursSince
         }
     }
+
+    /// The member that says how many features it makes; nil of those that make one.
+    var many: String? { self == .lastN ? "n" : self == .topK ? "k" : nil }
+    /// Features that one aggregate may make.
+    static let manyLimit = 100
 
     var needsWindow: Bool { ![.last, .secondsSince, .hoursSince].contains(self) }
     var needsValue: Bool { ![.count, .secondsSince, .hoursSince].contains(self) }
@@ -50,6 +61,8 @@ struct ValueColumn: Sendable {
         case number
         /// The value's identity is kept in place of a number: 53 bits of a hash of its text, which a double holds exactly.
         case identity
+        /// The same, and the text is kept with it.
+        case category
         /// A number, or a text where nothing but `last` looks; a text is kept of the newest event alone.
         case latest
     }
@@ -59,13 +72,16 @@ struct ValueColumn: Sendable {
 
     /// NaN where the value is missing.
     func value(_ scope: inout CELContext) throws -> Double {
-        if kind == .identity {
-            guard var text = try program.label(&scope) else { return .nan }
-            return Double(text.withUTF8 { stableHash(UnsafeRawBufferPointer($0), seed: 3) } >> 11)
-        }
+        if kind == .identity { return try category(&scope).number }
         if let number = try program.number(&scope) { return number }
         try requireMissing(try program.evaluateOptional(&scope))
         return .nan
+    }
+
+    /// For a column of kind `category`: the label with the number that stands for it.
+    func category(_ scope: inout CELContext) throws -> (number: Double, text: String?) {
+        guard var text = try program.label(&scope) else { return (.nan, nil) }
+        return (Double(text.withUTF8 { stableHash(UnsafeRawBufferPointer($0), seed: 3) } >> 11), text)
     }
 
     /// For a column of kind `latest`: NaN beside a text.
@@ -100,6 +116,8 @@ package struct Aggregate: Sendable {
     package let span: Int64?
     /// Which quantile, from 0 to 1.
     let share: Double
+    /// Of those that make several features, which of them, from 1 on.
+    var rank = 0
 }
 
 /// The aggregates of a view as they are read, with the distinct columns and windows that they share.
@@ -109,7 +127,9 @@ private struct AggregateList {
 
     private mutating func column(_ program: CELProgram, _ kind: ValueColumn.Kind) -> Int {
         let same = columns.firstIndex {
-            $0.program.source == program.source && ($0.kind == .identity) == (kind == .identity)
+            $0.program.source == program.source
+                && ($0.kind == kind
+                    || ![.identity, .category].contains($0.kind) && ![.identity, .category].contains(kind))
         }
         if let same {
             // Where anything else needs a number, a text is a mistake, so the newest event has none either.
@@ -126,7 +146,7 @@ private struct AggregateList {
     }
 
     mutating func read(_ item: inout DefinitionReader) throws(CatalogError) {
-        let name = try item.string("name")
+        let name = try item.legalName()
         let text = try item.string("function")
         guard let function = AggregateFunction(rawValue: text) else {
             let known = AggregateFunction.allCases.map(\.rawValue).joined(separator: ", ")
@@ -135,6 +155,8 @@ private struct AggregateList {
         let program = try item.expression("of")
         let span = try item.optionalSpan("window")
         let share = try item.optionalDouble("q")
+        var count: Int?
+        if let member = function.many { count = try item.int(member, 1...AggregateFunction.manyLimit) }
         try item.finish()
         guard (share != nil) == (function == .quantile), (0...1).contains(share ?? 0) else {
             throw item.failure(
@@ -150,20 +172,25 @@ private struct AggregateList {
         let kind: ValueColumn.Kind =
             switch function {
             case .distinct: .identity
+            case .topK: .category
             case .last: .latest
             default: .number
             }
         let place = program.map { self.column($0, kind) }
-        aggregates.append(
-            Aggregate(
-                name: name, function: function, column: place, span: span, share: share ?? 0))
+        for rank in 1...(count ?? 1) {
+            aggregates.append(
+                Aggregate(
+                    name: count == nil ? name : "\(name)_\(rank)", function: function, column: place, span: span,
+                    share: share ?? 0, rank: count == nil ? 0 : rank))
+        }
     }
 
     var plan: WindowPlan {
         var plan = WindowPlan(columnCount: columns.count)
         for aggregate in aggregates {
             plan.read(
-                aggregate.function.measure, column: aggregate.column, span: aggregate.span, share: aggregate.share)
+                aggregate.function.measure, column: aggregate.column, span: aggregate.span, share: aggregate.share,
+                rank: aggregate.rank)
         }
         return plan
     }
@@ -192,7 +219,7 @@ package final class FeatureView: Sendable {
 
     package init(_ definition: Definition) throws(CatalogError) {
         var reader = try DefinitionReader(definition)
-        name = try reader.string("name")
+        name = try reader.legalName()
         topic = try reader.string("topic")
         description = try reader.optionalString("description") ?? ""
         owner = try reader.optionalString("owner") ?? ""
@@ -208,6 +235,7 @@ package final class FeatureView: Sendable {
                 throw reader.failure("'latest' maps feature names to expressions", at: "latest")
             }
             for (name, source) in JSON.sorted(members) {
+                guard TopicName.isLegal(name) else { throw reader.badName(name, at: "latest") }
                 do {
                     list.addLatest(name, try CELProgram(source.string ?? ""))
                 } catch {

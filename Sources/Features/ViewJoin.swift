@@ -155,12 +155,7 @@ struct ViewJoin {
                 continue
             }
             columns[place].values[asked] = row[feature]
-            var text: String?
-            if row[feature].isNaN, read.view.aggregates[feature].function == .last,
-                let column = read.view.aggregates[feature].column
-            {
-                text = state.text(column)
-            }
+            let text = row[feature].isNaN ? read.view.text(feature, &state, at: now) : nil
             if let text {
                 if columns[place].texts.isEmpty {
                     columns[place].texts = Array(repeating: nil, count: rows.times.count)

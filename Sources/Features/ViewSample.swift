@@ -130,8 +130,8 @@ extension FeatureView {
         var texts = [String?](repeating: nil, count: aggregates.count)
         if isFresh(state.lastTime, at: now.milliseconds) {
             values = state.read(plan, at: now.milliseconds)
-            for (place, aggregate) in aggregates.enumerated() where aggregate.function == .last && values[place].isNaN {
-                texts[place] = aggregate.column.flatMap { state.text($0) }
+            for place in aggregates.indices where values[place].isNaN {
+                texts[place] = text(place, &state, at: now.milliseconds)
             }
         }
         return ViewSample.Vector(values: values, texts: texts, lastTime: state.lastTime)

@@ -133,10 +133,10 @@ final class ConsistencyCheck {
                         && Double(DispatchTime.now().uptimeNanoseconds - begun) / 1e9 > ConsistencyCheck.turn
                     return !isLate
                 }
-                if !isLate { cursor.next = end }
             }
             cursors[place] = cursor
-            if isLate { return false }
+            // The last event that the fold has folded stands right before the end.
+            if cursor.next < end { return false }
         }
         report.behind = 0
         return true
@@ -211,7 +211,10 @@ final class ConsistencyCheck {
         report.difference = .object([
             "view": .string(report.view), "version": .int(report.version), "key": .string(key), "kind": .string(kind),
             "feature": place.map { .string(sample.view.aggregates[$0].name) } ?? .null,
-            "served": value(served), "expected": value(expected), "asOf": .string(snapshot.now.description),
+            "served": value(served), "expected": value(expected),
+            "servedTime": served.map { .string(Instant(milliseconds: $0.lastTime).description) } ?? .null,
+            "expectedTime": expected.map { .string(Instant(milliseconds: $0.lastTime).description) } ?? .null,
+            "asOf": .string(snapshot.now.description),
             "positions": .object(
                 Dictionary(
                     snapshot.positions.map { ($0.key.description, JSON.int($0.value)) }, uniquingKeysWith: { $1 })),

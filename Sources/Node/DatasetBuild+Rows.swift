@@ -102,6 +102,9 @@ struct LabelRows {
         )
     }
 
+    /// Whether any row had that member.
+    func hasColumn(_ name: String) -> Bool { builders[name] != nil || skipped.contains(name) }
+
     /// Rows that ask of the same keys at the same moment as one before them.
     var repeated: Int {
         let lists = keys.keys.sorted().compactMap { keys[$0] }
@@ -190,6 +193,11 @@ extension DatasetBuild {
         if let first = failures.first {
             notices.append("\(failures.count) label events cannot be read, first \(first)")
         }
+        for name in (request.fields ?? []).sorted()
+        where !rows.ids.isEmpty && !rows.hasColumn(name) && !plan.keyNames.contains(name) {
+            throw DatasetsError(
+                "unknown-field", "no event of '\(topic)' has the member '\(name)' that 'fields' (--field) names")
+        }
         for (name, _) in keyNames where !rows.ids.isEmpty && rows.keys[name]?.contains(where: { $0 != nil }) != true {
             throw DatasetsError(
                 "missing-entity",
@@ -217,7 +225,8 @@ extension DatasetBuild {
         else {
             throw DatasetsError(
                 "bad-entities",
-                "'entities' must map columns to lists of one length, among them 'event_timestamp' and the keys")
+                "the rows given ('entities', --entities) need a column 'event_timestamp' and one for each key, all of one length; they have \(lists.keys.sorted().joined(separator: ", "))"
+            )
         }
         guard stamps.count <= DatasetRequest.entityLimit else {
             throw DatasetsError("bad-entities", "\(DatasetRequest.entityLimit) rows may be given")
@@ -233,7 +242,10 @@ extension DatasetBuild {
         }.sorted()
         for row in stamps.indices {
             guard let text = stamps[row].string, let time = Instant(text) ?? Instant(text + "Z") else {
-                throw DatasetsError("bad-entities", "'event_timestamp' has no RFC 3339 time in row \(row + 1)")
+                throw DatasetsError(
+                    "bad-entities",
+                    "'event_timestamp' has no RFC 3339 time in row \(row + 1) (line \(row + 2) of a CSV file): '\(stamps[row].string ?? stamps[row].text)'"
+                )
             }
             let id = lists[DatasetBuild.idColumn]?[row].string ?? "row-\(row + 1)"
             guard isAsked(time), isSampled(id) else { continue }

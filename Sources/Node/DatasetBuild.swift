@@ -67,7 +67,9 @@ struct DatasetBuild {
         var names: Set<String> = request.split == nil ? [] : [DatasetSplit.column]
         if let repeated = columns.first(where: { !names.insert($0.name).inserted })?.name {
             throw DatasetsError(
-                "name-collision", "two columns would be called '\(repeated)'; leave one out with 'fields'")
+                "name-collision",
+                "two columns would be called '\(repeated)': a label event has a member of that name; name the members that are wanted with 'fields' (--field), without it"
+            )
         }
         noteEmpty(features, rows.times.count)
         return Result(table: DatasetTable(columns: columns), labels: labels.map(\.name), plan: plan)

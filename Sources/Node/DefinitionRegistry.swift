@@ -99,6 +99,13 @@ package struct DefinitionRegistry: Sendable {
         return rest(known.definition.body) == rest(definition.body)
     }
 
+    /// Whether a topic says the same in other words.
+    func onlyDescribes(_ definition: Definition) -> Bool {
+        guard definition.kind == TopicDefinition.kind, let known = entries[definition.key] else { return false }
+        func rest(_ body: JSON) -> [String: JSON] { (body.object ?? [:]).filter { $0.key != "description" } }
+        return rest(known.definition.body) == rest(definition.body)
+    }
+
     /// Kinds that nothing is folded by: they may come and change while a history runs.
     static let namingKinds: Set<String> = [Entity.kind, DerivedView.kind, FeatureService.kind]
 

@@ -77,7 +77,9 @@ extension Node {
                         continue
                     }
                 }
-                _ = running.wait(seconds: isCatchingUp ? Self.catchingUpPause : Self.consistencyPause) { $0.stopping ? true : nil }
+                _ = running.wait(seconds: isCatchingUp ? Self.catchingUpPause : Self.consistencyPause) {
+                    $0.stopping ? true : nil
+                }
             }
         }
     }

@@ -110,6 +110,12 @@ extension Node {
             let name = make(1).name
             let newest = try manifests().last { $0.name == name }
             let manifest = make((newest?.version ?? 0) + 1)
+            if let newest, newest.kind != manifest.kind {
+                throw DatasetsError(
+                    "wrong-kind",
+                    "'\(name)' has \(newest.kind.rawValue), not \(manifest.kind.rawValue); give these a name of their own"
+                )
+            }
             if let newest, newest.isSame(as: manifest) {
                 return .object(["dataset": newest.json, "isNew": .bool(false)])
             }

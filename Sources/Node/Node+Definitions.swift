@@ -41,9 +41,7 @@ extension Node {
         var merged = current.entries.mapValues(\.definition)
         for definition in definitions {
             if current.entries[definition.key]?.platform == true {
-                throw CatalogError(
-                    "reserved-name",
-                    "\(definition.place): \(definition.key) belongs to the platform; choose another name")
+                throw Self.reserved(definition)
             }
             merged[definition.key] = definition
         }
@@ -67,7 +65,8 @@ extension Node {
     /// force there. New topics fold nothing.
     private func refusal(_ definition: Definition, _ current: DefinitionRegistry, begun: Bool) -> CatalogError? {
         let change = current.change(definition)
-        guard begun, !current.onlyContinues(definition), !DefinitionRegistry.namingKinds.contains(definition.kind),
+        guard begun, !current.onlyContinues(definition), !current.onlyDescribes(definition),
+            !DefinitionRegistry.namingKinds.contains(definition.kind),
             definition.kind != FeatureView.kind,
             change == .change || (change == .create && definition.kind != TopicDefinition.kind)
         else { return nil }
@@ -76,6 +75,30 @@ extension Node {
             "in-force",
             "\(definition.place): \(definition.key) \(known), and the topology has begun; a running history takes new topics, entities, feature views and services, changes of those three last, and upcasters behind those that a topic has; use a new data directory for anything else"
         )
+    }
+
+    /// The same where there is no log yet: everything is new.
+    package static func plan(_ definitions: JSON, platformTopics: String) throws -> JSON {
+        let platform = try Workspace.read(directory: platformTopics)
+        let named = try Self.definitions(in: definitions)
+        let reserved = Set(platform.map(\.key))
+        if let taken = named.first(where: { reserved.contains($0.key) }) { throw Self.reserved(taken) }
+        _ = try WorkspaceTopology(
+            try CompiledWorkspace(platform + named, platformTopics: Set(platform.map(\.name))))
+        let items = named.map { definition in
+            JSON.object([
+                "definition": .string(definition.key), "change": .string(DefinitionRegistry.Change.create.rawValue),
+                "effect": .string("in force from the first start"), "from": .null, "to": .int(1), "reason": .null,
+                "differences": .array([]),
+            ])
+        }
+        return .object(["changes": .array(items), "left": .array([])])
+    }
+
+    private static func reserved(_ definition: Definition) -> CatalogError {
+        CatalogError(
+            "reserved-name",
+            "\(definition.place): \(definition.key) belongs to the platform; choose another name")
     }
 
     /// What applying definitions would do: nothing is changed.

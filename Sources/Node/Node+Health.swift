@@ -27,6 +27,8 @@ extension Node {
         }
         if let outage = kafka?.outage { list.append(outage.message) }
         if let trouble = share?.trouble { list.append("sharing the streams' tasks out went on after: \(trouble)") }
+        let unfolded = fold.status.failures
+        if unfolded > 0 { list.append("\(unfolded) events could not be folded; headrace dlq list says which and why") }
         list += inconsistencies
         let damaged = keys.counts.damaged
         if damaged > 0 {

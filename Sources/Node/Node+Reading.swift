@@ -248,7 +248,7 @@ extension Node: NodeReading {
 
     package func plan(_ definitions: JSON) throws -> JSON { try plan(try Self.definitions(in: definitions)) }
 
-    private static func definitions(in definitions: JSON) throws -> [Definition] {
+    static func definitions(in definitions: JSON) throws -> [Definition] {
         let list = try (definitions["definitions"]?.array ?? []).map { item in
             guard let kind = item["kind"]?.string, let name = item["name"]?.string, let body = item["body"] else {
                 throw CatalogError("bad-definition", "a definition has 'kind', 'name' and 'body'")
@@ -267,7 +267,7 @@ extension Node: NodeReading {
         ]
         if isStarted, changes.contains(where: { $0.1 != .unchanged }) {
             members["note"] =
-                "the node folds by what it was started with; what is new or changed is folded from its next start, and new topics take events at once"
+                "feature views are filled from the log and live when they have caught up (headrace features VIEW); entities, services, derived views and new topics are in force now, other changes of topics from the next start"
         }
         return .object(members)
     }

@@ -2,6 +2,7 @@ import API
 import Base
 import EventLog
 import Features
+import Foundation
 import Streams
 
 /// What the online store resolved already: the catalog of a registry and the plans made from it.
@@ -178,6 +179,14 @@ extension Node {
         return try Node.finish(try stage.answer(plan, question, at: moment), plan, question)
     }
 
+    /// Stream time of the workspace's fold: what it is at, or was when it was last stored.
+    private func storedTime() throws -> Instant {
+        if isStarted { return fold.status.now }
+        guard FileManager.default.fileExists(atPath: configuration.stateFile) else { return .distantPast }
+        let meta = try StateDatabase(path: configuration.stateFile, isKept: true).standing()?.meta
+        return meta?["now"].flatMap { Int64($0) }.map { Instant(milliseconds: $0) } ?? .distantPast
+    }
+
     /// Views folded again from the log as far as a moment, and the moment they are as of.
     func pastStage(_ names: Set<String>, asOf text: String?) throws -> (stage: FeatureStage, moment: Instant) {
         let limit = try Node.limit(text)
@@ -202,7 +211,8 @@ extension Node {
         try runner.end(at: limit)
         runner.recordsDigests = false
         while try runner.runSlice() {}
-        if moment == .distantFuture { moment = runner.now }
+        // The workspace's stream time goes on with every topic, not these alone.
+        if moment == .distantFuture { moment = max(runner.now, try storedTime()) }
         return (stage, moment)
     }
 }

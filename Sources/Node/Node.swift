@@ -139,6 +139,8 @@ package final class Node: Sendable {
         let platform = try Workspace.read(directory: configuration.platformTopics)
         try append(platform, platform: true)
         try LogChoice.remember(log, configuration)
+        // What the log holds tells whether a history has begun, so the topics that it has are known first.
+        try declareTopics()
         if let workspace = configuration.workspace { try apply(directory: workspace) }
         try declareTopics()
         try bringStreams()

@@ -21,6 +21,10 @@ extension CompiledWorkspace {
         var judged = JudgedDefinitions(definitions)
         var topics: [(definition: TopicDefinition, platform: Bool)] = []
         try judged.each(TopicDefinition.kind) { definition, _ in
+            if definition.name.hasPrefix("headrace."), !platformTopics.contains(definition.name) {
+                throw try DefinitionReader(definition).failure(
+                    "names that begin with 'headrace.' are the platform's", at: "name", code: "reserved-name")
+            }
             topics.append((try TopicDefinition(definition), platformTopics.contains(definition.name)))
         }
         func check(

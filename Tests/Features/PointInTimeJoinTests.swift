@@ -14,7 +14,9 @@ import Testing
           {"name": "d", "function": "distinct", "of": "data.x", "window": "60s"},
           {"name": "f", "function": "first", "of": "data.x", "window": "60s"},
           {"name": "l", "function": "last", "of": "data.x"}, {"name": "c", "function": "last", "of": "data.c"},
-          {"name": "since", "function": "secondsSince"}]}
+          {"name": "since", "function": "secondsSince"},
+          {"name": "x", "function": "lastN", "n": 2, "of": "data.x", "window": "60s"},
+          {"name": "t", "function": "topK", "k": 2, "of": "data.c", "window": "60s"}]}
         """#
 
     private struct Event {
@@ -53,14 +55,14 @@ import Testing
                 key: keys.randomElement(using: &random) ?? "a", time: time, place: UInt64(number * 2),
                 partition: Int.random(in: 0..<partitions, using: &random), known: known,
                 x: Int.random(in: 0...5, using: &random) == 0 ? nil : Double(Int.random(in: 0...15, using: &random)),
-                colour: ["red", "blue", nil].randomElement(using: &random) ?? nil)
+                colour: ["red", "blue", "green", nil].randomElement(using: &random) ?? nil)
         }
     }
 
     /// Values of one row, NaN for what is missing; nil when nothing was ever known of the key.
     private static func oracle(
         _ events: [Event], _ key: String, _ now: Int64, _ place: UInt64, isKnown: Bool
-    ) -> (values: [Double], colour: String?, last: Int64)? {
+    ) -> (values: [Double], texts: [Int: String], last: Int64)? {
         let mine = events.filter { event in
             guard event.key.utf8.elementsEqual(key.utf8), event.time <= now, event.x != 13, event.place != place else {
                 return false
@@ -76,9 +78,16 @@ import Testing
             Double(window(60_000).count), minute.isEmpty ? .nan : minute.reduce(0, +),
             ten.isEmpty ? .nan : ten.reduce(0, +) / Double(ten.count), minute.min() ?? .nan, ten.max() ?? .nan,
             Double(Set(minute).count), window(60_000).first.map { $0.x ?? .nan } ?? .nan, newest.x ?? .nan, .nan,
-            Double(now - newest.time) / 1000,
+            Double(now - newest.time) / 1000, minute.last ?? .nan, minute.dropLast().last ?? .nan, .nan, .nan,
         ]
-        return (found, newest.colour, newest.time)
+        var counts: [String: Int] = [:]
+        for colour in window(60_000).compactMap(\.colour) { counts[colour, default: 0] += 1 }
+        let ranked = counts.sorted { $0.value == $1.value ? $0.key < $1.key : $0.value > $1.value }.map(\.key)
+        var texts: [Int: String] = [:]
+        texts[8] = newest.colour
+        if let first = ranked.first { texts[12] = first }
+        if ranked.count > 1 { texts[13] = ranked[1] }
+        return (found, texts, newest.time)
     }
 
     @Test(arguments: 0..<300) func equalsTheOracle(seed: Int) throws {
@@ -128,7 +137,7 @@ import Testing
             for (number, column) in columns.enumerated() {
                 let isFresh = expected.map { $0.last >= now - ttl } ?? true
                 let value = isFresh ? expected?.values[number] ?? .nan : .nan
-                let text = isFresh && number == 8 ? expected?.colour : nil
+                let text = isFresh ? expected?.texts[number] : nil
                 let status: FeatureStatus =
                     expected == nil
                     ? .notFound : !isFresh ? .outsideMaxAge : value.isNaN && text == nil ? .null : .present

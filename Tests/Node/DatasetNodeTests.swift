@@ -120,7 +120,7 @@ import Testing
         #expect(
             balance?["train"]?.text == #"{"true":1}"# && balance?["test"]?.text == #"{"false":1,"true":2}"#, "\(split)")
         for (more, code) in [
-            (#","fields":["email"]"#, "personal-field"),
+            (#","fields":["email"]"#, "personal-field"), (#","fields":["solt"]"#, "unknown-field"),
             (#","from":"2024-01-02T00:00:00Z","to":"2024-01-01T00:00:00Z""#, "bad-request"),
             (#","labels":"nothing""#, "unknown-topic"), (#","service":"x""#, "unknown-service"),
             (#","split":"group:x:0.5,0.5""#, "bad-split"), (#","name":"a/b""#, "bad-name"),
@@ -221,6 +221,44 @@ import Testing
         // What is taken again is whole again.
         _ = try node.addFiles("media", directory: folder)
         #expect(try node.verifyDataset("media@2")["verdict"] == "INTACT")
+        #expect(
+            errorCode {
+                _ = try node.createDataset(
+                    try request("").object.map { .object($0.merging(["name": "media"]) { $1 }) } ?? .null)
+            }
+                == "wrong-kind")
+    }
+
+    /// Where there is no log yet, everything is checked on its own, and mistakes are named where they are.
+    @Test(arguments: [
+        ("", "in force from the first start"), ("---\n{kind: Topic, name: headrace.mine}", "reserved-name"),
+        ("---\n{kind: Topic, name: headrace.datasets}", "reserved-name"),
+        ("---\n{kind: Entity, name: my thing}", "bad-name"),
+        ("---\nkind: Entity\nname: a\n  owner: b\n", "w.yaml:25"),
+        (
+            "---\n{kind: FeatureView, name: v, topic: prices, key: data.item, ttl: 30min, latest: {x: data.x}}",
+            "not '30min'"
+        ),
+    ]) func plansWithoutALog(more: String, answer: String) throws {
+        let folder = scratch.path + "/alone"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        try Data((Self.workspace + "\n" + more).utf8).write(to: URL(filePath: folder + "/w.yaml"))
+        func text() -> String {
+            do {
+                let definitions = try Workspace.read(directory: folder).map { definition in
+                    JSON.object([
+                        "kind": .string(definition.kind), "name": .string(definition.name), "body": definition.body,
+                        "place": .string(definition.place),
+                    ])
+                }
+                return try Node.plan(
+                    .object(["definitions": .array(definitions)]), platformTopics: projectDirectory + "/Topics"
+                ).text
+            } catch {
+                return "\(error)"
+            }
+        }
+        #expect(text().contains(answer), "\(text())")
     }
 
     /// A plan says what would come into force, what would change and what is refused, and changes nothing.

@@ -90,6 +90,39 @@ import Testing
         (0..<7).map { key in body((0..<count).filter { $0 % 7 == key }) }
     }
 
+    /// A restart with another workspace is held to the same rules as `apply`.
+    @Test func restartsDoNotRewriteHistory() async throws {
+        var settings = settings
+        settings.workspace = scratch.path + "/workspace"
+        func open(_ text: String) throws -> Node {
+            try FileManager.default.createDirectory(
+                atPath: scratch.path + "/workspace", withIntermediateDirectories: true)
+            try Data(text.utf8).write(to: URL(filePath: scratch.path + "/workspace/w.yaml"))
+            return try Node(settings)
+        }
+        let node = try open(Self.first)
+        try node.start()
+        try await publish(node, "prices", 0..<700)
+        try await settle(node)
+        node.stop()
+        for changed in [
+            Self.first.replacingOccurrences(of: "partitions: 2", with: "partitions: 3"),
+            Self.first.replacingOccurrences(of: "askAt: data.at", with: "askAt: timestamp(data.at)"),
+            Self.first.replacingOccurrences(of: "name: prices\n", with: "name: prices\nschema: {type: object}\n"),
+        ] { #expect(errorCode { try open(changed).stop() } == "in-force") }
+        // Words alone may change, and a view does in its own way.
+        let window = Self.first.replacingOccurrences(of: "window: 1000d", with: "window: 100s")
+            .replacingOccurrences(of: "name: prices\n", with: "name: prices\ndescription: what things cost\n")
+        let next = try open(window)
+        defer { next.stop() }
+        try next.start()
+        try await settle(next)
+        // The last 100 seconds of 700, (599, 699]: of each key 14 or 15.
+        let expected = (0..<7).map { key in Double((600..<700).count { $0 % 7 == key }) }
+        #expect(try await read(next, "price:n") == (expected, "price@2"))
+        #expect(try next.replay(to: nil, processor: nil)["verdict"] == "EXACT")
+    }
+
     @Test func viewsComeAndChangeWhileHistoryRuns() async throws {
         let node = try Node(settings)
         try apply(node, Self.first)

@@ -22,10 +22,10 @@ struct WindowColumn: Sendable {
                 case .sum, .mean: .sum
                 case .variance, .stddev: .moments
                 case .quantile: .histogram
-                case .distinct: .distinct
+                case .distinct, .top: .distinct
                 case .min: .least
                 case .max: .most
-                case .count, .first, .oldest, .newest, .last, .secondsSince, .hoursSince: []
+                case .count, .first, .oldest, .newest, .nthNewest, .last, .secondsSince, .hoursSince: []
                 }
         }
 
@@ -79,6 +79,9 @@ struct WindowColumn: Sendable {
         }
     }
 
+    /// How often each value stands there, where that is kept.
+    var counts: [UInt64: Int] { rare.first?.distinct ?? [:] }
+
     /// NaN where there is nothing to tell. Mutating for speed alone: so it is read in place, where otherwise a copy would
     /// hold on to every array in it.
     mutating func value(_ reading: WindowReading) -> Double {
@@ -92,7 +95,7 @@ struct WindowColumn: Sendable {
         case .quantile: rare[0].histogram.quantile(reading.share) ?? .nan
         case .min: least.first ?? .nan
         case .max: most.first ?? .nan
-        case .count, .first, .oldest, .newest, .last, .secondsSince, .hoursSince, .distinct: .nan
+        case .count, .first, .oldest, .newest, .nthNewest, .top, .last, .secondsSince, .hoursSince, .distinct: .nan
         }
     }
 }

@@ -13,6 +13,10 @@ package enum WindowMeasure: Sendable {
     case first
     /// Of the oldest, or newest, event in the window that has a value.
     case oldest, newest
+    /// Of the `rank`-th newest event in the window that has a value.
+    case nthNewest
+    /// The label that stands `rank`-th most often in the window; read by `WindowState.label`, its number is missing.
+    case top
     /// Of the newest event of all, missing when it is missing there.
     case last
     /// Since the newest event of all.
@@ -28,6 +32,8 @@ package struct WindowReading: Sendable {
     let window: Int
     /// Which quantile, from 0 to 1.
     let share: Double
+    /// Of `nthNewest` and `top`, from 1 on.
+    let rank: Int
 }
 
 /// Which sliding windows (t − span, t] are kept up over the events of a key, what each column of each is to give, and what is
@@ -39,6 +45,8 @@ package struct WindowPlan: Sendable {
     package private(set) var readings: [WindowReading] = []
     /// What each column of each window is to give.
     private(set) var measures: [[WindowColumn.Measures]] = []
+    /// Columns of which the labels are kept behind the numbers that stand for them.
+    private(set) var labelled: [Int] = []
 
     package init(columnCount: Int) { self.columnCount = columnCount }
 
@@ -46,7 +54,7 @@ package struct WindowPlan: Sendable {
     /// - Parameters:
     ///   - column: nil for measures that only look at times.
     ///   - span: nil for measures of the newest event.
-    package mutating func read(_ measure: WindowMeasure, column: Int?, span: Int64?, share: Double = 0) {
+    package mutating func read(_ measure: WindowMeasure, column: Int?, span: Int64?, share: Double = 0, rank: Int = 0) {
         var window = -1
         if let span {
             window = spans.firstIndex(of: span) ?? spans.count
@@ -54,9 +62,10 @@ package struct WindowPlan: Sendable {
                 spans.append(span)
                 measures.append(Array(repeating: [], count: columnCount))
             }
+            if measure == .top, let column, !labelled.contains(column) { labelled.append(column) }
             if let column { measures[window][column].formUnion(WindowColumn.Measures(measure)) }
         }
-        readings.append(WindowReading(measure: measure, column: column ?? -1, window: window, share: share))
+        readings.append(WindowReading(measure: measure, column: column ?? -1, window: window, share: share, rank: rank))
     }
 
     /// The longest window, in milliseconds: what must be kept.

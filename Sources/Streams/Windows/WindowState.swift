@@ -16,10 +16,16 @@ package struct WindowState: StateValue {
     /// Texts of the newest event by column; empty when it has none.
     private var lastTexts: [String?] = []
     private var windows: [Window] = []
+    /// Labels of numbers that stand for them, of columns that have such; those of kept events, and a few that went.
+    private var labels: [UInt64: String] = [:]
 
     /// Set in the number of last values when texts follow them: a state without texts is encoded as it was before there
     /// were any, and keeps its digest.
     private static let textsFollow: UInt32 = 1 << 31
+    /// The same of labels.
+    private static let labelsFollow: UInt32 = 1 << 30
+    /// Labels of events that went are let go of when there are so many more than events.
+    private static let spareLabels = 64
 
     /// Entries that were dropped from the arrays for good: an entry's own number is this and its index.
     private var dropped = 0
@@ -38,6 +44,8 @@ package struct WindowState: StateValue {
 
     /// - Parameter texts: by column; NaN stands in the row beside a text. Empty when there are none.
     package mutating func add(time: Int64, row: [Double], texts: [String?] = [], plan: WindowPlan) {
+        var texts = texts
+        if !plan.labelled.isEmpty, !texts.isEmpty { takeLabels(row, &texts, plan) }
         if !plan.spans.isEmpty {
             if times.count - start >= Self.fewEvents { prepare(plan) }
             let limit = time - plan.longestSpan
@@ -62,6 +70,51 @@ package struct WindowState: StateValue {
             }
             lastTexts = texts.isEmpty ? [] : texts
         }
+    }
+
+    private mutating func takeLabels(_ row: [Double], _ texts: inout [String?], _ plan: WindowPlan) {
+        for column in plan.labelled {
+            if let text = texts[column] { labels[row[column].bitPattern] = text }
+            texts[column] = nil
+        }
+        if !texts.contains(where: { $0 != nil }) { texts = [] }
+        if labels.count > Self.spareLabels + 2 * (times.count - start) { labels = keptLabels() }
+    }
+
+    /// Labels of events that are kept.
+    private func keptLabels() -> [UInt64: String] {
+        guard !labels.isEmpty else { return [:] }
+        var kept: [UInt64: String] = [:]
+        for value in values[(start * columnCount)...] where kept[value.bitPattern] == nil {
+            kept[value.bitPattern] = labels[value.bitPattern]
+        }
+        return kept
+    }
+
+    /// The label that a `top` reading gives as of a moment, of those equally often the first by its bytes; nil where there are not
+    /// so many.
+    package mutating func label(_ reading: Int, _ plan: WindowPlan, at now: Int64) -> String? {
+        let reading = plan.readings[reading]
+        guard reading.measure == .top else { return nil }
+        var counts: [UInt64: Int] = [:]
+        if windows.isEmpty {
+            let limit = now - plan.spans[reading.window]
+            for entry in start..<times.count where times[entry] > limit {
+                let value = values[entry * columnCount + reading.column]
+                if !value.isNaN { counts[value.bitPattern, default: 0] += 1 }
+            }
+        } else {
+            if windows[reading.window].head < start {
+                advance(reading.window, to: times.isEmpty ? .max : times[start] - 1)
+            }
+            advance(reading.window, to: now - plan.spans[reading.window])
+            counts = windows[reading.window].columns[reading.column].counts
+        }
+        guard counts.count >= reading.rank else { return nil }
+        let ranked = counts.map { ($0.value, labels[$0.key] ?? "") }.sorted { left, right in
+            left.0 == right.0 ? left.1.utf8.lexicographicallyPrecedes(right.1.utf8) : left.0 > right.0
+        }
+        return ranked[reading.rank - 1].1
     }
 
     /// The text that stands in place of the newest event's number.
@@ -141,6 +194,8 @@ package struct WindowState: StateValue {
         case .first: inside.isEmpty ? .nan : values[inside.lowerBound * columnCount + reading.column]
         case .oldest: known(inside, reading.column)
         case .newest: known(inside.reversed(), reading.column)
+        case .nthNewest: nth(reading.rank, inside, reading.column)
+        case .top: .nan
         default: nil
         }
     }
@@ -175,6 +230,15 @@ package struct WindowState: StateValue {
         }
     }
 
+    private func nth(_ rank: Int, _ inside: Range<Int>, _ column: Int) -> Double {
+        var left = rank
+        for entry in inside.reversed() where !values[entry * columnCount + column].isNaN {
+            left -= 1
+            if left == 0 { return values[entry * columnCount + column] }
+        }
+        return .nan
+    }
+
     /// The first value that is not missing.
     private func known(_ entries: some Sequence<Int>, _ column: Int) -> Double {
         for entry in entries where !values[entry * columnCount + column].isNaN {
@@ -191,11 +255,20 @@ package struct WindowState: StateValue {
             for column in 0..<columnCount { writer.append(values[entry * columnCount + column]) }
         }
         writer.append(little: lastTime)
-        writer.append(little: UInt32(lastValues.count) | (lastTexts.isEmpty ? 0 : WindowState.textsFollow))
+        let labels = keptLabels()
+        writer.append(
+            little: UInt32(lastValues.count) | (lastTexts.isEmpty ? 0 : WindowState.textsFollow)
+                | (labels.isEmpty ? 0 : WindowState.labelsFollow))
         for value in lastValues { writer.append(value) }
         for text in lastTexts {
             writer.append(UInt8(text == nil ? 0 : 1))
             if let text { writer.append(sized: text) }
+        }
+        guard !labels.isEmpty else { return }
+        writer.append(little: UInt32(labels.count))
+        for (bits, label) in labels.sorted(by: { $0.key < $1.key }) {
+            writer.append(little: bits)
+            writer.append(sized: label)
         }
     }
 
@@ -209,8 +282,16 @@ package struct WindowState: StateValue {
         }
         lastTime = try reader.little()
         let lasts: UInt32 = try reader.little()
-        for _ in 0..<(lasts & ~WindowState.textsFollow) { lastValues.append(try reader.double()) }
-        guard lasts & WindowState.textsFollow != 0 else { return }
-        for _ in lastValues { lastTexts.append(try reader.byte() == 1 ? try reader.sizedText() : nil) }
+        for _ in 0..<(lasts & ~(WindowState.textsFollow | WindowState.labelsFollow)) {
+            lastValues.append(try reader.double())
+        }
+        if lasts & WindowState.textsFollow != 0 {
+            for _ in lastValues { lastTexts.append(try reader.byte() == 1 ? try reader.sizedText() : nil) }
+        }
+        guard lasts & WindowState.labelsFollow != 0 else { return }
+        for _ in 0..<(try reader.little(UInt32.self)) {
+            let bits: UInt64 = try reader.little()
+            labels[bits] = try reader.sizedText()
+        }
     }
 }
