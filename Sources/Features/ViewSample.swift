@@ -63,7 +63,7 @@ package struct ViewSample {
     /// Whether every event of a key would be in the sample.
     package func covers(_ key: String) -> Bool {
         guard !excluded.contains(ExactText(key)) else { return false }
-        return hashes.count < size || Self.hash(key) < (hashes.last?.hash ?? 0)
+        return hashes.count < size || Self.hash(key) <= (hashes.last?.hash ?? 0)
     }
 
     /// Takes an event that the fold takes as well; what the view cannot read is in neither.
@@ -109,6 +109,10 @@ package struct ViewSample {
         let first = min(list.firstIndex { $0.time > limit } ?? list.count, list.count - 1)
         entries[key] = Array(list[max(0, first)...])
         total += entries[key]?.count ?? 0
+    }
+
+    package func hasEvent(_ key: String, at time: Instant) -> Bool {
+        entries[ExactText(key)]?.contains { $0.time == time.milliseconds } ?? false
     }
 
     /// The features of a key as of a moment, of the events so far; nil when there was none.

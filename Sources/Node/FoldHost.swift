@@ -35,6 +35,7 @@ package final class FoldHost: Sendable {
     }
 
     private let mailbox = Monitor(Mailbox())
+    private let gate = RunnerGate()
     private let state = Monitor(FoldStatus())
     private let thread: Monitor<BlockingThread?> = Monitor(nil)
     private let checkpointSeconds: Double
@@ -108,12 +109,12 @@ package final class FoldHost: Sendable {
 
     private func loop(_ runner: TopologyRunner, _ log: any EventLog) throws {
         defer { runner.end() }
+        gate.open(runner)
+        defer { gate.open(nil) }
         // Questions and events wake it alike: neither waits for the other's turn.
         let listening = log.listen { [mailbox] in mailbox.update { $0.changed = true } }
         defer { withExtendedLifetime(listening) {} }
-        var saved = Date()
-        var dirty = false
-        var started = true
+        var turn = Turn()
         while true {
             let (questions, stopping) = mailbox.withLock { box in
                 defer {
@@ -122,36 +123,56 @@ package final class FoldHost: Sendable {
                 }
                 return (box.questions, box.stopping)
             }
-            for question in questions { question(runner) }
-            if stopping { break }
-            let seen = log.waitForChange(after: 0, seconds: 0)
-            let worked = try runner.runSlice()
-            dirty = dirty || worked
-            // Between slices everything is at rest, so a checkpoint may stand anywhere.
-            if runner.isCheckpointing {
-                try runner.advanceCheckpoint()
-            } else if dirty, runner.needsCheckpoint || Date().timeIntervalSince(saved) > checkpointSeconds {
-                if try runner.beginCheckpoint() {
-                    saved = Date()
-                    dirty = false
-                } else if !worked {
-                    try runner.flush()
-                }
-            } else if !worked {
-                // Also without an event: progress alone moves what is consumed.
-                try runner.flush()
+            let worked = try gate.work {
+                for question in questions { question(runner) }
+                return stopping ? false : try advance(runner, log, &turn)
             }
-            if worked || started { publish(runner, drained: false) }
-            started = false
-            if !worked {
-                publish(runner, drained: runner.isDrained && seen == log.waitForChange(after: 0, seconds: 0), at: seen)
-                _ = mailbox.wait(seconds: runner.isCheckpointing ? 0.001 : FoldHost.longestSleep) { box in
-                    box.changed || box.stopping || !box.questions.isEmpty ? true : nil
-                }
+            if stopping { break }
+            guard !worked else { continue }
+            _ = mailbox.wait(seconds: turn.isCheckpointing ? 0.001 : FoldHost.longestSleep) { box in
+                box.changed || box.stopping || !box.questions.isEmpty ? true : nil
             }
         }
-        try runner.checkpoint()
-        publish(runner, drained: false)
+        try gate.work {
+            try runner.checkpoint()
+            publish(runner, drained: false)
+        }
+    }
+
+    /// What a fold remembers from one slice to the next.
+    private struct Turn {
+        var saved = Date()
+        var dirty = false
+        var started = true
+        var isCheckpointing = false
+    }
+
+    /// One slice, and what goes with it.
+    private func advance(_ runner: TopologyRunner, _ log: any EventLog, _ turn: inout Turn) throws -> Bool {
+        let seen = log.waitForChange(after: 0, seconds: 0)
+        let worked = try runner.runSlice()
+        turn.dirty = turn.dirty || worked
+        // Between slices everything is at rest, so a checkpoint may stand anywhere.
+        if runner.isCheckpointing {
+            try runner.advanceCheckpoint()
+        } else if turn.dirty, runner.needsCheckpoint || Date().timeIntervalSince(turn.saved) > checkpointSeconds {
+            if try runner.beginCheckpoint() {
+                turn.saved = Date()
+                turn.dirty = false
+            } else if !worked {
+                try runner.flush()
+            }
+        } else if !worked {
+            // Also without an event: progress alone moves what is consumed.
+            try runner.flush()
+        }
+        if worked || turn.started { publish(runner, drained: false) }
+        turn.started = false
+        if !worked {
+            publish(runner, drained: runner.isDrained && seen == log.waitForChange(after: 0, seconds: 0), at: seen)
+        }
+        turn.isCheckpointing = runner.isCheckpointing
+        return worked
     }
 
     private func publish(_ runner: TopologyRunner, drained: Bool, at version: UInt64? = nil) {
@@ -166,6 +187,14 @@ package final class FoldHost: Sendable {
             $0.drainedVersion = drained ? version : nil
             $0.loaded = true
         }
+    }
+
+    /// The same where it takes no time to speak of: on the spot, when the fold is between two slices just now.
+    package func askShortly<R: Sendable>(
+        _ body: @escaping @Sendable (TopologyRunner) throws -> R
+    ) async throws -> R {
+        if let answer = try gate.ask(body) { return answer }
+        return try await ask(body)
     }
 
     /// Asks something of the fold between two slices.

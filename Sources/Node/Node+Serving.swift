@@ -46,6 +46,9 @@ extension Node {
     }
 
     /// The catalog as it is served now: of a view whose newest version has not caught up, the one before it.
+    /// Values that are read on the spot; more of them would hold one of Swift's threads.
+    private static let shortAnswer = 5000
+
     func servedCatalog() throws -> FeatureCatalog {
         let registry = registry
         let workspace = try compile(registry)
@@ -125,10 +128,13 @@ extension Node {
     /// Every part as of its own fold's stream time: those are apart by what is under way.
     private func answer(_ plan: ServedPlan, _ question: FeatureQuestion) async throws -> FeatureAnswer {
         var whole: FeatureAnswer?
+        let rows = question.entities.first?.keys.count ?? 0
+        let isShort = rows * plan.whole.references.count <= Self.shortAnswer
         for part in plan.parts {
-            let answer = try await part.fold.ask { runner in
+            @Sendable func read(_ runner: TopologyRunner) throws -> FeatureAnswer {
                 try Node.features(runner.topology).answer(part.plan, question, at: runner.now)
             }
+            let answer = isShort ? try await part.fold.askShortly(read) : try await part.fold.ask(read)
             if whole == nil { whole = answer } else { whole?.take(answer, part.plan) }
         }
         guard let whole else { throw FeaturesError("no-features", "there is nothing to read") }
