@@ -56,7 +56,7 @@ final class ConsistencyCheck {
     }
 
     /// How long one turn reads the log, in seconds.
-    private static let turn = 0.03
+    private static let turn = 0.02
 
     let fold: FoldHost
     private(set) var report: ViewReport

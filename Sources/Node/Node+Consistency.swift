@@ -27,7 +27,7 @@ extension Node {
     /// Between two turns of a check, in seconds.
     private static let consistencyPause = 0.5
     /// The same while a check has to catch up and the fold has nothing to do.
-    private static let catchingUpPause = 0.02
+    private static let catchingUpPause = 0.1
     /// How long a view that differs is not told of again, in milliseconds.
     private static let tellingPause: Int64 = 10 * 60 * 1000
     /// Of so many questions one gives its keys to the check.
