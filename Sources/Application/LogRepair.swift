@@ -14,10 +14,6 @@ struct Repair: AsyncParsableCommand {
     func run() async throws {
         try await reporting {
             if let from {
-                guard !dryRun else {
-                    throw NodeError(
-                        "bad-use", "--dry-run changes nothing, --from takes from a backup; give one of them")
-                }
                 if try heal(from) { return }
             }
             // A running node builds what is missing; cutting a torn tail is what it did when it started.
@@ -61,14 +57,14 @@ struct Repair: AsyncParsableCommand {
                 "locked", "a node runs on '\(common.data)'; what it has open is not replaced: stop it first")
         }
         try LogChoice.requireFiles(configuration)
-        let answer = try LogReport.heal(configuration.logDirectory, from: URL(filePath: backup).path)
+        let answer = try LogReport.heal(configuration.logDirectory, from: URL(filePath: backup).path, dryRun: dryRun)
         if common.json {
             Terminal.print(answer)
             guard answer["verification"]?["verdict"]?.string == "INTACT" else { throw ExitCode(11) }
             return true
         }
         let healed = answer["healed"]?.array ?? []
-        for line in healed { print("healed from the backup: \(line.string ?? "")") }
+        for line in healed { print("\(dryRun ? "would be " : "")healed from the backup: \(line.string ?? "")") }
         guard answer["verification"]?["verdict"]?.string == "INTACT" else {
             if healed.isEmpty { print("the backup has nothing that would heal it; nothing was changed") }
             Verify.show(answer["verification"] ?? .null)

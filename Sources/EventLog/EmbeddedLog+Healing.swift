@@ -20,8 +20,9 @@ extension EmbeddedLog {
     /// file of which anything would be worse stays as it is. No node may have the log open.
     /// - Throws: `not-a-backup`; `bad-backup` where it is one of another log, or of one that went on differently; `too-much` above
     ///   `Limits.healingBytes`, where a restoration is the better way.
+    /// - Parameter dryRun: says what would be healed, and changes nothing.
     package static func heal(
-        _ volume: any LogVolume, from backup: any LogVolume
+        _ volume: any LogVolume, from backup: any LogVolume, dryRun: Bool = false
     ) throws(EventLogError) -> HealingReport {
         guard let mark = backup.contents(DurableMark.path).flatMap({ DurableMark($0) }) else {
             throw EventLogError(
@@ -42,7 +43,7 @@ extension EmbeddedLog {
                 return HealingReport(verification: before)
             }
             patches = try proven(volume, backup, mark, before)
-            return try heal(volume, by: patches, from: before, mark)
+            return try heal(volume, by: patches, from: before, mark, dryRun)
         } catch {
             // Without its manifest a log says nothing of itself: with the backup's it must be whole.
             guard error.code == "manifest-damaged" else { throw error }
@@ -53,7 +54,7 @@ extension EmbeddedLog {
             guard !patches.isEmpty, let (found, ends) = try? look(overlay, mark), found.isIntact, ends.theirs == true,
                 ends.own != false
             else { throw error }
-            return try heal(volume, by: patches, from: nil, mark)
+            return try heal(volume, by: patches, from: nil, mark, dryRun)
         }
     }
 
@@ -121,10 +122,17 @@ extension EmbeddedLog {
     }
 
     private static func heal(
-        _ volume: any LogVolume, by patches: [String: [FilePatch]], from before: LogVerification?, _ mark: DurableMark
+        _ volume: any LogVolume, by patches: [String: [FilePatch]], from before: LogVerification?, _ mark: DurableMark,
+        _ dryRun: Bool
     ) throws(EventLogError) -> HealingReport {
-        try write(patches, on: volume)
-        var report = HealingReport(verification: try look(volume, mark).found)
+        let healed: any LogVolume
+        if dryRun {
+            healed = OverlayVolume(volume, patches, replaced: wholes(patches))
+        } else {
+            try write(patches, on: volume)
+            healed = volume
+        }
+        var report = HealingReport(verification: try look(healed, mark).found)
         report.bytes = patches.values.joined().reduce(0) { $0 + Int64($1.bytes.count) }
         let now = Set(report.verification.complaints.map(\.text))
         report.healed =

@@ -54,6 +54,10 @@ package final class DerivedView: Sendable {
     private static func feature(_ name: String, _ source: String) throws(BaseError) -> Feature {
         var inputs: [Input] = []
         for chain in try CELProgram.names(in: source) {
+            guard chain[0] != CELProgram.documentName else {
+                throw BaseError(
+                    "unknown-variable", "'data' is no view: a derived view sees no event, and no view of that name")
+            }
             guard chain.count > 1 else {
                 throw BaseError(
                     "unknown-variable",
@@ -125,6 +129,9 @@ package struct FeatureNames: Sendable {
         let reader = try DefinitionReader(definition)
         guard views[view.name] == nil else {
             throw reader.failure("there is a feature view '\(view.name)' already", at: "name")
+        }
+        if !view.requests.isEmpty, views[DerivedView.request] != nil || derived[DerivedView.request] != nil {
+            throw reader.failure("'request' is what a request brings along; no view may be called that", at: "features")
         }
         for reference in view.references {
             do { try requireThere(reference) } catch {

@@ -44,6 +44,10 @@ package struct FeaturePlan: Sendable {
             places: places, versions: versions, serviceVersion: serviceVersion)
     }
 
+    /// Values of a row that are read or worked out.
+    package var width: Int { columns.count + steps.count }
+    package var isDerived: Bool { !steps.isEmpty }
+
     /// Names of the views that are read.
     package var viewNames: [String] { reads.map(\.view.name) }
 

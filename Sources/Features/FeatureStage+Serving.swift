@@ -33,6 +33,7 @@ extension FeatureStage {
                 throw FeaturesError(
                     "unknown-view", "the feature view '\(read.view.name)' is folded from the node's next start on")
             }
+            try requireSame(read.view)
             for (place, key) in keys.enumerated() {
                 row.removeAll(keepingCapacity: true)
                 let lastTime = key.flatMap { key in
@@ -58,6 +59,14 @@ extension FeatureStage {
             }
         }
         return FeatureAnswer(columns: columns, asOf: now, versions: plan.versions, serviceVersion: plan.serviceVersion)
+    }
+
+    /// A plan of another version of a view must not be run on this one's state.
+    func requireSame(_ view: FeatureView) throws(FeaturesError) {
+        guard views.contains(where: { $0 === view || $0.name == view.name && $0.digest == view.digest }) else {
+            throw FeaturesError(
+                "view-changed", "the view '\(view.name)' has just changed; ask again", fault: .world, retriable: true)
+        }
     }
 
     /// A text that stands in place of a number.

@@ -216,8 +216,11 @@ package final class FeatureView: Sendable {
     package let aggregates: [Aggregate]
     package let plan: WindowPlan
     private let indices: [String: Int]
+    /// Of its definition: views of one digest are the same.
+    package let digest: Digest
 
     package init(_ definition: Definition) throws(CatalogError) {
+        digest = definition.digest
         var reader = try DefinitionReader(definition)
         name = try reader.legalName()
         topic = try reader.string("topic")

@@ -34,6 +34,10 @@ package struct ViewSample {
     private let size: Int
     private var entries: [ExactText: [Entry]] = [:]
     private var hashes: [(hash: UInt64, key: ExactText)] = []
+    /// The smallest hash of a key that was ever turned away: above it no key is whole.
+    private var bound = UInt64.max
+    /// Too many keys have too many events in their windows.
+    package private(set) var isOverloaded = false
     /// Keys that were left out for having too many events.
     private var excluded: Set<ExactText> = []
     private var total = 0
@@ -62,8 +66,11 @@ package struct ViewSample {
 
     /// Whether every event of a key would be in the sample.
     package func covers(_ key: String) -> Bool {
-        guard !excluded.contains(ExactText(key)) else { return false }
-        return hashes.count < size || Self.hash(key) <= (hashes.last?.hash ?? 0)
+        let exact = ExactText(key)
+        if entries[exact] != nil { return true }
+        guard !excluded.contains(exact) else { return false }
+        let hash = Self.hash(key)
+        return hash < bound && (hashes.count < size || hash < (hashes.last?.hash ?? 0))
     }
 
     /// Takes an event that the fold takes as well; what the view cannot read is in neither.
@@ -71,12 +78,19 @@ package struct ViewSample {
         var scope = CELContext(document: document)
         guard let key = try? view.read(&scope, row: &row, texts: &texts) else { return }
         newest = max(newest, time.milliseconds)
-        guard covers(key) else { return }
+        guard !isOverloaded else { return }
+        guard covers(key) else {
+            bound = min(bound, Self.hash(key))
+            return
+        }
         let exact = ExactText(key)
         if entries[exact] == nil {
             let hash = Self.hash(key)
             hashes.insert((hash, exact), at: hashes.firstIndex { $0.hash > hash } ?? hashes.count)
-            if hashes.count > size { remove(hashes.count - 1) }
+            if hashes.count > size {
+                bound = min(bound, hashes[hashes.count - 1].hash)
+                remove(hashes.count - 1)
+            }
         }
         entries[exact, default: []].append(
             Entry(time: time.milliseconds, partition: partition, offset: offset, row: row, texts: texts))
@@ -91,7 +105,11 @@ package struct ViewSample {
 
     private mutating func shrink() {
         for key in Array(entries.keys) { trim(key) }
-        guard total > Self.eventLimit / 2, excluded.count < Self.excludedLimit,
+        guard excluded.count < Self.excludedLimit else {
+            (isOverloaded, entries, hashes, total) = (true, [:], [], 0)
+            return
+        }
+        guard total > Self.eventLimit / 2,
             let busiest = hashes.indices.max(by: { count(hashes[$0].key) < count(hashes[$1].key) })
         else { return }
         excluded.insert(hashes[busiest].key)
@@ -111,8 +129,9 @@ package struct ViewSample {
         total += entries[key]?.count ?? 0
     }
 
-    package func hasEvent(_ key: String, at time: Instant) -> Bool {
-        entries[ExactText(key)]?.contains { $0.time == time.milliseconds } ?? false
+    /// Whether a key has an event from a moment on, up to another.
+    package func hasEvent(_ key: String, from: Instant, through: Instant) -> Bool {
+        entries[ExactText(key)]?.contains { $0.time >= from.milliseconds && $0.time <= through.milliseconds } ?? false
     }
 
     /// The features of a key as of a moment, of the events so far; nil when there was none.
@@ -144,8 +163,12 @@ extension FeatureView {
 
 extension FeatureStage {
     /// What is served of a key as of a moment; nil when nothing was seen of it. Changes nothing.
-    package func vector(_ view: String, _ key: String, at now: Instant) -> ViewSample.Vector? {
-        guard let declared = views.first(where: { $0.name == view }), let store = store(of: view) else { return nil }
-        return store.inspect(key) { declared.vector(&$0, at: now) }
+    /// - Throws: `view-changed` where it folds another version.
+    package func vector(
+        _ view: FeatureView, _ key: String, at now: Instant
+    ) throws(FeaturesError) -> ViewSample.Vector? {
+        try requireSame(view)
+        guard let store = store(of: view.name) else { return nil }
+        return store.inspect(key) { view.vector(&$0, at: now) }
     }
 }

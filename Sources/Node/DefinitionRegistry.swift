@@ -159,6 +159,9 @@ package struct CompiledWorkspace {
         return readings
     }
 
+    /// What the workspace's own fold reads of views and questions.
+    var foldedTopics: Set<String> { Set(foldedViews.map(\.topic) + questions.map(\.topic)) }
+
     /// Topics with a lateness.
     var sorted: Set<String> { Set(topics.filter { $0.definition.lateness > 0 }.map(\.definition.name)) }
 

@@ -12,6 +12,8 @@ package struct FoldStatus: Sendable {
     package var failures: Int64 = 0
     package var checkpoints: Int64 = 0
     package var drained = false
+    /// Events that were read and wait for their turn.
+    package var waiting = 0
     /// The log's version at which nothing was left.
     package var drainedVersion: UInt64?
     /// The state is read and the fold runs.
@@ -184,6 +186,7 @@ package final class FoldHost: Sendable {
             $0.failures = runner.failures
             $0.checkpoints = runner.checkpoints
             $0.drained = drained
+            $0.waiting = runner.waitingCount
             $0.drainedVersion = drained ? version : nil
             $0.loaded = true
         }

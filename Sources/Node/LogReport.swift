@@ -92,8 +92,8 @@ package enum LogReport {
     }
 
     /// Takes from a backup what is damaged in a log that no node has open.
-    package static func heal(_ directory: String, from backup: String) throws -> JSON {
-        let report = try EmbeddedLog.heal(DiskVolume(directory), from: DiskVolume(backup))
+    package static func heal(_ directory: String, from backup: String, dryRun: Bool) throws -> JSON {
+        let report = try EmbeddedLog.heal(DiskVolume(directory), from: DiskVolume(backup), dryRun: dryRun)
         return .object([
             "healed": .array(report.healed.map { .string($0) }), "bytes": .int(report.bytes),
             "verification": json(report.verification),

@@ -24,10 +24,20 @@ struct FeatureWatch: Sendable {
 }
 
 extension Node {
-    /// Between two turns of a check, in seconds.
-    private static let consistencyPause = 0.5
-    /// The same while a check has to catch up and the fold has nothing to do.
-    private static let catchingUpPause = 0.1
+    /// How a check goes about it: how long a turn reads the log, and how long it pauses then, in seconds.
+    private struct Pace {
+        let turn: Double
+        let pause: Double
+
+        static let usual = Pace(turn: 0.02, pause: 0.5)
+        /// While it has to catch up and the fold has nothing to do.
+        static let catchingUp = Pace(turn: 0.02, pause: 0.03)
+        /// While questions come: of several views one at a time, so that who asks does not notice.
+        static let busy = Pace(turn: 0.002, pause: 0.1)
+        /// Questions from one turn to the next that are many.
+        static let many = 10
+    }
+
     /// How long a view that differs is not told of again, in milliseconds.
     private static let tellingPause: Int64 = 10 * 60 * 1000
     /// Of so many questions one gives its keys to the check.
@@ -59,27 +69,35 @@ extension Node {
         headrace_yield_to_others()
         work("the consistency check") {
             var checks: [String: ConsistencyCheck] = [:]
+            var pace = Pace.usual
+            var (turns, questions) = (0, 0)
             while !stopping {
-                var isCatchingUp = false
-                for (name, view, version, fold) in try served() where !stopping && fold.status.loaded {
+                let now = watch.withLock { $0.questions }
+                let isBusy = now - questions > Pace.many
+                (questions, turns) = (now, turns + 1)
+                if isBusy { pace = .busy }
+                var isBehind = false
+                let views = try served()
+                for (place, (name, view, version, fold)) in views.enumerated() where !stopping && fold.status.loaded {
+                    guard !isBusy || place == turns % views.count else { continue }
                     if checks[name]?.report.version != version || checks[name]?.fold !== fold {
-                        checks[name] = ConsistencyCheck(
-                            view, version: version, fold: fold, log: log, try compile())
+                        checks[name] = ConsistencyCheck(view, version: version, fold: fold, log: log, try compile())
                     }
                     guard let check = checks[name] else { continue }
                     let asked = watch.withLock { $0.usage[name]?.keys ?? [] }
                     do {
-                        let differs = try check.round(asked: asked)
+                        let differs = try check.round(asked: asked, turn: pace.turn)
                         watch.withLock { $0.reports[name] = check.report }
-                        isCatchingUp = isCatchingUp || (check.report.behind > 0 && fold.status.drained)
+                        isBehind = isBehind || (check.report.behind > 0 && fold.status.drained)
                         if differs { try tell(check.report) }
-                    } catch let error as NodeError where ["fold-stopped", "busy"].contains(error.code) {
+                    } catch let error as any DescribedError
+                        where ["fold-stopped", "busy", "view-changed"].contains(error.code)
+                    {
                         continue
                     }
                 }
-                _ = running.wait(seconds: isCatchingUp ? Self.catchingUpPause : Self.consistencyPause) {
-                    $0.stopping ? true : nil
-                }
+                _ = running.wait(seconds: pace.pause) { $0.stopping ? true : nil }
+                pace = isBehind ? .catchingUp : .usual
             }
         }
     }

@@ -51,6 +51,16 @@ extension Node {
             platformTopics: platform, folded: current.folded(with: definitions, begun: begun))
         let beside = Set(current.beside.keys).union(
             definitions.filter { begun && $0.kind == FeatureView.kind && current.change($0) != .unchanged }.map(\.key))
+        let graph = FoldGraph(current.all(StreamTopology.kind).map(\.definition))
+        for definition in definitions where beside.contains(definition.key) {
+            guard let topic = definition.body["topic"]?.string, let writer = graph.writer(of: topic),
+                log.partitions(of: topic) > 1
+            else { continue }
+            throw CatalogError(
+                "derived-topic",
+                "\(definition.place): \(definition.key) reads '\(topic)', which '\(writer.name)' writes in several partitions; a view that comes while history runs reads what is published, or what has one partition"
+            )
+        }
         guard beside.count <= ViewFold.limit else {
             throw CatalogError(
                 "too-many-views",

@@ -29,6 +29,11 @@ extension Node {
         if let trouble = share?.trouble { list.append("sharing the streams' tasks out went on after: \(trouble)") }
         let unfolded = fold.status.failures
         if unfolded > 0 { list.append("\(unfolded) events could not be folded; headrace dlq list says which and why") }
+        for view in viewFolds where view.host.status.failures > 0 {
+            list.append(
+                "\(view.host.status.failures) events could not be read by the view '\(view.name)'; `views` of headrace status --json has the first"
+            )
+        }
         list += inconsistencies
         let damaged = keys.counts.damaged
         if damaged > 0 {

@@ -116,12 +116,18 @@ extension Node {
     }
 
     package func onlineFeatures(_ question: FeatureQuestion) async throws -> FeatureAnswer {
+        try await again { try await answer(try plan(question), question) }
+    }
+
+    /// Asks, and once more where the version that was asked has just been taken the place of.
+    private func again<R>(_ body: () async throws -> R) async throws -> R {
         do {
-            return try await answer(try plan(question), question)
-        } catch let error as NodeError where error.code == "fold-stopped" && !viewFolds.isEmpty {
-            // The version that was just asked may have been taken the place of.
+            return try await body()
+        } catch let error as any DescribedError
+            where ["fold-stopped", "busy", "view-changed"].contains(error.code) && !viewFolds.isEmpty
+        {
             serving.withLock { $0.forget() }
-            return try await answer(try plan(question), question)
+            return try await body()
         }
     }
 
@@ -129,7 +135,7 @@ extension Node {
     private func answer(_ plan: ServedPlan, _ question: FeatureQuestion) async throws -> FeatureAnswer {
         var whole: FeatureAnswer?
         let rows = question.entities.first?.keys.count ?? 0
-        let isShort = rows * plan.whole.references.count <= Self.shortAnswer
+        let isShort = rows * plan.whole.width <= Self.shortAnswer
         for part in plan.parts {
             @Sendable func read(_ runner: TopologyRunner) throws -> FeatureAnswer {
                 try Node.features(runner.topology).answer(part.plan, question, at: runner.now)
@@ -139,19 +145,22 @@ extension Node {
         }
         guard let whole else { throw FeaturesError("no-features", "there is nothing to read") }
         noteUse(plan.whole, question, rows: question.entities.first?.keys.count ?? 0)
-        return try Node.finish(whole, plan.whole, question)
+        guard !isShort, plan.whole.isDerived else { return try Node.finish(whole, plan.whole, question) }
+        let read = whole
+        return try await pastWork.run { try Node.finish(read, plan.whole, question) }
     }
 
     package func features(view: String, key: String) async throws -> JSON {
-        let known = try compile()
+        try await again { try await vector(view, key) }
+    }
+
+    private func vector(_ view: String, _ key: String) async throws -> JSON {
+        let names = try featureCatalog().views.keys.sorted()
         let host = liveFold(view)?.host ?? fold
-        if host === fold, known.views.contains(where: { $0.name == view }),
-            !known.foldedViews.contains(where: { $0.name == view })
-        {
+        if host === fold, names.contains(view), registry.folded["\(FeatureView.kind)/\(view)"] == nil {
             throw backfilling(view)
         }
-        let names = known.views.map(\.name)
-        return try await host.ask { runner in
+        return try await host.askShortly { runner in
             var members: [String: JSON] = [:]
             for (name, value) in try Node.features(runner.topology).read(
                 view: view, key: key, at: runner.now, known: names)
@@ -212,7 +221,7 @@ extension Node {
             topology: Topology(
                 name: "as of", stages: [stage], answers: [], attachments: [],
                 upstream: workspace.folds.upstream(of: stage.inputs), readings: workspace.readings,
-                sorted: workspace.sorted),
+                sorted: workspace.sorted.union(stage.inputs.filter { !workspace.foldedTopics.contains($0) })),
             derived: [], log: log, database: try StateDatabase(path: nil), sink: DiscardingSink(), ends: ends)
         try runner.end(at: limit)
         runner.recordsDigests = false

@@ -20,8 +20,11 @@ extension Node {
             guard let versions = registry.beside[key], let newest = versions.last else { return [] }
             // What is as the workspace folds it is served from there.
             guard newest.definition.body != registry.folded[key]?.definition.body else { return [] }
-            let live = registry.live[key]
-            let served = versions.dropLast().last { $0.version == live }
+            // The one that is served, unless the workspace's own fold had it in between.
+            let before = versions.dropLast().reversed().prefix {
+                $0.definition.body != registry.folded[key]?.definition.body
+            }
+            let served = before.first { $0.version == registry.live[key] }
             return ([newest] + (served.map { [$0] } ?? [])).map { ($0, newest.definition.name) }
         }
     }
@@ -40,6 +43,7 @@ extension Node {
             let directory = configuration.viewFoldsDirectory
             try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
             let workspace = try compile()
+            try sweep(directory, Set(wanted.map { "\($0.view)@\($0.entry.version)" }))
             for (entry, name) in wanted
             where !kept.contains(where: { $0.view.name == name && $0.version == entry.version }) {
                 let fold = ViewFold(
@@ -56,12 +60,30 @@ extension Node {
         if isStarted { try gateway.feed(also: viewInputs) }
     }
 
+    /// Removes state of versions that something took the place of, which a crash may have left.
+    private func sweep(_ directory: String, _ names: Set<String>) throws {
+        let running = Set(viewFolds.map(\.name))
+        for file in try FileManager.default.contentsOfDirectory(atPath: directory) {
+            guard let end = file.range(of: ".sqlite") else { continue }
+            let name = String(file[..<end.lowerBound])
+            guard !names.contains(name), !running.contains(name) else { continue }
+            try? FileManager.default.removeItem(atPath: directory + "/" + file)
+        }
+    }
+
     /// Whether a view's version is the one that is served.
     func isLive(_ fold: ViewFold) -> Bool { registry.live["\(FeatureView.kind)/\(fold.view.name)"] == fold.version }
 
+    /// Whether a view is served and nothing of it is under way.
+    func isAtRest(_ fold: ViewFold) -> Bool {
+        let status = fold.host.status
+        let waits = gateway.topic(fold.view.topic)?.lateness ?? 0 > 0
+        return isLive(fold) && fold.isReady && status.drained && (status.waiting == 0 || waits)
+    }
+
     /// The fold that serves a view; nil where the workspace's own does, or none yet.
     func liveFold(_ view: String) -> ViewFold? {
-        viewFolds.first { $0.view.name == view && isLive($0) }
+        viewFolds.first { $0.view.name == view && isLive($0) && $0.isReady }
     }
 
     /// How often is looked whether a view has caught up, in seconds.
@@ -71,8 +93,14 @@ extension Node {
     func viewFoldLoop() {
         work("what brings views into service") {
             while !stopping {
-                let waiting = viewFolds.filter { !isLive($0) && isNewest($0) }
-                for fold in waiting where !stopping && fold.isReady { try applying.withLock { _ in try goLive(fold) } }
+                for fold in viewFolds where !stopping && !fold.isReady && fold.look() {
+                    guard isNewest(fold), !isLive(fold) else {
+                        // It was live in an earlier life, and is so again.
+                        serving.withLock { $0.forget() }
+                        continue
+                    }
+                    try applying.withLock { _ in try goLive(fold) }
+                }
                 _ = running.wait(seconds: Self.look) { $0.stopping ? true : nil }
             }
         }

@@ -404,7 +404,7 @@ package final class Node: Sendable {
         guard connectors.allSatisfy({ ["FINISHED", "FAILED", "STOPPED"].contains($0.status.state) }),
             share?.hasJoined != false, fold.status.drained,
             streams.allSatisfy({ $0.folds.allSatisfy(\.status.drained) }),
-            viewFolds.allSatisfy({ isLive($0) && $0.host.status.drained })
+            viewFolds.allSatisfy(isAtRest)
         else {
             return false
         }

@@ -14,6 +14,7 @@ package final class ViewFold: Sendable {
     let host: FoldHost
     private let file: String
     private let failures = Monitor(ViewFailures())
+    private let ready = Monitor(false)
 
     /// What its stores keep in memory of what is on the disk too, in bytes: there may be many beside each other.
     private static let memory = 64 << 20
@@ -34,16 +35,19 @@ package final class ViewFold: Sendable {
     ///   - body: of the view's definition.
     func start(log: any EventLog, _ workspace: CompiledWorkspace, body: JSON) {
         var text = body.canonical
-        for (topic, reading) in workspace.readings.sorted(by: { $0.key < $1.key }) where topic == view.topic {
-            text += [UInt8]("\n\(topic) \(reading.version)".utf8)
-        }
+        text += [UInt8]("\n\(view.topic) \(workspace.readings[view.topic]?.version ?? 1)".utf8)
+        // Of a topic that nobody has read so far nobody said how complete it was: its events wait for one another, so that they are
+        // folded in the order of their times.
+        let isUnread = !workspace.foldedTopics.contains(view.topic)
+        if isUnread { text += [UInt8]("\nsorted".utf8) }
         let identity = Digest.of(text)
+        let sorted = isUnread ? [view.topic] : workspace.sorted.intersection([view.topic])
         host.start(log: log) { [self] in
             let stage = FeatureStage(views: [view], questions: [])
             let topology = Topology(
                 name: name, stages: [stage], answers: [], attachments: [], identity: identity,
                 upstream: workspace.folds.upstream(of: stage.inputs), readings: workspace.readings,
-                sorted: workspace.sorted.intersection(stage.inputs))
+                sorted: sorted)
             let runner = try TopologyRunner(
                 topology: topology, derived: [], log: log, database: try StateDatabase(path: file, memory: Self.memory),
                 sink: ViewSink(failures))
@@ -52,8 +56,16 @@ package final class ViewFold: Sendable {
         }
     }
 
-    /// Whether it has folded everything that stood in the log when it began, and so is as good as any that runs.
-    var isReady: Bool { (try? host.askBlocking { $0.hasReachedAims || ($0.hasCaughtUp && $0.isDrained) }) ?? false }
+    /// Looks whether it has folded everything that stood in the log when it began. What was found once holds.
+    func look() -> Bool {
+        if isReady { return true }
+        guard (try? host.askBlocking({ $0.isAbreast })) == true else { return false }
+        ready.withLock { $0 = true }
+        return true
+    }
+
+    /// Whether it had caught up when somebody looked.
+    var isReady: Bool { ready.withLock { $0 } }
 
     /// Its fold ends, and what it had on the disk goes: another version has taken its place.
     func discard() {
@@ -86,7 +98,8 @@ struct ViewFailures: Sendable {
     }
 }
 
-/// Keeps the first failures of a view's fold; its late events were told by the workspace's fold already.
+/// Keeps the first failures of a view's fold. They and its late events are counted and stand in no topic: what a view that comes
+/// later cannot take is told of the view, not of the event (decision 29).
 private final class ViewSink: DerivedSink {
     private let failures: Monitor<ViewFailures>
 

@@ -81,7 +81,7 @@ package final class TopologyRunner {
     /// of it before.
     package private(set) var hasCaughtUp = false
     /// Where the inputs ended then.
-    private var aims: [Int64] = []
+    var aims: [Int64] = []
     /// What the log held when the runner began was read.
     package var hasReachedAims: Bool { isBegun && zip(inputs, aims).allSatisfy { $0.next >= $1 } }
     /// Memory is spent on what changed since the last checkpoint: there should be one, whenever the next is due.

@@ -152,6 +152,9 @@ import Testing
         if what == "same rot" {
             try bytes.write(to: URL(filePath: path.replacingOccurrences(of: "/a/", with: "/backup/")))
         }
+        let before = try? Data(contentsOf: URL(filePath: path))
+        let tried = try? EmbeddedLog.heal(volume, from: DiskVolume(scratch.path + "/backup"), dryRun: true)
+        #expect((try? Data(contentsOf: URL(filePath: path))) == before, "what is only tried changes nothing")
         let report: HealingReport
         do {
             report = try EmbeddedLog.heal(volume, from: DiskVolume(scratch.path + "/backup"))
@@ -160,6 +163,9 @@ import Testing
             #expect(try Data(contentsOf: URL(filePath: path)) == bytes)
             return
         }
+        #expect(
+            tried?.healed == report.healed && tried?.bytes == report.bytes
+                && tried?.verification.isIntact == report.verification.isIntact, "\(String(describing: tried))")
         let now = try Data(contentsOf: URL(filePath: path))
         if what == "other log" || what == "same rot" {
             #expect(!report.verification.isIntact && report.healed.isEmpty && report.bytes == 0 && now == bytes)

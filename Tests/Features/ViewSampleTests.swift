@@ -6,6 +6,32 @@ import Testing
 
 /// A sample has every event of its keys, whatever keys come and in whatever order, and finds what differs.
 @Suite struct ViewSampleTests {
+    /// Labels of what stands most often: of as many different ones as come, the same after any restart.
+    @Test func labelsOutliveRestarts() throws {
+        var plan = WindowPlan(columnCount: 1)
+        plan.read(.top, column: 0, span: 100_000, rank: 1)
+        var (straight, restarted) = (WindowState(columnCount: 1), WindowState(columnCount: 1))
+        func bytes(_ state: WindowState) -> [UInt8] {
+            var writer = ByteWriter()
+            state.encode(into: &writer)
+            return writer.bytes
+        }
+        for number in 0..<500 {
+            let now = Int64(number) * 1000
+            let (row, texts) = ([Double(number)], ["t\(number)"])
+            straight.add(time: now, row: row, texts: texts, plan: plan)
+            restarted.add(time: now, row: row, texts: texts, plan: plan)
+            let expected = (max(0, number - 99)...number).map { "t\($0)" }.min()
+            #expect(straight.label(0, plan, at: now) == expected && restarted.label(0, plan, at: now) == expected)
+            #expect(bytes(straight) == bytes(restarted), "\(number)")
+            guard number % 37 == 0 else { continue }
+            restarted = try bytes(restarted).withUnsafeBytes { raw in
+                var reader = ByteReader(raw)
+                return try WindowState(decoding: &reader)
+            }
+        }
+    }
+
     @Test(arguments: 0..<30) func samplesAreWhole(seed: Int) throws {
         var random = SeededRandom(seed: UInt64(seed))
         let body = try JSON(

@@ -33,7 +33,7 @@ import Testing
         features:
           - {name: off, of: price.price / price.mean}
           - {name: paid, of: request.pieces * price.price}
-          - {name: kind, of: "request.gift ? 'gift ' + price.colour : 'own'"}
+          - {name: kind, of: "request.gift ? 'gift ' + price.colour : has(price.price) ? 'own' : 'none'"}
         ---
         kind: DerivedView
         name: verdict
@@ -159,6 +159,7 @@ import Testing
         ("- {name: x, of: prices.n}", "unknown-view", "w.yaml:16"),
         ("- {name: x, of: d.y}\n  - {name: y, of: d.x}", "definition-cycle", "d reads d"),
         ("- {name: x, of: price}", "bad-expression", "VIEW.FEATURE"),
+        ("- {name: x, of: data.n}", "bad-expression", "no view"),
         ("- {name: x, of: price.n +}", "bad-expression", "w.yaml:17"),
         ("- {name: x, of: price.n}\n  - {name: x, of: price.n}", "bad-definition", "stands twice"),
     ]) func mistakesAreNamed(features: String, code: String, place: String) {

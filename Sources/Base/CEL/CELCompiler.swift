@@ -140,6 +140,10 @@ struct CELCompiler {
             if let path = CELCompiler.path(inner), !isBound(CELProgram.documentName) {
                 return .hasPath((path + [field]).map { JSONKey($0) })
             }
+            // A variable with a qualified name is there when it is not null.
+            if !optional, let names = CELCompiler.names(inner), case .slot(let slot)? = resolve(names + [field]) {
+                return .call(.differs, [.slot(slot), .literal(.null)])
+            }
             return .test(try compile(inner, depth: deeper), field, optional: optional)
         case .index(let inner, let place, let optional):
             return .index(try compile(inner, depth: deeper), try compile(place, depth: deeper), optional: optional)

@@ -135,11 +135,26 @@ enum CELFunction: String, Sendable {
         }
     }
 
+    /// What it costs to read a regular expression, in elements.
+    private static let patternCost = 20_000
+
+    /// Two of different lengths are told apart at once.
+    private static func comparison(_ left: CELValue, _ right: CELValue) -> Int {
+        switch (left, right) {
+        case (.string(let a), .string(let b)): min(a.utf8.count, b.utf8.count) >> 6
+        case (.list(let a), .list(let b)): a.count == b.count ? left.weight + right.weight : 0
+        case (.map(let a), .map(let b)): a.count == b.count ? left.weight + right.weight : 0
+        case (.bytes(let a), .bytes(let b)): a.count == b.count ? a.count >> 6 : 0
+        case (.optional(let a?), .optional(let b?)): comparison(a, b)
+        default: 0
+        }
+    }
+
     /// Elements that applying it goes over, at most.
     func cost(_ left: CELValue, _ right: CELValue) -> Int {
         switch self {
         case .size, .dyn, .type, .optionalOf, .hasValue, .value: return 0
-        case .equals, .differs: return min(left.weight, right.weight)
+        case .equals, .differs: return CELFunction.comparison(left, right)
         case .contained:
             switch right {
             case .list(let items): return items.count * (1 + left.weight)
@@ -149,9 +164,10 @@ enum CELFunction: String, Sendable {
         case .add:
             if case .list(let a) = left, case .list(let b) = right { return a.count + b.count }
             return left.weight + right.weight
+        case .matches: return CELFunction.patternCost + left.weight + right.weight
         case .indexOf, .lastIndexOf, .split, .replace:
             guard case .string(let text) = left, case .string(let piece) = right else { return 0 }
-            return text.utf8.count * (1 + piece.utf8.count) >> 6
+            return (text.utf8.count * (1 + piece.utf8.count)) >> 6
         default: return left.weight + right.weight
         }
     }

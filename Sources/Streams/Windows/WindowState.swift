@@ -70,6 +70,8 @@ package struct WindowState: StateValue {
             }
             lastTexts = texts.isEmpty ? [] : texts
         }
+        // Behind the newest event, whose label is wanted as well.
+        if labels.count > Self.spareLabels + 2 * (times.count - start) { labels = keptLabels() }
     }
 
     private mutating func takeLabels(_ row: [Double], _ texts: inout [String?], _ plan: WindowPlan) {
@@ -78,7 +80,6 @@ package struct WindowState: StateValue {
             texts[column] = nil
         }
         if !texts.contains(where: { $0 != nil }) { texts = [] }
-        if labels.count > Self.spareLabels + 2 * (times.count - start) { labels = keptLabels() }
     }
 
     /// Labels of events that are kept.
