@@ -101,7 +101,7 @@ struct ValueColumn: Sendable {
             throw FeaturesError(
                 "not-a-number",
                 "'\(program.source)' is a \(value.typeName) where a number is wanted"
-                    + (kind == .latest ? " (or a text)" : "; texts can be had by last, latest and distinct"))
+                    + (kind == .latest ? " (or a text)" : "; texts can be had by last, latest, distinct and topK"))
         }
     }
 }

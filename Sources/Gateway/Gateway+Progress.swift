@@ -102,7 +102,7 @@ extension Gateway {
             }
         }
         let allowed = fresh.map { topic($0.topic)?.lateness ?? 0 }
-        feeds.withLock { feed in
+        let said: [(topic: String, partition: Int?, event: NewEvent)] = feeds.withLock { feed in
             for (place, lateness) in zip(fresh, allowed) where !feed.inputs.contains(place) {
                 feed.inputs.append(place)
                 if lateness > 0 { feed.lateness[place.topic] = lateness }
@@ -112,7 +112,13 @@ extension Gateway {
             feed.open = true
             feed.closed = -1
             feed.lastPublish = clock()
+            // What was promised of all the others holds for these as well: nobody waits for a lateness that is long over.
+            guard feed.promised > Instant(milliseconds: 0) else { return [] }
+            return zip(fresh, allowed).filter { !feed.claimed.contains($0.0.topic) }.map { place, lateness in
+                (place.topic, place.partition, Self.progress(place, feed.promised + -lateness, "active", feed.round))
+            }
         }
+        if !said.isEmpty { _ = try log.append(LogAppend(principal: "gateway", events: said)) }
     }
 
     /// A connector has finished: its topics may be published to.

@@ -169,13 +169,14 @@ final class ConsistencyCheck {
         let before = report.faults
         report.rounds += 1
         report.keys = keys.count
-        report.newest = sample.newest == .min ? nil : Instant(milliseconds: sample.newest)
+        report.newest = sample.newest == .min ? nil : min(Instant(milliseconds: sample.newest), snapshot.now)
         report.features = sample.view.aggregates.map { ViewReport.Feature(name: $0.name) }
         for key in wanted.sorted() {
             // Where events wait for their turn, those behind what was released may be folded or not.
             if let released = snapshot.released,
                 sample.hasEvent(key, from: released, through: max(released, snapshot.now))
             {
+                if let served = snapshot.vectors[key] { summarize(served) }
                 continue
             }
             let expected = sample.vector(key, at: snapshot.now)

@@ -71,7 +71,8 @@ struct DatasetBuild {
                 "two columns would be called '\(repeated)': a label event has a member of that name; name the members that are wanted with 'fields' (--field), without it"
             )
         }
-        noteEmpty(features, rows.times.count)
+        // What is derived is missing for reasons of its own.
+        noteEmpty(features.filter { catalog.derived[$0.reference.view] == nil }, rows.times.count)
         return Result(table: DatasetTable(columns: columns), labels: labels.map(\.name), plan: plan)
     }
 

@@ -64,6 +64,16 @@ extension Node {
         }
     }
 
+    /// Counts a question about one key of one view.
+    func noteUse(_ view: String, _ key: String) {
+        let now = Instant.wallClock()
+        watch.withLock { watch in
+            watch.usage[view, default: ViewUsage()].questions += 1
+            watch.usage[view]?.rows += 1
+            watch.usage[view]?.last = now
+        }
+    }
+
     /// Checks every view that is served, a little at a time, when nobody else needs the processor.
     func consistencyLoop() {
         headrace_yield_to_others()

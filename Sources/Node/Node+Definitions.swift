@@ -121,7 +121,7 @@ extension Node {
             let change = current.change(definition)
             let refused = refusal(definition, current, begun: begun)
             let isAtOnce =
-                [TopicDefinition.kind].contains(definition.kind)
+                (definition.kind == TopicDefinition.kind && change == .create)
                 || DefinitionRegistry.namingKinds.contains(definition.kind)
             let isFilled = begun && definition.kind == FeatureView.kind
             let effect =
@@ -181,6 +181,7 @@ extension Node {
         if running.withLock({ $0.started }), changes.contains(where: { $0.1 != .unchanged }) {
             let folded = zip(definitions, changes).filter {
                 $1.1 != .unchanged && !DefinitionRegistry.namingKinds.contains($0.kind) && $0.kind != FeatureView.kind
+                    && !($0.kind == TopicDefinition.kind && $1.1 == .create)
             }
             try append(definitions, platform: false, begun: begun)
             try declareTopics()

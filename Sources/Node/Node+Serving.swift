@@ -155,7 +155,14 @@ extension Node {
     }
 
     private func vector(_ view: String, _ key: String) async throws -> JSON {
-        let names = try featureCatalog().views.keys.sorted()
+        let catalog = try featureCatalog()
+        guard catalog.derived[view] == nil else {
+            throw FeaturesError(
+                "unknown-view",
+                "'\(view)' is worked out of other views, which may have other keys; ask for it by POST /v1/features")
+        }
+        if catalog.views[view] != nil { noteUse(view, key) }
+        let names = catalog.views.keys.sorted()
         let host = liveFold(view)?.host ?? fold
         if host === fold, names.contains(view), registry.folded["\(FeatureView.kind)/\(view)"] == nil {
             throw backfilling(view)

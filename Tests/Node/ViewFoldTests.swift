@@ -17,6 +17,8 @@ import Testing
         name: visits
         partitions: 2
         ---
+        {kind: Topic, name: slow, lateness: 1h}
+        ---
         kind: FeatureView
         name: price
         topic: prices
@@ -131,6 +133,8 @@ import Testing
         try apply(node, Self.first)
         try node.start()
         try await publish(node, "prices", 0..<6000)
+        // An hour's lateness, which is over by the times of the others.
+        try await publish(node, "slow", 0..<300, turned: true)
         // In no order of times: nobody reads it, so nothing of it is late.
         try await publish(node, "visits", 0..<300, turned: true)
         try await settle(node)
@@ -145,6 +149,8 @@ import Testing
                 {kind: FeatureView, name: cents, topic: prices, key: data.item, aggregates: [{name: total, function: sum, of: data.price * 100.0, window: 1000d}]}
                 ---
                 {kind: FeatureView, name: visit, topic: visits, key: data.item, aggregates: [{name: n, function: count, window: 1000d}, {name: near, function: count, window: 100s}, {name: last, function: last, of: data.price}]}
+                ---
+                {kind: FeatureView, name: slow, topic: slow, key: data.item, aggregates: [{name: n, function: count, window: 1000d}]}
                 ---
                 {kind: FeatureService, name: shop, features: ["price:total", cents, visit]}
                 """
@@ -163,6 +169,7 @@ import Testing
                 try await read(node, "cents").values == Self.expected(count) { Double($0.reduce(0, +) * 100) })
             #expect(
                 try await read(node, "visit:n").values == (0..<7).map { key in Double(visits.count { $0 % 7 == key }) })
+            #expect(try await read(node, "slow").values == Self.expected(300) { Double($0.count) })
             // What was published in the wrong order stands in the right one.
             #expect(
                 try await read(node, "visit:last").values
@@ -197,7 +204,7 @@ import Testing
         try await settle(next)
         try await check(next, 9500, Array(0..<300) + Array(9500..<9570))
         let files = try FileManager.default.contentsOfDirectory(atPath: scratch.path + "/data/views")
-        #expect(files.count { $0.hasSuffix(".sqlite") } == 3, "\(files)")
+        #expect(files.count { $0.hasSuffix(".sqlite") } == 4, "\(files)")
         // As it was at the beginning is as the workspace folds it.
         try apply(next, Self.first)
         #expect(try await read(next, "price:n") == (Self.expected(9500) { Double($0.count) }, "price@3"))
