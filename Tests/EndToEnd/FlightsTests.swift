@@ -87,7 +87,6 @@ extension HeavyTests {
                 node.killNow()
             }
             // On a machine with much else to do a training may be over between two looks; of all eight most are met.
-            #expect(inTraining >= 1)
             let all = Self.inTraining.update { total in
                 total += inTraining
                 return total
@@ -116,7 +115,7 @@ extension HeavyTests {
                     records[topic["name"]?.string ?? ""] = topic["records"]?.int ?? 0
                 }
                 if (records["training.requested"] ?? 0) > (records["models.registered"] ?? 0) { return true }
-                try await Task.sleep(for: .milliseconds(10))
+                try await Task.sleep(for: .milliseconds(2))
             }
             return false
         }
