@@ -9,10 +9,10 @@ extension FeatureStage {
         _ plan: FeaturePlan, _ question: FeatureQuestion, at now: Instant
     ) throws(FeaturesError) -> FeatureAnswer {
         let count = try question.rowCount()
-        guard count * (plan.columns.count + plan.steps.count) <= Limits.onlineValues else {
+        guard count * plan.width <= Limits.onlineValues else {
             throw FeaturesError(
                 "too-many-rows",
-                "\(count) rows of \(plan.references.count) features are more than the \(Limits.onlineValues) values that may be asked for at once"
+                "\(count) rows of \(plan.width) features (with what derived ones read) are more than the \(Limits.onlineValues) values that may be asked for at once"
             )
         }
         var columns = plan.columns.map { FeatureColumn(reference: $0) }

@@ -11,6 +11,12 @@ struct ViewUsage: Sendable {
     var rows: Int64 = 0
     var last: Instant?
     var keys: [String] = []
+
+    mutating func note(_ rows: Int, at now: Instant) {
+        questions += 1
+        self.rows += Int64(rows)
+        last = now
+    }
 }
 
 /// What is known of served features: whether they are what the log gives, how fresh they are, how often they are missing, who
@@ -53,9 +59,7 @@ extension Node {
             watch.questions += 1
             let isTaken = watch.questions % Self.askedShare == 1
             for (view, name) in plan.keyed {
-                watch.usage[view, default: ViewUsage()].questions += 1
-                watch.usage[view]?.rows += Int64(rows)
-                watch.usage[view]?.last = now
+                watch.usage[view, default: ViewUsage()].note(rows, at: now)
                 guard isTaken, let keys = question.entities.first(where: { $0.name == name })?.keys else { continue }
                 let fresh = keys.prefix(Self.askedKeys).compactMap { $0 }
                 let all = (watch.usage[view]?.keys ?? []).filter { !fresh.contains($0) } + fresh
@@ -65,13 +69,9 @@ extension Node {
     }
 
     /// Counts a question about one key of one view.
-    func noteUse(_ view: String, _ key: String) {
+    func noteUse(_ view: String) {
         let now = Instant.wallClock()
-        watch.withLock { watch in
-            watch.usage[view, default: ViewUsage()].questions += 1
-            watch.usage[view]?.rows += 1
-            watch.usage[view]?.last = now
-        }
+        watch.withLock { $0.usage[view, default: ViewUsage()].note(1, at: now) }
     }
 
     /// Checks every view that is served, a little at a time, when nobody else needs the processor.
@@ -81,14 +81,18 @@ extension Node {
             var checks: [String: ConsistencyCheck] = [:]
             var pace = Pace.usual
             var (turns, questions) = (0, 0)
+            var (epoch, views) = (-1, [ServedView]())
             while !stopping {
                 let now = watch.withLock { $0.questions }
                 let isBusy = now - questions > Pace.many
                 (questions, turns) = (now, turns + 1)
                 if isBusy { pace = .busy }
                 var isBehind = false
-                let views = try served()
-                for (place, (name, view, version, fold)) in views.enumerated() where !stopping && fold.status.loaded {
+                // Definitions are compiled again only when others came into force, or another version into service.
+                let latest = serving.withLock { $0.epoch }
+                if latest != epoch { (epoch, views) = (latest, try served()) }
+                for (place, served) in views.enumerated() where !stopping && served.fold.status.loaded {
+                    let (name, view, version, fold) = (served.view.name, served.view, served.version, served.fold)
                     guard !isBusy || place == turns % views.count else { continue }
                     if checks[name]?.report.version != version || checks[name]?.fold !== fold {
                         checks[name] = ConsistencyCheck(view, version: version, fold: fold, log: log, try compile())
@@ -112,14 +116,22 @@ extension Node {
         }
     }
 
+    private struct ServedView {
+        let view: FeatureView
+        let version: Int64
+        let fold: FoldHost
+    }
+
     /// Views with the version and the fold that serve them.
-    private func served() throws -> [(name: String, view: FeatureView, version: Int64, fold: FoldHost)] {
+    private func served() throws -> [ServedView] {
         let registry = registry
         let catalog = try servedCatalog()
         return catalog.views.values.sorted { $0.name < $1.name }.compactMap { view in
-            if let live = liveFold(view.name) { return (view.name, live.view, live.version, live.host) }
+            if let live = liveFold(view.name) {
+                return ServedView(view: live.view, version: live.version, fold: live.host)
+            }
             guard registry.folded["\(FeatureView.kind)/\(view.name)"] != nil else { return nil }
-            return (view.name, view, catalog.version(of: view), fold)
+            return ServedView(view: view, version: catalog.version(of: view), fold: fold)
         }
     }
 

@@ -45,10 +45,10 @@ extension Node {
         return catalog
     }
 
-    /// The catalog as it is served now: of a view whose newest version has not caught up, the one before it.
     /// Values that are read on the spot; more of them would hold one of Swift's threads.
     private static let shortAnswer = 5000
 
+    /// The catalog as it is served now: of a view whose newest version has not caught up, the one before it.
     func servedCatalog() throws -> FeatureCatalog {
         let registry = registry
         let workspace = try compile(registry)
@@ -77,13 +77,13 @@ extension Node {
         let (known, epoch) = serving.withLock { ($0.plans[key], $0.epoch) }
         if let known { return known }
         let whole = try servedCatalog().plan(service: question.service, features: question.features)
-        let folded = Set(try compile().foldedViews.map(\.name))
+        let folded = registry.folded
         var parts: [ServedPlan.Part] = []
         var own: Set<String> = []
         for name in whole.viewNames {
             if let fold = liveFold(name) {
                 parts.append(ServedPlan.Part(fold: fold.host, plan: whole.part(of: [name])))
-            } else if folded.contains(name) {
+            } else if folded["\(FeatureView.kind)/\(name)"] != nil {
                 own.insert(name)
             } else {
                 throw backfilling(name)
@@ -161,7 +161,7 @@ extension Node {
                 "unknown-view",
                 "'\(view)' is worked out of other views, which may have other keys; ask for it by POST /v1/features")
         }
-        if catalog.views[view] != nil { noteUse(view, key) }
+        if catalog.views[view] != nil { noteUse(view) }
         let names = catalog.views.keys.sorted()
         let host = liveFold(view)?.host ?? fold
         if host === fold, names.contains(view), registry.folded["\(FeatureView.kind)/\(view)"] == nil {

@@ -95,6 +95,21 @@ import Testing
         (0..<7).map { key in body((0..<count).filter { $0 % 7 == key }) }
     }
 
+    /// A node that was never started answers of the past from the log, also of a topic in which nobody said how complete it was.
+    @Test func historyThatNobodyReadIsAnswered() async throws {
+        let node = try Node(settings)
+        defer { node.stop() }
+        try apply(node, Self.first)
+        try await publish(node, "prices", 0..<10)
+        try await publish(node, "visits", 0..<300, turned: true)
+        try apply(
+            node,
+            "{kind: FeatureView, name: visit, topic: visits, key: data.item, aggregates: [{name: near, function: count, window: 100s}], latest: {last: data.price}}"
+        )
+        let past = try node.pastFeatures(view: "visit", key: "3", asOf: "2024-01-01T00:02:30Z")["features"]
+        #expect(past?["last"]?.double == 150 && past?["near"]?.double == 15, "\(String(describing: past))")
+    }
+
     /// A restart with another workspace is held to the same rules as `apply`.
     @Test func restartsDoNotRewriteHistory() async throws {
         var settings = settings
