@@ -40,15 +40,17 @@ package final class TaskGroup: Sendable {
 
     /// - Parameters:
     ///   - name: of the group, behind the log's own name.
+    ///   - member: how the brokers' tools name this node among the group's members; where it is reached.
     ///   - topics: of which every partition is a task.
     ///   - change: called on the group's thread, which says that the node lives between two calls: no longer than minutes.
     package init(
-        _ configuration: KafkaConfiguration, name: String, topics: [String],
+        _ configuration: KafkaConfiguration, name: String, member: String, topics: [String],
         change: @escaping @Sendable (Change) -> Void
     ) throws(EventLogError) {
         let settings =
             KafkaLog.readerSettings + [
                 ("group.id", "\(configuration.name).\(name)"), ("partition.assignment.strategy", "cooperative-sticky"),
+                ("client.id", "\(configuration.name)-\(name)@\(member)"),
             ] + Self.defaults.filter { setting in !configuration.settings.contains { $0.name == setting.0 } }
         client = try KafkaClient(.consumer, name: name, configuration, settings, polling: .owner) {
             rd_kafka_conf_set_rebalance_cb($0) { pointer, code, list, opaque in

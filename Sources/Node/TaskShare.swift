@@ -68,7 +68,8 @@ final class TaskShare: Sendable {
     func start() throws {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         let made = try TaskGroup(
-            log.configuration, name: "tasks", topics: streams.map(\.topology.side.progress)
+            log.configuration, name: "tasks", member: address.replacing("http://", with: ""),
+            topics: streams.map(\.topology.side.progress)
         ) { [weak self] change in self?.take(change) }
         group.withLock { $0 = made }
         thread.withLock {

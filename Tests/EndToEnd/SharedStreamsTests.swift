@@ -8,90 +8,24 @@ import StreamExamples
 import Streams
 import Testing
 
-/// One of several nodes of the shop's program, in a process of its own.
-private final class ShopNode: @unchecked Sendable {
-    // Unchecked: a test drives it from one task at a time; there is no lock because nothing is shared.
-    private let process = Process()
-    private let data: String
-    let address: String
-
-    init(_ command: [String], data: String, kafka: MockCluster, checkpoint: Double) async throws {
-        self.data = data
-        try FileManager.default.createDirectory(atPath: data, withIntermediateDirectories: true)
-        // Sooner than a cluster allows by itself, so that the test need not wait for as long.
-        try Data("headrace.creates-topics=false\nsession.timeout.ms=3000\nheartbeat.interval.ms=300\n".utf8)
-            .write(to: URL(filePath: data + "/kafka.properties"))
-        process.executableURL = URL(filePath: projectDirectory + "/.build/release/shop-streams")
-        process.arguments =
-            command + [
-                "--data", data, "--port", "0", "--checkpoint", "\(checkpoint)", "--kafka",
-                kafka.configuration().bootstrap, "--kafka-config", data + "/kafka.properties",
-            ]
-        process.currentDirectoryURL = URL(filePath: projectDirectory)
-        process.standardInput = FileHandle.nullDevice
-        process.standardOutput = FileHandle.nullDevice
-        _ = FileManager.default.createFile(atPath: data + "/stderr", contents: nil)
-        process.standardError = try FileHandle(forWritingTo: URL(filePath: data + "/stderr"))
-        try? FileManager.default.removeItem(atPath: data + "/node.json")
-        try process.run()
-        for _ in 0..<600 {
-            if let bytes = FileManager.default.contents(atPath: data + "/node.json"),
-                let address = try? JSON(parsing: [UInt8](bytes))["address"]?.string
-            {
-                self.address = address
-                return
-            }
-            try await Task.sleep(for: .milliseconds(50))
-        }
-        address = ""
-        throw EventLogError("test", "the node did not start: \(Self.errors(data))")
-    }
-
-    deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
-
-    private static func errors(_ data: String) -> String {
-        String(decoding: FileManager.default.contents(atPath: data + "/stderr") ?? Data(), as: UTF8.self)
-    }
-
-    func send(_ signal: Int32) { kill(process.processIdentifier, signal) }
-
-    func end(_ signal: Int32) -> Int32 {
-        send(signal)
-        process.waitUntilExit()
-        return process.terminationStatus
-    }
-
-    /// What it says of the stream.
-    func stream() async throws -> JSON {
-        try await http("GET", address + "/v1/status").json["streams"]?.array?.first ?? .null
-    }
-
-    func tasks() async throws -> [Int] {
-        (try await stream())["here"]?.array?.compactMap { $0.int.map(Int.init) } ?? []
-    }
-
-    func spent(_ key: String) async throws -> HTTPAnswer {
-        try await http("GET", "\(address)/v1/streams/visits/spent/\(key)")
-    }
-}
-
 extension HeavyTests {
-    /// Three node processes share twelve tasks, one is killed, one falls silent and comes back, one leaves: the outputs are those
-    /// of a single node, and every key is answered for all the while. On librdkafka's cluster, which lets silent members go:
-    /// noida-db 0.2.3 keeps them for ever.
+    /// Three node processes share twelve tasks, some are killed, fall silent and come back, or leave: the outputs are those
+    /// of a single node, and every key is answered for all the while.
     @Suite(.serialized) struct SharedStreamsTests {
         private static let visitors = 100
+        private static let rounds = 6
         private let scratch: ScratchDirectory
-        private let mock: MockCluster
         private let start = Instant.wallClock().milliseconds - 600_000
 
-        init() throws {
-            scratch = try ScratchDirectory()
+        init() throws { scratch = try ScratchDirectory() }
+
+        private static func mock() throws -> ShopCluster {
             let platform = try FileManager.default.contentsOfDirectory(atPath: projectDirectory + "/Topics")
             let shared = ["shop.clicks", "visits.hourly"] + SideTopics(of: "visits").all + SideTopics(of: "visits").own
-            mock = try MockCluster(
-                brokers: 1,
-                topics: platform.map { (String($0.dropLast(5)), 1) } + shared.map { ($0, 12) })
+            return .mock(
+                try MockCluster(
+                    brokers: 1,
+                    topics: platform.map { (String($0.dropLast(5)), 1) } + shared.map { ($0, 12) }))
         }
 
         private func click(_ number: Int) -> (id: String, time: Instant, key: String, data: String) {
@@ -138,7 +72,7 @@ extension HeavyTests {
                 for node in nodes { last += " " + (try await http("GET", node.address + "/v1/status").text) }
                 try await Task.sleep(for: .milliseconds(50))
             }
-            Issue.record("\(what): \(last)")
+            throw EventLogError("test", "\(what): \(last)")
         }
 
         /// What the stream wrote, in order for each visitor.
@@ -152,6 +86,22 @@ extension HeavyTests {
                 }
             }
             return found
+        }
+
+        /// What stands in the outputs of a key, and where, for who looks into a difference.
+        private func listing(_ log: any EventLog, _ key: String) throws -> String {
+            var lines: [String] = []
+            for partition in 0..<log.partitions(of: "visits.hourly") {
+                try log.forEachEvent(TopicPartition("visits.hourly", partition)) { event in
+                    if event.key == [UInt8](key.utf8) {
+                        lines.append(
+                            "\(partition)@\(event.offset) \(event.time) \(event.id) "
+                                + String(decoding: event.data ?? [], as: UTF8.self))
+                    }
+                    return true
+                }
+            }
+            return lines.joined(separator: "\n")
         }
 
         /// The same clicks through one node alone.
@@ -197,17 +147,47 @@ extension HeavyTests {
             return longest
         }
 
+        /// Every node answers what the clicks say, and what was written is what a single node writes.
+        private func compare(_ nodes: [ShopNode], _ count: Int, _ cluster: ShopCluster) async throws {
+            var sums: [String: Double] = [:]
+            for number in 0..<count { sums[click(number).key, default: 0] += Double(number % 13) }
+            for (key, sum) in sums.sorted(by: { $0.key < $1.key }) {
+                for node in nodes {
+                    #expect(try await node.spent(key).json["value"]?.double == sum, "\(key)")
+                }
+            }
+            let unknown = try await nodes[1].spent("nobody")
+            #expect(unknown.status == 404 && unknown.json["error"]?["code"] == "unknown-key")
+            for node in nodes {
+                let status = try await http("GET", node.address + "/v1/status").json
+                #expect(status["failures"]?.array?.isEmpty == true, "\(status)")
+                #expect(status["streams"]?.array?.first?["late"] == 0)
+            }
+            let log = try KafkaLog.open(cluster.configuration, named: "looking")
+            defer { log.close() }
+            try log.declare(TopicLayout(name: "visits.hourly", partitions: 12))
+            let single = try await alone(count)
+            #expect(single.values.reduce(0) { $0 + $1.count } == count)
+            let shared = try outputs(log)
+            let wrong = single.keys.sorted().filter { shared[$0] != single[$0] }
+            let found = wrong.isEmpty ? "" : try listing(log, wrong[0])
+            #expect(shared.count == single.count && wrong.isEmpty, "\(wrong.count) keys\n\(found)")
+            let replay = try await http("POST", nodes[0].address + "/v1/replay?processor=visits").json
+            #expect(replay["verdict"] == "EXACT" && replay["eventsCompared"]?.int == Int64(count), "\(replay)")
+        }
+
         /// Long enough for what is under way to be committed: librdkafka's cluster shows what a transaction wrote that came to
         /// nothing, so nobody is stopped in the middle of one here.
         private func rest() async throws { try await Task.sleep(for: .seconds(1.5)) }
 
         @Test(.timeLimit(.minutes(4))) func tasksMoveAndNothingIsLostOrDoubled() async throws {
             let root = scratch.path
+            let cluster = try Self.mock()
             let first = try await ShopNode(
-                ["start", "--workspace", "Examples/streams/shop"], data: root + "/a", kafka: mock, checkpoint: 0.3)
-            let second = try await ShopNode(["work"], data: root + "/b", kafka: mock, checkpoint: 0.3)
+                ["start", "--workspace", "Examples/streams/shop"], data: root + "/a", on: cluster, checkpoint: 0.3)
+            let second = try await ShopNode(["work"], data: root + "/b", on: cluster, checkpoint: 0.3)
             // Never makes a checkpoint unless it must: what it did is folded again by whoever takes its tasks.
-            var third = try await ShopNode(["work"], data: root + "/c", kafka: mock, checkpoint: 3600)
+            var third = try await ShopNode(["work"], data: root + "/c", on: cluster, checkpoint: 3600)
             try await share([first, second, third], "three nodes")
             try await publish(0..<1500, to: first)
             try await share([first, second, third], "half of the clicks")
@@ -224,7 +204,7 @@ extension HeavyTests {
             let seconds = try await longest
             #expect(seconds < 10, "a key was without an answer for \(seconds) s")
 
-            third = try await ShopNode(["work"], data: root + "/c", kafka: mock, checkpoint: 0.3)
+            third = try await ShopNode(["work"], data: root + "/c", on: cluster, checkpoint: 0.3)
             try await share([first, second, third], "it comes back")
             // Silent for longer than the group waits, and then it goes on as if nothing had been.
             try await rest()
@@ -235,32 +215,43 @@ extension HeavyTests {
             try await publish(3500..<4000, to: first)
             try await share([first, second, third], "it speaks again")
 
-            var sums: [String: Double] = [:]
-            for number in 0..<4000 { sums[click(number).key, default: 0] += Double(number % 13) }
-            for (key, sum) in sums.sorted(by: { $0.key < $1.key }) {
-                for node in [first, second, third] {
-                    #expect(try await node.spent(key).json["value"]?.double == sum, "\(key)")
-                }
-            }
-            let unknown = try await second.spent("nobody")
-            #expect(unknown.status == 404 && unknown.json["error"]?["code"] == "unknown-key")
-            for node in [first, second, third] {
-                let status = try await http("GET", node.address + "/v1/status").json
-                #expect(status["failures"]?.array?.isEmpty == true, "\(status)")
-                #expect(status["streams"]?.array?.first?["late"] == 0)
-            }
-            let log = try KafkaLog.open(mock.configuration(), named: "looking")
-            defer { log.close() }
-            try log.declare(TopicLayout(name: "visits.hourly", partitions: 12))
-            let single = try await alone(4000)
-            #expect(single.values.reduce(0) { $0 + $1.count } == 4000)
-            #expect(try outputs(log) == single)
-            let replay = try await http("POST", first.address + "/v1/replay?processor=visits").json
-            #expect(replay["verdict"] == "EXACT" && replay["eventsCompared"] == 4000, "\(replay)")
+            try await compare([first, second, third], 4000, cluster)
             // Who leaves in order leaves nothing behind.
             #expect(third.end(SIGTERM) == 0 && second.end(SIGTERM) == 0)
             try await share([first], "one is left")
             #expect(first.end(SIGTERM) == 0)
+        }
+
+        /// Killed or stopped at any moment, in the middle of transactions too: what came to nothing is in no state and in no output.
+        @Test(.timeLimit(.minutes(4))) func interruptedTransactionsComeToNothing() async throws {
+            let root = scratch.path
+            let cluster = ShopCluster.broker(try KafkaBroker(isExact: true))
+            let first = try await ShopNode(
+                ["start", "--workspace", "Examples/streams/shop"], data: root + "/a", on: cluster, checkpoint: 0.1)
+            let second = try await ShopNode(["work"], data: root + "/b", on: cluster, checkpoint: 0.1)
+            var third = try await ShopNode(["work"], data: root + "/c", on: cluster, checkpoint: 0.1)
+            try await share([first, second, third], "three nodes")
+            for round in 0..<Self.rounds {
+                let clicks = round * 500..<(round + 1) * 500
+                async let published: Void = publish(clicks, to: first)
+                try await Task.sleep(for: .milliseconds(40 + round * 30))
+                let isKilled = round.isMultiple(of: 2)
+                if isKilled { _ = third.end(SIGKILL) } else { second.send(SIGSTOP) }
+                try cluster.expire(isKilled ? third : second)
+                try await published
+                try await share([first, isKilled ? second : third], "round \(round)")
+                if isKilled {
+                    third = try await ShopNode(["work"], data: root + "/c", on: cluster, checkpoint: 0.1)
+                } else {
+                    second.send(SIGCONT)
+                }
+                try await share([first, second, third], "back in round \(round)")
+            }
+            let count = Self.rounds * 500
+            try await compare([first, second, third], count, cluster)
+            let all = try cluster.records(of: "visits.hourly") ?? 0
+            #expect(all > count, "no transaction was interrupted")
+            for node in [third, second, first] { #expect(node.end(SIGTERM) == 0) }
         }
     }
 }

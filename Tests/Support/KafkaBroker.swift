@@ -19,7 +19,10 @@ final class KafkaBroker: @unchecked Sendable {
         return nil
     }()
 
-    var address: String { "127.0.0.1:\(port)" }
+    /// Where it is reached, by itself or through the door that stands before it.
+    var address: String { "127.0.0.1:\(door?.port ?? port)" }
+    /// Tells readers of aborted transactions as Apache Kafka does (Tests/Contract/Python/exact_kafka_proxy.py).
+    private let door: Door?
 
     var configuration: KafkaConfiguration {
         var configuration = KafkaConfiguration(bootstrap: address)
@@ -27,9 +30,14 @@ final class KafkaBroker: @unchecked Sendable {
         return configuration
     }
 
-    init() throws {
+    /// - Parameter isExact: reached through a door, for tests in which transactions are aborted more than once: noida-db names
+    ///   aborted transactions that ended before what a reader asks for, so that readers drop what was committed since.
+    init(isExact: Bool = false) throws {
         scratch = try ScratchDirectory()
         port = try KafkaBroker.freePort()
+        let script = projectDirectory + "/Tests/Contract/Python/exact_kafka_proxy.py"
+        door =
+            isExact ? try Door([script, "--upstream", "127.0.0.1:\(port)"], notes: scratch.path + "/door") : nil
         try start()
     }
 
