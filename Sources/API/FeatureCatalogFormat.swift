@@ -22,6 +22,7 @@ package enum FeatureCatalogFormat {
                         "tags": texts(view.tags),
                         "topic": .string(view.topic), "entity": view.entity.map { .string($0) } ?? .null,
                         "key": .string(catalog.keyName(of: view)),
+                        "latenessSeconds": .double(Double(view.lateness) / 1000),
                         "ttlSeconds": view.timeToLive.map { .double(Double($0) / 1000) } ?? .null,
                         "features": .array(
                             view.aggregates.map { feature in

@@ -114,6 +114,9 @@ package protocol EventLog: AnyObject, Sendable {
     /// where there is one. Empty at the end. Offsets may be missing inside a compacted batch.
     func read(_ partition: TopicPartition, from offset: Int64, maxBytes: Int) throws(EventLogError) -> [RecordBatch]
 
+    /// Whether a read that found nothing from there on means that nothing is there. False where the log cannot show yet what
+    /// stands before its end; reading again tells.
+    func isReadable(_ partition: TopicPartition, from offset: Int64) -> Bool
     /// Where offsets end of which nobody knows whether they are lost; nil where this is no such one.
     func endOfDoubt(_ partition: TopicPartition, _ offset: Int64) -> Int64?
     /// First offset that can be read and one past the last durable one.
@@ -176,6 +179,8 @@ package protocol TransactionalWriter: AnyObject {
 }
 
 extension EventLog {
+    package func isReadable(_ partition: TopicPartition, from offset: Int64) -> Bool { true }
+
     package func endOfDoubt(_ partition: TopicPartition, _ offset: Int64) -> Int64? {
         nil
     }

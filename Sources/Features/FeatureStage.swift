@@ -103,16 +103,21 @@ package final class FeatureStage: Stage {
         }
     }
 
+    package func lateness(of topic: String) -> Int64? {
+        (viewsByTopic[topic] ?? []).map { views[$0].lateness }.filter { $0 > 0 }.max()
+    }
+
     package func process(_ event: StreamEvent, _ context: StageContext) throws {
         var scope = CELContext(document: event.document)
         // What one view or question cannot read must not keep the event from the others.
         var failure: (any Error)?
-        for index in viewsByTopic[event.topic] ?? [] {
+        for index in viewsByTopic[event.topic] ?? [] where views[index].takes(lag: event.lag) {
             do { try update(index, event, &scope) } catch {
                 failure = failure ?? FeatureStage.named("the view '\(views[index].name)'", error)
             }
         }
-        for index in questionsByTopic[event.topic] ?? [] {
+        // What comes late asks nothing: its moment is over.
+        for index in questionsByTopic[event.topic] ?? [] where event.lag == nil {
             do { try prepare(index, event, &scope, context) } catch {
                 failure = failure ?? FeatureStage.named("the question '\(questions[index].name)'", error)
             }

@@ -209,6 +209,8 @@ package final class FeatureView: Sendable {
     package let entity: String?
     /// How long after its newest event a key's features may be used, in milliseconds; nil is for ever.
     package let timeToLive: Int64?
+    /// How far behind its partition's progress an event may be and still count, in milliseconds; 0 where none that is late does.
+    package let lateness: Int64
     let key: CELProgram
     let filter: CELProgram?
     /// Distinct value expressions.
@@ -229,6 +231,7 @@ package final class FeatureView: Sendable {
         tags = try reader.texts("tags")
         entity = try reader.optionalString("entity")
         timeToLive = try reader.optionalSpan("ttl")
+        lateness = try reader.optionalSpan("lateness") ?? 0
         key = try reader.requiredExpression("key")
         filter = try reader.expression("filter")
         var list = AggregateList()
@@ -279,6 +282,9 @@ package final class FeatureView: Sendable {
         guard let timeToLive else { return true }
         return lastTime >= now - timeToLive
     }
+
+    /// Whether an event that is so far behind its partition's progress counts; nil is in time.
+    package func takes(lag: Int64?) -> Bool { lag.map { $0 <= lateness && lateness > 0 } ?? true }
 
     /// The longest window, in milliseconds: what a reader of a value must know to find its inputs again.
     package var longestSpan: Int64 { plan.longestSpan }

@@ -16,12 +16,37 @@ package struct JoinRows: Sendable {
     package init() {}
 }
 
+/// When a fold takes an event that came late: behind everything of the time that its partition was complete through when it was
+/// written, in the order of rounds (decision 12). Of events of one time, those that came late stand behind the others, in this order.
+package struct LateTurn: Comparable, Sendable {
+    /// What its partition was complete through, in milliseconds.
+    package let through: Int64
+    package let round: Int64
+
+    package init(through: Instant, round: Int64) { (self.through, self.round) = (through.milliseconds, round) }
+
+    /// How far an event of that time is behind, in milliseconds.
+    package func lag(of time: Instant) -> Int64 { through - time.milliseconds }
+
+    package static func < (left: LateTurn, right: LateTurn) -> Bool {
+        left.through == right.through ? left.round < right.round : left.through < right.through
+    }
+
+    /// What is in time stands before everything that is late.
+    static func precedes(_ left: LateTurn?, _ right: LateTurn?) -> Bool? {
+        guard left != right else { return nil }
+        guard let left else { return true }
+        guard let right else { return false }
+        return left < right
+    }
+}
+
 /// The features of a plan as of each row: of event time *and* of what was known.
 ///
 /// An event counts for a row when its time is at or before the row's, and when it was known by then: appended before the
 /// row's own event, or, where it says itself when it became known (`knowntime`), known at or before the row's time. With
 /// `.eventTime` only times count. The row's own event never counts. Events of one time are folded in the order of a fold: by
-/// partition and offset. What a fold of the view would have told of the same events at that moment is told here, to the bit.
+/// partition and offset, what came late behind the others. What a fold of the view would have told of the same events at that moment is told here, to the bit.
 package struct PointInTimeJoin: Sendable {
     package enum Rule: String, Sendable {
         /// By event time and by what was known.
@@ -56,6 +81,8 @@ package struct PointInTimeJoin: Sendable {
         var places: [UInt64] = []
         /// When an event became known, of those that say so themselves, by their number.
         var knownTimes: [Int: Int64] = [:]
+        /// When a fold took events that came late, by their number.
+        var lateTurns: [Int: LateTurn] = [:]
         var values: [Double] = []
         /// Texts in place of numbers, by the number of their event.
         var texts: [Int: [String?]] = [:]
@@ -63,12 +90,14 @@ package struct PointInTimeJoin: Sendable {
         init(columnCount: Int) { self.columnCount = columnCount }
 
         mutating func add(
-            _ key: String, time: Int64, place: UInt64, knownTime: Int64?, _ row: [Double], _ texts: [String?]
+            _ key: String, time: Int64, place: UInt64, knownTime: Int64?, late: LateTurn?, _ row: [Double],
+            _ texts: [String?]
         ) {
             let exact = ExactText(key)
             let number = numbers[exact] ?? Int32(numbers.count)
             if number == numbers.count { numbers[exact] = number }
             if let knownTime { knownTimes[keys.count] = knownTime }
+            if let late { lateTurns[keys.count] = late }
             if !texts.isEmpty { self.texts[keys.count] = texts }
             keys.append(number)
             times.append(time)
@@ -92,6 +121,11 @@ package struct PointInTimeJoin: Sendable {
             events = views.map { ViewEvents(columnCount: $0.view.columns.count) }
         }
 
+        /// Whether every view takes an event that is so late.
+        package func takes(_ late: LateTurn, of time: Instant) -> Bool {
+            views.allSatisfy { $0.view.takes(lag: late.lag(of: time)) }
+        }
+
         /// Notes an event that cannot be read at all.
         package mutating func fail(_ reason: String) {
             failures += 1
@@ -99,15 +133,19 @@ package struct PointInTimeJoin: Sendable {
         }
 
         /// Takes an event; one that a view cannot read sinks nothing but itself.
+        /// - Parameter late: of an event that came late; views that do not allow for it leave it out.
         package mutating func add(
-            _ document: JSONDocument, time: Instant, place: UInt64, knownTime: Instant?, position: String
+            _ document: JSONDocument, time: Instant, place: UInt64, knownTime: Instant?, late: LateTurn? = nil,
+            position: String
         ) {
             var scope = CELContext(document: document)
-            for (at, (_, view)) in views.enumerated() {
+            let lag = late?.lag(of: time)
+            for (at, (_, view)) in views.enumerated() where view.takes(lag: lag) {
                 do {
                     guard let key = try view.read(&scope, row: &row, texts: &texts) else { continue }
                     events[at].add(
-                        key, time: time.milliseconds, place: place, knownTime: knownTime?.milliseconds, row, texts)
+                        key, time: time.milliseconds, place: place, knownTime: knownTime?.milliseconds, late: late,
+                        row, texts)
                 } catch {
                     failures += 1
                     firstFailure = firstFailure ?? "\(view.name) at \(position): \(error)"
@@ -134,7 +172,8 @@ package struct PointInTimeJoin: Sendable {
                 let from = index * part.columnCount
                 events[number].add(
                     names[Int(part.keys[index])], time: part.times[index], place: part.places[index],
-                    knownTime: part.knownTimes[index], Array(part.values[from..<from + part.columnCount]),
+                    knownTime: part.knownTimes[index], late: part.lateTurns[index],
+                    Array(part.values[from..<from + part.columnCount]),
                     part.texts[index] ?? [])
             }
         }

@@ -31,8 +31,7 @@ struct ViewJoin {
         for key in 0..<events.numbers.count {
             let asking = sorted(Array(rowsByKey.members[rowsByKey.range(key)]), rows.times) { rows.places[$0] }
             guard !asking.isEmpty else { continue }
-            // As a fold takes them; events stand by partition and offset already.
-            let mine = sorted(Array(byKey.members[byKey.range(key)]), events.times) { UInt64($0) }
+            let mine = folded(Array(byKey.members[byKey.range(key)]))
             var state = WindowState(columnCount: events.columnCount)
             var next = 0
             var least: KnownLeast?
@@ -178,6 +177,16 @@ struct ViewJoin {
             next[Int(number)] += 1
         }
         return Groups(members: members, starts: starts)
+    }
+
+    /// Events of a key as a fold takes them; they stand by partition and offset already.
+    private func folded(_ members: [Int]) -> [Int] {
+        let late = events.lateTurns
+        guard !late.isEmpty else { return sorted(members, events.times) { UInt64($0) } }
+        return members.sorted { left, right in
+            guard events.times[left] == events.times[right] else { return events.times[left] < events.times[right] }
+            return LateTurn.precedes(late[left], late[right]) ?? (left < right)
+        }
     }
 
     /// By time, and at equal times in the order of the tie-breaker. Most come sorted already.

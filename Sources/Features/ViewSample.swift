@@ -9,6 +9,7 @@ import Streams
 package struct ViewSample {
     private struct Entry {
         let time: Int64
+        let late: LateTurn?
         let partition: Int
         let offset: Int64
         let row: [Double]
@@ -74,7 +75,9 @@ package struct ViewSample {
     }
 
     /// Takes an event that the fold takes as well; what the view cannot read is in neither.
-    package mutating func take(_ document: JSONDocument, time: Instant, partition: Int, offset: Int64) {
+    package mutating func take(
+        _ document: JSONDocument, time: Instant, late: LateTurn? = nil, partition: Int, offset: Int64
+    ) {
         var scope = CELContext(document: document)
         guard let key = try? view.read(&scope, row: &row, texts: &texts) else { return }
         newest = max(newest, time.milliseconds)
@@ -93,7 +96,8 @@ package struct ViewSample {
             }
         }
         entries[exact, default: []].append(
-            Entry(time: time.milliseconds, partition: partition, offset: offset, row: row, texts: texts))
+            Entry(
+                time: time.milliseconds, late: late, partition: partition, offset: offset, row: row, texts: texts))
         total += 1
         if total > Self.eventLimit { shrink() }
     }
@@ -122,7 +126,11 @@ package struct ViewSample {
     private mutating func trim(_ key: ExactText) {
         guard var list = entries[key] else { return }
         total -= list.count
-        list.sort { ($0.time, $0.partition, $0.offset) < ($1.time, $1.partition, $1.offset) }
+        list.sort { left, right in
+            guard left.time == right.time else { return left.time < right.time }
+            return LateTurn.precedes(left.late, right.late)
+                ?? ((left.partition, left.offset) < (right.partition, right.offset))
+        }
         let limit = min(list.last?.time ?? 0, asked) - view.longestSpan
         let first = min(list.firstIndex { $0.time > limit } ?? list.count, list.count - 1)
         entries[key] = Array(list[max(0, first)...])

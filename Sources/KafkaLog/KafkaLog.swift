@@ -311,6 +311,11 @@ package final class KafkaLog: EventLog {
         }
     }
 
+    /// A broker that took a partition over may for a moment show less than the one before it had told of.
+    package func isReadable(_ partition: TopicPartition, from offset: Int64) -> Bool {
+        table.withLock { $0.spoken(partition, from: offset) >= $0.ends[partition] ?? 0 }
+    }
+
     package func offsets(_ partition: TopicPartition) throws(EventLogError) -> Range<Int64> {
         let known: Range<Int64>? = table.withLock { table in
             guard let start = table.starts[partition], let end = table.ends[partition] else { return nil }

@@ -47,6 +47,7 @@ final class ConsistencyCheck {
     private struct Cursor {
         var next: Int64
         var through = Instant.distantPast
+        var round: Int64 = 0
     }
 
     private struct Snapshot: Sendable {
@@ -157,12 +158,17 @@ final class ConsistencyCheck {
             if let node = document.member(0, "through"), let time = document.string(node).flatMap({ Instant($0) }) {
                 cursor.through = max(cursor.through, time)
             }
+            if let node = document.member(0, "round"), let round = document.int(node) {
+                cursor.round = max(cursor.round, round)
+            }
             return
         }
-        guard event.time > cursor.through, Instant.written.contains(event.time) else { return }
+        guard Instant.written.contains(event.time) else { return }
+        let late = event.time > cursor.through ? nil : LateTurn(through: cursor.through, round: cursor.round)
+        guard sample.view.takes(lag: late?.lag(of: event.time)) else { return }
         guard (try? reading?.lift(document, stated: event.header(EventHeader.dataVersion))) != nil || reading == nil
         else { return }
-        sample.take(document, time: event.time, partition: place.partition, offset: event.offset)
+        sample.take(document, time: event.time, late: late, partition: place.partition, offset: event.offset)
     }
 
     private func compare(_ snapshot: Snapshot, keys: [String], wanted: Set<String>) -> Bool {

@@ -136,7 +136,11 @@ struct DatasetBuild {
         for (number, place) in places.enumerated() {
             guard let (reader, late) = try done[number]?.get() else { continue }
             join.take(reader)
-            if late > 0 { notices.append("\(late) late events of \(place) are left out, as the fold leaves them out") }
+            if late > 0 {
+                notices.append(
+                    "\(late) late events of \(place) are left out, as the fold leaves them out (a view's 'lateness' says which count)"
+                )
+            }
             if reader.failures > 0 {
                 notices.append(
                     "\(reader.failures) events of \(place) cannot be read by a view, first \(reader.firstFailure ?? "")"
@@ -156,6 +160,7 @@ struct DatasetBuild {
         let document = JSONDocument()
         // As a fold takes it: what is behind the progress of its own partition is late.
         var through = Instant.distantPast
+        var round: Int64 = 0
         try log.forEachEvent(place, to: end) { event in
             let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
             if event.isProgress {
@@ -164,6 +169,9 @@ struct DatasetBuild {
                 {
                     through = max(through, time)
                 }
+                if parsed == true, let node = document.member(0, "round"), let number = document.int(node) {
+                    round = max(round, number)
+                }
                 return true
             }
             guard let parsed else { return true }
@@ -171,10 +179,10 @@ struct DatasetBuild {
                 reader.fail("\(place)@\(event.offset): the data is not JSON")
                 return true
             }
-            guard event.time > through, Instant.written.contains(event.time) else {
-                late += 1
-                return true
-            }
+            let turn = event.time > through ? nil : LateTurn(through: through, round: round)
+            let isWritten = Instant.written.contains(event.time)
+            if !isWritten || turn.map({ !reader.takes($0, of: event.time) }) ?? false { late += 1 }
+            guard isWritten else { return true }
             do {
                 try reading?.lift(document, stated: event.header(EventHeader.dataVersion))
             } catch {
@@ -183,7 +191,7 @@ struct DatasetBuild {
             }
             reader.add(
                 document, time: event.time, place: try places.place(of: event.offset),
-                knownTime: event.header(EventHeader.knownTime).flatMap { Instant($0) },
+                knownTime: event.header(EventHeader.knownTime).flatMap { Instant($0) }, late: turn,
                 position: "\(place)@\(event.offset)")
             return true
         }

@@ -24,6 +24,8 @@ final class DerivedReader {
     }
 
     static let fetchBytes = 512 << 10
+    /// Reads that may find nothing where the log says that something may be, each of which waits a little.
+    private static let attempts = 20
     /// Found when their places were asked for, by topic: taken when the events themselves come, in the same order.
     private var found: [String: [StoredEvent]] = [:]
 
@@ -54,6 +56,7 @@ final class DerivedReader {
         var place = places[topic] ?? Place()
         defer { places[topic] = place }
         let partition = TopicPartition(topic, partition)
+        var attempts = 0
         while true {
             while place.batch < place.batches.count {
                 let batch = place.batches[place.batch]
@@ -71,7 +74,17 @@ final class DerivedReader {
             place.batches = try log.read(partition, from: from, maxBytes: DerivedReader.fetchBytes)
             place.batch = 0
             place.index = 0
-            guard let last = place.batches.last else { return nil }
+            guard let last = place.batches.last else {
+                if log.isReadable(partition, from: from) { return nil }
+                // To take it for nothing would write it a second time.
+                attempts += 1
+                guard attempts < DerivedReader.attempts else {
+                    throw EventLogError(
+                        "not-readable-yet", "the log does not show what stands in \(partition) from offset \(from) on",
+                        fault: .world, retriable: true)
+                }
+                continue
+            }
             place.next = last.header.lastOffset + 1
         }
     }

@@ -14,6 +14,8 @@ package struct StreamEvent {
     /// Set for an event that an earlier stage of the same instant emitted; its position is decided by the log.
     let derived: NewEvent?
     let derivedOffset: Int64
+    /// Of an event that came late, how far it is behind what its partition was complete through, in milliseconds; nil in time.
+    package var lag: Int64?
 
     package var position: Position {
         Position(topic: topic, partition: partition, offset: stored?.offset ?? derivedOffset, sequence: nil)
@@ -40,6 +42,9 @@ package protocol Stage: AnyObject {
     var outputs: [String] { get }
 
     func process(_ event: StreamEvent, _ context: StageContext) throws
+    /// How far behind its partition's progress an event of a topic may be and still be processed here, in milliseconds; nil where
+    /// no late event is.
+    func lateness(of topic: String) -> Int64?
     /// An event without data: it takes its key out of a table. Its document is of no use.
     func erase(_ event: StreamEvent, _ context: StageContext) throws
     /// A timer fires after every event with a time up to its own.
@@ -55,6 +60,7 @@ package protocol Stage: AnyObject {
 extension Stage {
     package func fire(timer key: String, at time: Instant, _ context: StageContext) throws {}
     package func restored() throws {}
+    package func lateness(of topic: String) -> Int64? { nil }
     package var views: [String] { [] }
     package func read(view: String, key: String) throws -> (value: JSON, time: Instant)? { nil }
     package func erase(_ event: StreamEvent, _ context: StageContext) throws {}

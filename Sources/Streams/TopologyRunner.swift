@@ -309,17 +309,7 @@ package final class TopologyRunner {
         context.isAmongOwn = false
         let isOurs = isOurs(partition)
         if isOurs { folded += 1 }
-        if late {
-            guard isOurs else { return }
-            lateEvents += 1
-            emitSide(
-                topology.side.late, "stream.late", event, partition,
-                Instant.written.contains(event.time)
-                    ? "the partition was complete through \(through)"
-                    : "its time, \(event.time.milliseconds) ms since 1970, is in none of the years 1 to 9999")
-            try deliver()
-            return
-        }
+        if late { return try foldLate(event, index, isOurs: isOurs, through) }
         context.now = max(context.now, event.time)
         lastFired = nil
         let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
@@ -340,6 +330,41 @@ package final class TopologyRunner {
                     self.topology.side.unfolded, "stream.failed", event, partition, "\($0): \($1)", stage: $0)
             })
         try deliver()
+    }
+
+    /// A late event goes to the side; stages that allow for one so late process it all the same.
+    private func foldLate(_ event: StoredEvent, _ index: Int, isOurs: Bool, _ through: Instant) throws {
+        let partition = inputs[index].partition
+        var reason = "its time, \(event.time.milliseconds) ms since 1970, is in none of the years 1 to 9999"
+        if Instant.written.contains(event.time) {
+            reason = "the partition was complete through \(through)"
+            let lag = through.milliseconds - event.time.milliseconds
+            let stages = inputStages[index].filter { topology.stages[$0].lateness(of: partition.topic) ?? -1 >= lag }
+            if !stages.isEmpty, try process(event, partition, by: stages, lag: lag) {
+                reason += "; what allows for an event so late counts it"
+            }
+        }
+        guard isOurs else { return }
+        lateEvents += 1
+        emitSide(topology.side.late, "stream.late", event, partition, reason)
+        try deliver()
+    }
+
+    /// - Returns: false for data that nobody can read.
+    private func process(
+        _ event: StoredEvent, _ partition: TopicPartition, by stages: [Int], lag: Int64
+    ) throws -> Bool {
+        let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
+        guard parsed == true, !hasReadings || lift(event, partition.topic) == nil else { return false }
+        var seen = StreamEvent(
+            topic: partition.topic, time: event.time, document: document, stored: event, partition: partition.partition,
+            derived: nil, derivedOffset: -1)
+        seen.lag = lag
+        try visit(
+            stages, seen,
+            { self.emitSide(self.topology.side.unfolded, "stream.failed", event, partition, "\($0): \($1)", stage: $0) }
+        )
+        return true
     }
 
     /// Of several tasks that read an event, one counts it and records what is wrong with it.

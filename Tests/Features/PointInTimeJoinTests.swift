@@ -6,7 +6,7 @@ import Testing
 /// The point-in-time join against one that goes through all events for every row.
 @Suite struct PointInTimeJoinTests {
     private static let definition = #"""
-        {"name": "v", "topic": "t", "key": "data.k", "filter": "data.x != 13.0", "ttl": "TTL", "aggregates": [
+        {"name": "v", "topic": "t", "key": "data.k", "filter": "data.x != 13.0", "ttl": "TTL", "lateness": "20s", "aggregates": [
           {"name": "n", "function": "count", "window": "60s"}, {"name": "s", "function": "sum", "of": "data.x", "window": "60s"},
           {"name": "m", "function": "mean", "of": "data.x", "window": "10s"},
           {"name": "lo", "function": "min", "of": "data.x", "window": "60s"},
@@ -25,6 +25,8 @@ import Testing
         let place: UInt64
         let partition: Int
         let known: Int64?
+        /// Of one that its partition had gone beyond when it came.
+        let late: LateTurn?
         let x: Double?
         let colour: String?
     }
@@ -43,6 +45,8 @@ import Testing
         var clock: Int64 = 1_000_000
         let partitions = Int.random(in: 1...3, using: &random)
         let isSlow = Int.random(in: 0...9, using: &random) == 0
+        // What each partition was complete through, and the newest round in it.
+        var progress = Array(repeating: (through: Int64(0), round: Int64(0)), count: partitions)
         return (0..<Int.random(in: 5...(isSlow ? 600 : 120), using: &random)).map { number in
             clock += Int64.random(in: 0...(isSlow ? 600 : 9000), using: &random)
             let late = Int.random(in: 0...4, using: &random) == 0 ? Int64.random(in: 0...70_000, using: &random) : 0
@@ -51,9 +55,17 @@ import Testing
             let known: Int64? =
                 Int.random(in: 0...6, using: &random) == 0
                 ? time + later[Int.random(in: 0..<3, using: &random)] : nil
+            let partition = Int.random(in: 0..<partitions, using: &random)
+            if Int.random(in: 0...3, using: &random) == 0 {
+                let through = (clock - 20_000 + Int64.random(in: 0...19_000, using: &random)) / 1000 * 1000
+                progress[partition].through = max(progress[partition].through, through)
+                progress[partition].round += Int64.random(in: 0...1, using: &random)
+            }
+            let (through, round) = progress[partition]
             return Event(
                 key: keys.randomElement(using: &random) ?? "a", time: time, place: UInt64(number * 2),
-                partition: Int.random(in: 0..<partitions, using: &random), known: known,
+                partition: partition, known: known,
+                late: time > through ? nil : LateTurn(through: Instant(milliseconds: through), round: round),
                 x: Int.random(in: 0...5, using: &random) == 0 ? nil : Double(Int.random(in: 0...15, using: &random)),
                 colour: ["red", "blue", "green", nil].randomElement(using: &random) ?? nil)
         }
@@ -67,8 +79,18 @@ import Testing
             guard event.key.utf8.elementsEqual(key.utf8), event.time <= now, event.x != 13, event.place != place else {
                 return false
             }
+            // Twenty seconds behind is not too late.
+            if let late = event.late, late.through - event.time > 20_000 { return false }
             return !isKnown || (event.known.map { $0 <= now } ?? (event.place < place))
-        }.sorted { ($0.time, $0.partition, $0.place) < ($1.time, $1.partition, $1.place) }
+        }.sorted { left, right in
+            func order(_ event: Event) -> [Int64] {
+                [
+                    event.time, event.late?.through ?? -1, event.late?.round ?? -1, Int64(event.partition),
+                    Int64(event.place),
+                ]
+            }
+            return order(left).lexicographicallyPrecedes(order(right))
+        }
         guard let newest = mine.last else { return nil }
         func window(_ span: Int64) -> [Event] { mine.filter { $0.time > now - span } }
         func values(_ span: Int64) -> [Double] { window(span).compactMap(\.x) }
@@ -110,7 +132,8 @@ import Testing
                 try data.withUnsafeBytes { try document.parse($0) }
                 reader.add(
                     document, time: Instant(milliseconds: event.time), place: event.place,
-                    knownTime: event.known.map { Instant(milliseconds: $0) }, position: "t/\(partition)")
+                    knownTime: event.known.map { Instant(milliseconds: $0) }, late: event.late,
+                    position: "t/\(partition)")
             }
             // A filter over a null is an error of that row alone.
             #expect(reader.failures == 0)

@@ -23,6 +23,7 @@ import Testing
         topic: prices
         key: data.item
         ttl: 10h
+        lateness: 25s
         filter: data.price != 13.0
         aggregates:
           - {name: n, function: count, window: 10m}
@@ -163,5 +164,62 @@ import Testing
             return true
         }
         #expect((1...2).contains(told.count) && told[0].contains("\"expected\""), "\(told)")
+    }
+
+    /// A late event counts in a view that allows for it, from then on and in every later row; in no other.
+    @Test func lateEventsCountWhereTheyMay() async throws {
+        let views = ["allows", "strict"].map { name in
+            "{kind: FeatureView, name: \(name), topic: prices, key: data.item, \(name == "allows" ? "lateness: 30s, " : "")latest: {price: data.price}, aggregates: [{name: n, function: count, window: 1h}, {name: f, function: first, of: data.price, window: 1h}]}"
+        }
+        let text = ["{kind: Topic, name: prices}", "{kind: Topic, name: asks}"] + views
+        try Data(text.joined(separator: "\n---\n").utf8).write(to: URL(filePath: scratch.path + "/workspace/w.yaml"))
+        let node = try open("late")
+        defer { node.stop() }
+        func publish(_ topic: String, _ id: String, _ seconds: Int64, _ data: String) async throws {
+            let event = NewEvent(
+                id: id, source: "s", type: "t", time: Instant(milliseconds: Self.start + seconds * 1000), key: nil,
+                data: [UInt8](data.utf8))
+            guard case .accepted? = try await node.gateway.publish([(topic, event)], principal: "p").first else {
+                throw NodeError("test", "\(id) is not taken")
+            }
+        }
+        try await publish("prices", "1", 1000, #"{"item":"x","price":1}"#)
+        try await publish("prices", "2", 1100, #"{"item":"y","price":2}"#)
+        try await publish("asks", "3", 1101, #"{"item":"x"}"#)
+        // Behind by less than 30 s, by more, and one that nobody can read.
+        try await publish("prices", "4", 1090, #"{"item":"x","price":4}"#)
+        try await publish("prices", "5", 900, #"{"item":"x","price":5}"#)
+        try await publish("prices", "6", 1091, #"{"item":"x","price":"six"}"#)
+        try await publish("prices", "7", 1092, #"{"item":"y","price":7}"#)
+        try await publish("asks", "8", 1101, #"{"item":"x"}"#)
+        for _ in 0..<500 where !(node.isSettled && node.fold.status.late == 4) {
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        #expect(node.fold.status.late == 4 && node.failures.isEmpty, "\(node.fold.status)")
+        let features = ["allows", "strict"].flatMap { view in ["n", "f", "price"].map { "\(view):\($0)" } }
+        let answer = try await node.onlineFeatures(
+            FeatureQuestion(service: nil, features: features, entities: [("item", ["x", "y"])]))
+        let values = answer.columns.map { $0.values.map { $0.isNaN ? -1 : $0 } }
+        #expect(values == [[2, 2], [1, 7], [4, 2], [1, 1], [1, 2], [1, 2]], "\(values)")
+        let request = #"{"name":"d","features":["allows:n","strict:n"],"labels":"asks"}"#
+        let made = try node.createDataset(try JSON(parsing: [UInt8](request.utf8)))
+        let path = scratch.path + "/rows.csv"
+        _ = try node.exportDataset("d@1", format: "csv", to: path)
+        let rows = String(decoding: try Data(contentsOf: URL(filePath: path)), as: UTF8.self)
+        let counts = rows.split(separator: "\r\n").dropFirst().map {
+            $0.split(separator: ",").suffix(2).joined(separator: " ")
+        }
+        // The first ask came before the late event.
+        #expect(counts == ["1 1", "2 1"], "\(rows)")
+        #expect(made["dataset"]?["notices"]?.text.contains("4 late events") == true, "\(made)")
+        var letters: [String] = []
+        try node.log.forEachEvent(TopicPartition("headrace.late", 0)) { event in
+            let data = String(decoding: event.data ?? [], as: UTF8.self)
+            letters.append(data.contains("what allows for an event so late counts it") ? "counted" : "left out")
+            return true
+        }
+        #expect(letters.sorted() == ["counted", "counted", "counted", "left out"], "\(letters)")
+        let found = try await wait(node, "allows") { $0["behind"] == 0 && $0["compared"]?.int ?? 0 >= 2 }
+        #expect(Self.faults(found["consistency"] ?? .null) == 0, "\(found)")
     }
 }

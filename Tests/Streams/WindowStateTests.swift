@@ -89,4 +89,63 @@ import Testing
             }
         }
     }
+
+    /// In whatever order events come, and however often the state is restored in between, it ends as if they had come in the order
+    /// of their times; of one time, as they came.
+    @Test(arguments: 0..<40) func lateEventsTakeTheirPlaces(seed: Int) throws {
+        let text = """
+            {kind: FeatureView, name: v, topic: t, key: data.k, latest: {c: data.c}, aggregates: [
+              {name: n, function: count, window: 40s}, {name: s, function: sum, of: data.x, window: 10s},
+              {name: lo, function: min, of: data.x, window: 40s}, {name: hi, function: max, of: data.x, window: 10s},
+              {name: f, function: first, of: data.x, window: 10s}, {name: l, function: last, of: data.x},
+              {name: since, function: secondsSince}, {name: q, function: quantile, q: 0.9, of: data.x, window: 40s},
+              {name: x, function: lastN, n: 3, of: data.x, window: 40s},
+              {name: top, function: topK, k: 2, of: data.c, window: 10s}]}
+            """
+        let view = try FeatureView(try Workspace.parse(text, file: "v.yaml")[0])
+        let columns = view.plan.columnCount
+        var random = SeededRandom(seed: UInt64(seed) &+ 400)
+        func bytes(_ state: WindowState) -> [UInt8] {
+            var writer = ByteWriter()
+            state.encode(into: &writer)
+            return writer.bytes
+        }
+        let kinds: [String?] = ["red", "blue", nil]
+        var came: [(time: Int64, row: [Double], texts: [String?])] = []
+        var state = WindowState(columnCount: columns)
+        let reach = [500, 15_000, 80_000][seed % 3]
+        for number in 0..<400 {
+            let clock = Int64(number) * 400
+            let lag = Bool.random(using: &random) ? 0 : Int64.random(in: 0...Int64(reach), using: &random) / 500 * 500
+            let time = clock - lag
+            let kind = Int.random(in: 0..<3, using: &random)
+            let x =
+                Int.random(in: 0..<5, using: &random) == 0 ? Double.nan : Double(Int.random(in: -9...9, using: &random))
+            // The columns: what `latest` reads, the numbers, and texts by the number that stands for them.
+            let row = (0..<columns).map {
+                view.plan.labelled.contains($0) ? (kinds[kind] == nil ? .nan : Double(kind)) : x
+            }
+            let texts = (0..<columns).map { view.plan.labelled.contains($0) ? kinds[kind] : nil }
+            state.add(time: time, row: row, texts: texts, plan: view.plan)
+            came.append((time, row, texts))
+            if Int.random(in: 0..<40, using: &random) == 0 {
+                state = try bytes(state).withUnsafeBytes { raw in
+                    var reader = ByteReader(raw)
+                    return try WindowState(decoding: &reader)
+                }
+            }
+            guard Int.random(in: 0..<6, using: &random) == 0 else { continue }
+            var straight = WindowState(columnCount: columns)
+            let sorted = came.enumerated().sorted { ($0.element.time, $0.offset) < ($1.element.time, $1.offset) }
+            for (_, event) in sorted {
+                straight.add(time: event.time, row: event.row, texts: event.texts, plan: view.plan)
+            }
+            let (ours, theirs) = (state.read(view.plan, at: clock), straight.read(view.plan, at: clock))
+            let labels = view.plan.readings.indices.map { state.label($0, view.plan, at: clock) }
+            #expect(
+                ours.map(\.bitPattern) == theirs.map(\.bitPattern) && bytes(state) == bytes(straight)
+                    && labels == view.plan.readings.indices.map { straight.label($0, view.plan, at: clock) },
+                "\(number): \(ours) \(theirs)")
+        }
+    }
 }

@@ -46,7 +46,7 @@ package struct WindowPlan: Sendable {
     /// What each column of each window is to give.
     private(set) var measures: [[WindowColumn.Measures]] = []
     /// Columns of which the labels are kept behind the numbers that stand for them.
-    private(set) var labelled: [Int] = []
+    package private(set) var labelled: [Int] = []
 
     package init(columnCount: Int) { self.columnCount = columnCount }
 

@@ -46,7 +46,9 @@ package struct WindowState: StateValue {
     package mutating func add(time: Int64, row: [Double], texts: [String?] = [], plan: WindowPlan) {
         var texts = texts
         if !plan.labelled.isEmpty, !texts.isEmpty { takeLabels(row, &texts, plan) }
-        if !plan.spans.isEmpty {
+        if !plan.spans.isEmpty, time < lastTime {
+            insert(time, row, plan)
+        } else if !plan.spans.isEmpty {
             if times.count - start >= Self.fewEvents { prepare(plan) }
             let limit = time - plan.longestSpan
             while start < times.count, times[start] <= limit { start += 1 }
@@ -72,6 +74,17 @@ package struct WindowState: StateValue {
         }
         // Behind the newest event, whose label is wanted as well.
         if labels.count > Self.spareLabels + 2 * (times.count - start) { labels = keptLabels() }
+    }
+
+    /// An event that came late takes its place behind those of its time, if any window still reaches it.
+    private mutating func insert(_ time: Int64, _ row: [Double], _ plan: WindowPlan) {
+        guard time > lastTime - plan.longestSpan else { return }
+        var at = times.count
+        while at > start, times[at - 1] > time { at -= 1 }
+        times.insert(time, at: at)
+        values.insert(contentsOf: row, at: at * columnCount)
+        // Kept up from the oldest to the newest alone, so they are worked out afresh when they are wanted.
+        windows = []
     }
 
     private mutating func takeLabels(_ row: [Double], _ texts: inout [String?], _ plan: WindowPlan) {
