@@ -88,7 +88,7 @@ let package = Package(
         target(
             "HTTP",
             [
-                "Base", product("Hummingbird", "hummingbird"),
+                "Base", product("Hummingbird", "hummingbird"), product("HummingbirdCore", "hummingbird"),
             ]),
         target(
             "API",

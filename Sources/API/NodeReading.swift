@@ -13,6 +13,8 @@ package protocol NodeReading: AnyObject, Sendable {
     func features(view: String, key: String) async throws -> JSON
     /// Features of many keys in one call, as of now.
     func onlineFeatures(_ question: FeatureQuestion) async throws -> FeatureAnswer
+    /// The same for a thread that must not wait; nil where it would have to, and for every mistake.
+    func onlineFeaturesNow(_ question: FeatureQuestion) -> FeatureAnswer?
     /// The same as of a time or position of the past, folded again from the log.
     func pastOnlineFeatures(_ question: FeatureQuestion, asOf: String) throws -> FeatureAnswer
     /// Makes a version of a dataset: `{dataset, isNew}`.

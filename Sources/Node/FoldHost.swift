@@ -200,6 +200,9 @@ package final class FoldHost: Sendable {
         return try await ask(body)
     }
 
+    /// The same for a thread that must not wait: nil where the fold is at work.
+    func askNow<R>(_ body: (TopologyRunner) throws -> R) throws -> R? { try gate.ask(body) }
+
     /// Asks something of the fold between two slices.
     package func ask<R: Sendable>(_ body: @escaping @Sendable (TopologyRunner) throws -> R) async throws -> R {
         try await withCheckedThrowingContinuation { continuation in post(body) { continuation.resume(with: $0) } }

@@ -47,6 +47,8 @@ extension Node {
 
     /// Values that are read on the spot; more of them would hold one of Swift's threads.
     private static let shortAnswer = 5000
+    /// Values that are read on the thread of a connection: about a quarter of a millisecond.
+    private static let quickAnswer = 1000
 
     /// The catalog as it is served now: of a view whose newest version has not caught up, the one before it.
     func servedCatalog() throws -> FeatureCatalog {
@@ -73,7 +75,7 @@ extension Node {
 
     /// Names are resolved once: a caller asks for the same features again and again.
     private func plan(_ question: FeatureQuestion) throws -> ServedPlan {
-        let key = ([question.service ?? ""] + question.features).joined(separator: "\u{1F}")
+        let key = Self.key(question)
         let (known, epoch) = serving.withLock { ($0.plans[key], $0.epoch) }
         if let known { return known }
         let whole = try servedCatalog().plan(service: question.service, features: question.features)
@@ -117,6 +119,30 @@ extension Node {
 
     package func onlineFeatures(_ question: FeatureQuestion) async throws -> FeatureAnswer {
         try await again { try await answer(try plan(question), question) }
+    }
+
+    /// The same for a thread that must not wait: nil where the answer is not at hand, or is more than a moment's work, and for every
+    /// mistake, so that the way that may wait answers.
+    package func onlineFeaturesNow(_ question: FeatureQuestion) -> FeatureAnswer? {
+        let key = Self.key(question)
+        guard let plan = serving.withLock({ $0.plans[key] }), !plan.whole.isDerived else { return nil }
+        let rows = question.entities.first?.keys.count ?? 0
+        guard rows * plan.whole.width <= Self.quickAnswer else { return nil }
+        var whole: FeatureAnswer?
+        for part in plan.parts {
+            let answer = try? part.fold.askNow { runner in
+                try Node.features(runner.topology).answer(part.plan, question, at: runner.now)
+            }
+            guard let answer = answer ?? nil else { return nil }
+            if whole == nil { whole = answer } else { whole?.take(answer, part.plan) }
+        }
+        guard let whole, let finished = try? Node.finish(whole, plan.whole, question) else { return nil }
+        noteUse(plan.whole, question, rows: rows)
+        return finished
+    }
+
+    private static func key(_ question: FeatureQuestion) -> String {
+        ([question.service ?? ""] + question.features).joined(separator: "\u{1F}")
     }
 
     /// Asks, and once more where the version that was asked has just been taken the place of.

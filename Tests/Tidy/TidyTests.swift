@@ -19,7 +19,10 @@ import Testing
             "Streams": ["Base", "RecordFormat", "EventLog", "Catalog", "Learning", "GRDB"], "Learning": ["Base"],
             "Training": stream.union(["Datasets", "Models", "CXGBoost"]),
             "Connectors": ["Base", "RecordFormat", "EventLog", "Catalog", "Gateway"],
-            "HTTP": ["Base", "Hummingbird", "HTTPTypes", "Logging", "NIOCore", "NIOHTTP1", "NIOPosix"],
+            "HTTP": [
+                "Base", "Hummingbird", "HummingbirdCore", "HTTPTypes", "Logging", "NIOCore", "NIOHTTP1", "NIOHTTPTypes",
+                "NIOPosix",
+            ],
             "API": ["Base", "RecordFormat", "HTTP", "EventLog", "Catalog", "Gateway", "Features"],
             "Application": [
                 "Base", "RecordFormat", "EventLog", "Catalog", "Gateway", "HTTP", "API", "Node", "Streams",
