@@ -178,6 +178,18 @@ package protocol TransactionalWriter: AnyObject {
     func close()
 }
 
+/// For readers that must not take what a log cannot show yet for nothing.
+package enum LogReading {
+    /// Reads that may find nothing where something may be, each of which waits a little.
+    package static let attempts = 20
+
+    package static func notYet(_ partition: TopicPartition, _ offset: Int64) -> EventLogError {
+        EventLogError(
+            "not-readable-yet", "the log does not show what stands in \(partition) from offset \(offset) on",
+            fault: .world, retriable: true)
+    }
+}
+
 extension EventLog {
     package func isReadable(_ partition: TopicPartition, from offset: Int64) -> Bool { true }
 
@@ -224,6 +236,7 @@ extension EventLog {
         let range = try offsets(partition)
         var offset = max(from ?? range.lowerBound, range.lowerBound)
         let end = min(to ?? range.upperBound, range.upperBound)
+        var attempts = 0
         while offset < end {
             let batches: [RecordBatch]
             do {
@@ -233,7 +246,12 @@ extension EventLog {
                 offset = next
                 continue
             }
-            guard !batches.isEmpty else { return }
+            guard !batches.isEmpty else {
+                if isReadable(partition, from: offset) { return }
+                attempts += 1
+                guard attempts < LogReading.attempts else { throw LogReading.notYet(partition, offset) }
+                continue
+            }
             for batch in batches {
                 for index in batch.records.indices where batch.records[index].offset >= offset {
                     guard batch.records[index].offset < end else { return }

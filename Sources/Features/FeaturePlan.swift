@@ -46,6 +46,8 @@ package struct FeaturePlan: Sendable {
 
     /// Values of a row that are read or worked out.
     package var width: Int { columns.count + steps.count }
+    /// Readings that a row costs: a view's are all made, whichever are asked for.
+    package var readings: Int { reads.reduce(0) { $0 + $1.view.plan.readings.count } }
     package var isDerived: Bool { !steps.isEmpty }
 
     /// Names of the views that are read.

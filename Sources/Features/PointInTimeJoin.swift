@@ -25,6 +25,12 @@ package struct LateTurn: Comparable, Sendable {
 
     package init(through: Instant, round: Int64) { (self.through, self.round) = (through.milliseconds, round) }
 
+    /// Of an event of that time behind such progress; nil when it is in time.
+    package init?(_ time: Instant, behind progress: PartitionProgress) {
+        guard time <= progress.through else { return nil }
+        self.init(through: progress.through, round: progress.round)
+    }
+
     /// How far an event of that time is behind, in milliseconds.
     package func lag(of time: Instant) -> Int64 { through - time.milliseconds }
 
@@ -121,10 +127,11 @@ package struct PointInTimeJoin: Sendable {
             events = views.map { ViewEvents(columnCount: $0.view.columns.count) }
         }
 
-        /// Whether every view takes an event that is so late.
-        package func takes(_ late: LateTurn, of time: Instant) -> Bool {
-            views.allSatisfy { $0.view.takes(lag: late.lag(of: time)) }
+        /// How many views take an event that is so late.
+        package func taking(_ late: LateTurn, of time: Instant) -> Int {
+            views.count { $0.view.takes(lag: late.lag(of: time)) }
         }
+        package var viewCount: Int { views.count }
 
         /// Notes an event that cannot be read at all.
         package mutating func fail(_ reason: String) {

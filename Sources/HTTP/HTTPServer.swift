@@ -93,7 +93,7 @@ package final class HTTPServer: Sendable {
     private let router = Monitor(Router())
     /// Methods by path, in the order they were given.
     private let known = Monitor<[(path: String, methods: [String])]>([])
-    private let quick = Monitor<[String: QuickAnswers.Answer]>([:])
+    private let quick = Monitor<[String: [String: QuickAnswers.Answer]]>([:])
     private let host: String
     private let port: Int
     private let statusOf: @Sendable (any DescribedError) -> Int
@@ -150,7 +150,7 @@ package final class HTTPServer: Sendable {
     package func answerQuickly(
         _ method: String, _ path: String, _ answer: @escaping @Sendable (WebRequest) -> WebResponse?
     ) {
-        quick.update { $0[QuickAnswers.name(method, path)] = answer }
+        quick.update { $0[path, default: [:]][method] = answer }
     }
 
     private static func respond(_ answer: WebResponse) -> Response {

@@ -1,3 +1,4 @@
+import Foundation
 import HTTPTypes
 import NIOCore
 import NIOHTTPTypes
@@ -16,21 +17,21 @@ final class QuickAnswers: ChannelDuplexHandler, RemovableChannelHandler {
     /// Bytes of a body that is answered here.
     static let bodyLimit = 64 << 10
 
-    /// By method and path.
-    private let answers: [String: Answer]
+    /// By path and method.
+    private let answers: [String: [String: Answer]]
     /// Requests that the routes have not answered yet: answers go out in the order of their requests.
     private var underWay = 0
     private var waiting: (head: HTTPRequest, answer: Answer)?
     private var body = ByteBuffer()
+    private var dated = (second: time_t(0), text: "")
 
-    init(_ answers: [String: Answer]) { self.answers = answers }
-
-    static func name(_ method: String, _ path: String) -> String { "\(method) \(path)" }
+    init(_ answers: [String: [String: Answer]]) { self.answers = answers }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         switch unwrapInboundIn(data) {
         case .head(let head):
-            if underWay == 0, let answer = answer(to: head) {
+            // Who does not read the answers is not asked on: the routes' way makes him wait.
+            if underWay == 0, context.channel.isWritable, let answer = answer(to: head) {
                 waiting = (head, answer)
                 body.clear()
             } else {
@@ -55,15 +56,16 @@ final class QuickAnswers: ChannelDuplexHandler, RemovableChannelHandler {
 
     /// One that asks for something beside the answer (its connection's end, a word before its body) is none of ours.
     private func answer(to head: HTTPRequest) -> Answer? {
-        guard let path = head.path, head.headerFields[.connection] == nil || isKept(head),
-            head.headerFields[.expect] == nil
-        else { return nil }
-        if let length = head.headerFields[.contentLength].flatMap({ Int($0) }), length > Self.bodyLimit { return nil }
-        return answers[Self.name(head.method.rawValue, path)]
-    }
-
-    private func isKept(_ head: HTTPRequest) -> Bool {
-        head.headerFields[.connection]?.lowercased() == "keep-alive"
+        guard let path = head.path, let answer = answers[path]?[head.method.rawValue] else { return nil }
+        for field in head.headerFields {
+            switch field.name {
+            case .connection where field.value.lowercased() != "keep-alive": return nil
+            case .expect: return nil
+            case .contentLength where Int(field.value) ?? .max > Self.bodyLimit: return nil
+            default: continue
+            }
+        }
+        return answer
     }
 
     private func passOn(_ context: ChannelHandlerContext) {
@@ -75,10 +77,23 @@ final class QuickAnswers: ChannelDuplexHandler, RemovableChannelHandler {
         body = ByteBuffer()
     }
 
+    /// Of the answer, as RFC 9110 writes it; worked out once a second.
+    private func date() -> String {
+        var now = time(nil)
+        guard now != dated.second else { return dated.text }
+        var parts = tm()
+        var text = [CChar](repeating: 0, count: 40)
+        gmtime_r(&now, &parts)
+        let count = strftime(&text, text.count, "%a, %d %b %Y %H:%M:%S GMT", &parts)
+        dated = (now, String(decoding: text[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self))
+        return dated.text
+    }
+
     private func write(_ given: WebResponse, _ bytes: [UInt8], _ context: ChannelHandlerContext) {
         var fields = HTTPFields()
         fields[.contentType] = given.contentType
         fields[.contentLength] = "\(bytes.count)"
+        fields[.date] = date()
         for (name, value) in given.headers { if let field = HTTPField.Name(name) { fields[field] = value } }
         let head = HTTPResponse(status: .init(code: given.status), headerFields: fields)
         context.write(wrapOutboundOut(.head(head)), promise: nil)

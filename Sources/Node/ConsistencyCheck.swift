@@ -46,8 +46,7 @@ struct ViewReport: Sendable {
 final class ConsistencyCheck {
     private struct Cursor {
         var next: Int64
-        var through = Instant.distantPast
-        var round: Int64 = 0
+        var progress = PartitionProgress()
     }
 
     private struct Snapshot: Sendable {
@@ -154,17 +153,9 @@ final class ConsistencyCheck {
         cursor.next = event.offset + 1
         let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
         guard parsed == true else { return }
-        guard !event.isProgress else {
-            if let node = document.member(0, "through"), let time = document.string(node).flatMap({ Instant($0) }) {
-                cursor.through = max(cursor.through, time)
-            }
-            if let node = document.member(0, "round"), let round = document.int(node) {
-                cursor.round = max(cursor.round, round)
-            }
-            return
-        }
+        guard !event.isProgress else { return cursor.progress.apply(document) }
         guard Instant.written.contains(event.time) else { return }
-        let late = event.time > cursor.through ? nil : LateTurn(through: cursor.through, round: cursor.round)
+        let late = LateTurn(event.time, behind: cursor.progress)
         guard sample.view.takes(lag: late?.lag(of: event.time)) else { return }
         guard (try? reading?.lift(document, stated: event.header(EventHeader.dataVersion))) != nil || reading == nil
         else { return }

@@ -6,6 +6,7 @@ import EventLog
 import Features
 import Foundation
 import RecordFormat
+import Streams
 
 /// Makes the rows of a dataset from the log: the label events, and the features of a service as of each of them.
 struct DatasetBuild {
@@ -159,19 +160,11 @@ struct DatasetBuild {
         let places = order.places(of: place)
         let document = JSONDocument()
         // As a fold takes it: what is behind the progress of its own partition is late.
-        var through = Instant.distantPast
-        var round: Int64 = 0
+        var progress = PartitionProgress()
         try log.forEachEvent(place, to: end) { event in
             let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
             if event.isProgress {
-                if parsed == true, let node = document.member(0, "through"), let text = document.string(node),
-                    let time = Instant(text)
-                {
-                    through = max(through, time)
-                }
-                if parsed == true, let node = document.member(0, "round"), let number = document.int(node) {
-                    round = max(round, number)
-                }
+                if parsed == true { progress.apply(document) }
                 return true
             }
             guard let parsed else { return true }
@@ -179,10 +172,11 @@ struct DatasetBuild {
                 reader.fail("\(place)@\(event.offset): the data is not JSON")
                 return true
             }
-            let turn = event.time > through ? nil : LateTurn(through: through, round: round)
+            let turn = LateTurn(event.time, behind: progress)
+            let taking = turn.map { reader.taking($0, of: event.time) } ?? reader.viewCount
             let isWritten = Instant.written.contains(event.time)
-            if !isWritten || turn.map({ !reader.takes($0, of: event.time) }) ?? false { late += 1 }
-            guard isWritten else { return true }
+            if !isWritten || taking < reader.viewCount { late += 1 }
+            guard isWritten, taking > 0 else { return true }
             do {
                 try reading?.lift(document, stated: event.header(EventHeader.dataVersion))
             } catch {

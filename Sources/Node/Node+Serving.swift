@@ -9,7 +9,15 @@ import Streams
 struct ServingCache {
     private(set) var epoch = 0
     var catalog: FeatureCatalog?
-    var plans: [String: ServedPlan] = [:]
+    var plans: [Names: ServedPlan] = [:]
+
+    /// What a question asks for, whoever's keys.
+    struct Names: Hashable {
+        let service: String?
+        let features: [String]
+
+        init(_ question: FeatureQuestion) { (service, features) = (question.service, question.features) }
+    }
 
     /// Definitions came into force.
     mutating func forget() {
@@ -47,8 +55,10 @@ extension Node {
 
     /// Values that are read on the spot; more of them would hold one of Swift's threads.
     private static let shortAnswer = 5000
-    /// Values that are read on the thread of a connection: about a quarter of a millisecond.
-    private static let quickAnswer = 1000
+    /// Readings on the thread of a connection: about a quarter of a millisecond.
+    private static let quickReadings = 1000
+    /// Keys there: one that is not in memory is read from the disk first.
+    private static let quickRows = 16
 
     /// The catalog as it is served now: of a view whose newest version has not caught up, the one before it.
     func servedCatalog() throws -> FeatureCatalog {
@@ -75,7 +85,7 @@ extension Node {
 
     /// Names are resolved once: a caller asks for the same features again and again.
     private func plan(_ question: FeatureQuestion) throws -> ServedPlan {
-        let key = Self.key(question)
+        let key = ServingCache.Names(question)
         let (known, epoch) = serving.withLock { ($0.plans[key], $0.epoch) }
         if let known { return known }
         let whole = try servedCatalog().plan(service: question.service, features: question.features)
@@ -124,10 +134,10 @@ extension Node {
     /// The same for a thread that must not wait: nil where the answer is not at hand, or is more than a moment's work, and for every
     /// mistake, so that the way that may wait answers.
     package func onlineFeaturesNow(_ question: FeatureQuestion) -> FeatureAnswer? {
-        let key = Self.key(question)
+        let key = ServingCache.Names(question)
         guard let plan = serving.withLock({ $0.plans[key] }), !plan.whole.isDerived else { return nil }
         let rows = question.entities.first?.keys.count ?? 0
-        guard rows * plan.whole.width <= Self.quickAnswer else { return nil }
+        guard rows <= Self.quickRows, rows * plan.whole.readings <= Self.quickReadings else { return nil }
         var whole: FeatureAnswer?
         for part in plan.parts {
             let answer = try? part.fold.askNow { runner in
@@ -139,10 +149,6 @@ extension Node {
         guard let whole, let finished = try? Node.finish(whole, plan.whole, question) else { return nil }
         noteUse(plan.whole, question, rows: rows)
         return finished
-    }
-
-    private static func key(_ question: FeatureQuestion) -> String {
-        ([question.service ?? ""] + question.features).joined(separator: "\u{1F}")
     }
 
     /// Asks, and once more where the version that was asked has just been taken the place of.

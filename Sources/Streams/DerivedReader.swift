@@ -24,8 +24,6 @@ final class DerivedReader {
     }
 
     static let fetchBytes = 512 << 10
-    /// Reads that may find nothing where the log says that something may be, each of which waits a little.
-    private static let attempts = 20
     /// Found when their places were asked for, by topic: taken when the events themselves come, in the same order.
     private var found: [String: [StoredEvent]] = [:]
 
@@ -78,11 +76,7 @@ final class DerivedReader {
                 if log.isReadable(partition, from: from) { return nil }
                 // To take it for nothing would write it a second time.
                 attempts += 1
-                guard attempts < DerivedReader.attempts else {
-                    throw EventLogError(
-                        "not-readable-yet", "the log does not show what stands in \(partition) from offset \(from) on",
-                        fault: .world, retriable: true)
-                }
+                guard attempts < LogReading.attempts else { throw LogReading.notYet(partition, from) }
                 continue
             }
             place.next = last.header.lastOffset + 1

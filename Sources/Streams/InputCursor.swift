@@ -57,8 +57,6 @@ struct InputCursor {
     var upstream: UpstreamCursor?
 
     static let fetchBytes = 512 << 10
-    /// Rounds beyond this are nobody's: JSON keeps whole numbers up to here everywhere.
-    private static let roundLimit: Int64 = 1 << 53
 
     init(partition: TopicPartition, rank: Int, role: Role, next: Int64 = 0) {
         self.partition = partition
@@ -92,7 +90,7 @@ struct InputCursor {
         index = 0
         guard let last = batches.last else {
             // What is left below a replay's end are the log's own markers.
-            if let end {
+            if let end, log.isReadable(partition, from: fetched) {
                 next = max(next, end)
                 fetched = max(fetched, end)
             }
@@ -152,14 +150,9 @@ struct InputCursor {
     private mutating func apply(_ event: StoredEvent, _ document: JSONDocument) {
         let parsed: Bool? = event.withData { raw in (try? document.parse(raw)) != nil }
         guard parsed == true else { return }
-        if let node = document.member(0, "through"), let text = document.string(node), let time = Instant(text) {
-            completeThrough = max(completeThrough, time)
-        }
-        if let node = document.member(0, "round"), let number = document.int(node),
-            (0..<InputCursor.roundLimit).contains(number)
-        {
-            round = max(round, number)
-        }
+        var progress = PartitionProgress(through: completeThrough, round: round)
+        progress.apply(document)
+        (completeThrough, round) = (progress.through, progress.round)
         switch document.member(0, "state").flatMap({ document.string($0) }) {
         case "idle": source = .idle
         case "finished": source = .finished

@@ -73,6 +73,10 @@ package struct DerivedEvent {
     /// The offset it will have there.
     package let offset: Int64
     package let event: NewEvent
+
+    package init(topic: String, partition: Int, offset: Int64, event: NewEvent) {
+        (self.topic, self.partition, self.offset, self.event) = (topic, partition, offset, event)
+    }
 }
 
 /// What a stage may do: emit, set timers, hold the stream until an effector answers. Everything it gives is a function of

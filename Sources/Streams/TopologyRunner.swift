@@ -340,11 +340,15 @@ package final class TopologyRunner {
             reason = "the partition was complete through \(through)"
             let lag = through.milliseconds - event.time.milliseconds
             let stages = inputStages[index].filter { topology.stages[$0].lateness(of: partition.topic) ?? -1 >= lag }
-            if !stages.isEmpty, try process(event, partition, by: stages, lag: lag) {
-                reason += "; what allows for an event so late counts it"
+            if !stages.isEmpty {
+                // Everything in time up to there was folded, and what counts is not of the future.
+                context.now = max(context.now, event.time)
+                if try process(event, partition, by: stages, lag: lag) {
+                    reason += "; what allows for an event so late counts it"
+                }
             }
         }
-        guard isOurs else { return }
+        guard isOurs else { return try deliver() }
         lateEvents += 1
         emitSide(topology.side.late, "stream.late", event, partition, reason)
         try deliver()

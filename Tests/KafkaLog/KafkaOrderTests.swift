@@ -3,6 +3,7 @@ import EventLog
 import Foundation
 import KafkaLog
 import RecordFormat
+import Simulation
 import Streams
 import Synchronization
 import Testing
@@ -12,18 +13,27 @@ private final class UnevenLog: EventLog {
     private let log: any EventLog
     private let random: Mutex<SeededRandom>
 
-    init(_ log: any EventLog, seed: UInt64) {
+    private let isMute: Bool
+
+    /// - Parameter isMute: shows nothing at all.
+    init(_ log: any EventLog, seed: UInt64, isMute: Bool = false) {
         self.log = log
+        self.isMute = isMute
         random = Mutex(SeededRandom(seed: seed))
     }
 
     func read(_ partition: TopicPartition, from offset: Int64, maxBytes: Int) throws(EventLogError) -> [RecordBatch] {
         let luck = random.withLock { Int.random(in: 0..<4, using: &$0) }
         switch luck {
+        case _ where isMute: return []
         case 0: return []
         case 1: return try log.read(partition, from: offset, maxBytes: 1)
         default: return try log.read(partition, from: offset, maxBytes: maxBytes)
         }
+    }
+
+    func isReadable(_ partition: TopicPartition, from offset: Int64) -> Bool {
+        offset >= (try? log.offsets(partition).upperBound) ?? 0
     }
 
     var capabilities: LogCapabilities { log.capabilities }
@@ -62,6 +72,48 @@ private final class UnevenLog: EventLog {
     var eventCount: UInt64 { log.eventCount }
     var stopped: EventLogError? { log.stopped }
     func close() { log.close() }
+}
+
+/// What a log cannot show yet is not taken for nothing.
+@Suite struct UnevenLogTests {
+    @Test func readersWaitForWhatIsThere() throws {
+        var options = EmbeddedLog.Options()
+        options.hasThreads = false
+        let log = try EmbeddedLog.open(SimulatedVolume(seed: 3), options: options)
+        try log.declare(TopicLayout(name: "t", partitions: 1))
+        let place = TopicPartition("t", 0)
+        for number in 0..<200 {
+            let event = NewEvent(
+                id: "\(number)", source: "s", type: "t", time: Instant(milliseconds: Int64(number) + 1),
+                data: [UInt8]("{}".utf8))
+            log.append(LogAppend(principal: "p", events: [("t", 0, event)])) { _ in }
+            log.commitReady()
+        }
+        for seed in 0..<20 {
+            var ids: [String] = []
+            try UnevenLog(log, seed: UInt64(seed)).forEachEvent(place) { event in
+                ids.append(event.id)
+                return true
+            }
+            #expect(ids == (0..<200).map { "\($0)" }, "seed \(seed)")
+            // The sink of a replay asks the log where events are: it finds each, too.
+            let sink = ComparingSink(log: UnevenLog(log, seed: UInt64(seed))) { _ in }
+            for number in 0..<200 {
+                let event = NewEvent(
+                    id: "\(number)", source: "s", type: "t", time: Instant(milliseconds: Int64(number) + 1),
+                    data: [UInt8]("{}".utf8))
+                try sink.take(DerivedEvent(topic: "t", partition: 0, offset: Int64(number), event: event))
+            }
+            #expect(sink.compared == 200 && sink.first == nil, "\(String(describing: sink.first))")
+        }
+        let mute = UnevenLog(log, seed: 1, isMute: true)
+        #expect(errorCode { try mute.forEachEvent(place) { _ in true } } == "not-readable-yet")
+        let event = NewEvent(id: "0", source: "s", type: "t", time: Instant(milliseconds: 1), data: [])
+        let sink = ComparingSink(log: mute) { _ in }
+        #expect(
+            errorCode { try sink.take(DerivedEvent(topic: "t", partition: 0, offset: 0, event: event)) }
+                == "not-readable-yet")
+    }
 }
 
 extension HeavyTests {

@@ -175,9 +175,10 @@ import Testing
         try Data(text.joined(separator: "\n---\n").utf8).write(to: URL(filePath: scratch.path + "/workspace/w.yaml"))
         let node = try open("late")
         defer { node.stop() }
-        func publish(_ topic: String, _ id: String, _ seconds: Int64, _ data: String) async throws {
+        func publish(_ topic: String, _ id: String, _ seconds: Double, _ data: String) async throws {
             let event = NewEvent(
-                id: id, source: "s", type: "t", time: Instant(milliseconds: Self.start + seconds * 1000), key: nil,
+                id: id, source: "s", type: "t", time: Instant(milliseconds: Self.start + Int64(seconds * 1000)),
+                key: nil,
                 data: [UInt8](data.utf8))
             guard case .accepted? = try await node.gateway.publish([(topic, event)], principal: "p").first else {
                 throw NodeError("test", "\(id) is not taken")
@@ -221,5 +222,18 @@ import Testing
         #expect(letters.sorted() == ["counted", "counted", "counted", "left out"], "\(letters)")
         let found = try await wait(node, "allows") { $0["behind"] == 0 && $0["compared"]?.int ?? 0 >= 2 }
         #expect(Self.faults(found["consistency"] ?? .null) == 0, "\(found)")
+        // Folded beside, where only another topic brought the progress: what counts is not of the future.
+        let folder = scratch.path + "/beside"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        let beside = views[0].replacing("name: allows", with: "name: beside")
+            .replacing("aggregates: [", with: "aggregates: [{name: since, function: secondsSince}, ")
+        try Data(beside.utf8).write(to: URL(filePath: folder + "/w.yaml"))
+        _ = try node.apply(directory: folder)
+        try await publish("prices", "9", 1100.5, #"{"item":"z","price":9}"#)
+        let last = try await wait(node, "beside") { $0["behind"] == 0 && $0["compared"]?.int ?? 0 >= 6 }
+        #expect(Self.faults(last["consistency"] ?? .null) == 0, "\(last)")
+        let young = try await node.onlineFeatures(
+            FeatureQuestion(service: nil, features: ["beside:since", "beside:n"], entities: [("item", ["z", "x"])]))
+        #expect(young.columns.map(\.values) == [[0, 10.5], [1, 2]], "\(young)")
     }
 }
