@@ -180,12 +180,13 @@ package protocol TransactionalWriter: AnyObject {
 
 /// For readers that must not take what a log cannot show yet for nothing.
 package enum LogReading {
-    /// Reads that may find nothing where something may be, each of which waits a little.
+    /// Reads in a row that may find nothing where something may be, each of which waits a little.
     package static let attempts = 20
 
     package static func notYet(_ partition: TopicPartition, _ offset: Int64) -> EventLogError {
         EventLogError(
-            "not-readable-yet", "the log does not show what stands in \(partition) from offset \(offset) on",
+            "not-readable-yet",
+            "the log does not show yet what stands in \(partition) from offset \(offset) on: a broker takes over, or a transaction is open in front of it; try again",
             fault: .world, retriable: true)
     }
 }
@@ -252,6 +253,7 @@ extension EventLog {
                 guard attempts < LogReading.attempts else { throw LogReading.notYet(partition, offset) }
                 continue
             }
+            attempts = 0
             for batch in batches {
                 for index in batch.records.indices where batch.records[index].offset >= offset {
                     guard batch.records[index].offset < end else { return }

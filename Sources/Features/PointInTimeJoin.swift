@@ -16,43 +16,13 @@ package struct JoinRows: Sendable {
     package init() {}
 }
 
-/// When a fold takes an event that came late: behind everything of the time that its partition was complete through when it was
-/// written, in the order of rounds (decision 12). Of events of one time, those that came late stand behind the others, in this order.
-package struct LateTurn: Comparable, Sendable {
-    /// What its partition was complete through, in milliseconds.
-    package let through: Int64
-    package let round: Int64
-
-    package init(through: Instant, round: Int64) { (self.through, self.round) = (through.milliseconds, round) }
-
-    /// Of an event of that time behind such progress; nil when it is in time.
-    package init?(_ time: Instant, behind progress: PartitionProgress) {
-        guard time <= progress.through else { return nil }
-        self.init(through: progress.through, round: progress.round)
-    }
-
-    /// How far an event of that time is behind, in milliseconds.
-    package func lag(of time: Instant) -> Int64 { through - time.milliseconds }
-
-    package static func < (left: LateTurn, right: LateTurn) -> Bool {
-        left.through == right.through ? left.round < right.round : left.through < right.through
-    }
-
-    /// What is in time stands before everything that is late.
-    static func precedes(_ left: LateTurn?, _ right: LateTurn?) -> Bool? {
-        guard left != right else { return nil }
-        guard let left else { return true }
-        guard let right else { return false }
-        return left < right
-    }
-}
-
 /// The features of a plan as of each row: of event time *and* of what was known.
 ///
 /// An event counts for a row when its time is at or before the row's, and when it was known by then: appended before the
 /// row's own event, or, where it says itself when it became known (`knowntime`), known at or before the row's time. With
 /// `.eventTime` only times count. The row's own event never counts. Events of one time are folded in the order of a fold: by
-/// partition and offset, what came late behind the others. What a fold of the view would have told of the same events at that moment is told here, to the bit.
+/// partition and offset, what came late behind the others. What a fold of the view would have told of the same events at that
+/// moment is told here, to the bit.
 package struct PointInTimeJoin: Sendable {
     package enum Rule: String, Sendable {
         /// By event time and by what was known.

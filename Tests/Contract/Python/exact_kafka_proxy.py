@@ -25,28 +25,24 @@ VERSIONS = range(4, 12)
 SCAN_BYTES = 4 << 20
 
 
-class Partition:
-    """Goes over the parts of a fetch's request, or of the answer to it, that name one partition."""
-
-    @staticmethod
-    def offsets(request, version):
-        """By topic and partition, the offset that is asked for; None where aborted transactions are wanted."""
-        fields = Fields(request, False)
-        fields.take(8)
-        fields.text()
-        fields.take(16)
-        if fields.take(1) == b"\0":
-            return None
-        fields.take(8 if version >= 7 else 0)
-        found = {}
+def asked(request, version):
+    """By topic and partition, the offset that a fetch asks for; None where it reads what is not committed, too."""
+    fields = Fields(request, False)
+    fields.take(8)
+    fields.text()
+    fields.take(16)
+    if fields.take(1) == b"\0":
+        return None
+    fields.take(8 if version >= 7 else 0)
+    found = {}
+    for _ in range(fields.count()):
+        topic = fields.text()
         for _ in range(fields.count()):
-            topic = fields.text()
-            for _ in range(fields.count()):
-                partition = fields.take(4)
-                fields.take(4 if version >= 9 else 0)
-                found[topic, partition] = struct.unpack(">q", fields.take(8))[0]
-                fields.take(12 if version >= 5 else 4)
-        return found
+            partition = fields.take(4)
+            fields.take(4 if version >= 9 else 0)
+            found[topic, partition] = struct.unpack(">q", fields.take(8))[0]
+            fields.take(12 if version >= 5 else 4)
+    return found
 
 
 class Markers:
@@ -119,7 +115,7 @@ class ExactConnection(Connection):
             elif api == FETCH:
                 if version not in VERSIONS:
                     raise Refused(f"a fetch of version {version}")
-                offsets = Partition.offsets(request, version)
+                offsets = asked(request, version)
                 if offsets is not None:
                     self.pending[correlation] = lambda answer, at=(version, offsets): self.exact(answer, *at)
             self.upstream.write_frame(request)
@@ -140,19 +136,19 @@ class ExactConnection(Connection):
                 fields.take(2 + 8 + 8 + (8 if version >= 5 else 0))
                 start = len(fields.done)
                 aborted = [struct.unpack(">qq", fields.take(16)) for _ in range(fields.count())]
-                asked = offsets.get((topic, partition), 0)
-                kept = [one for one in aborted if self.reaches(topic, partition, asked, *one)]
+                start_of_fetch = offsets.get((topic, partition), 0)
+                kept = [one for one in aborted if self.reaches(topic, partition, start_of_fetch, *one)]
                 if aborted:
                     fields.done[start:] = struct.pack(">i", len(kept)) + b"".join(struct.pack(">qq", *one) for one in kept)
                 fields.take(4 if version >= 11 else 0)
                 fields.take(fields.count())
         return fields.result()
 
-    def reaches(self, topic, partition, asked, producer, first):
-        if first >= asked:
+    def reaches(self, topic, partition, offset, producer, first):
+        if first >= offset:
             return True
         end = self.markers.end(topic, partition, producer, first)
-        return end is None or end >= asked
+        return end is None or end >= offset
 
 
 def serve(sock, upstream, address):
