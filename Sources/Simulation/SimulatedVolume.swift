@@ -317,8 +317,11 @@ final class SimulatedFile: LogFile {
         try volume.state.withLock { state throws(EventLogError) in
             guard state.generation == generation else { throw SimulatedVolume.down() }
             try volume.step(&state)
-            guard var file = state.inodes[inode] else { throw SimulatedVolume.down() }
-            defer { state.inodes[inode] = file }
+            guard let place = state.inodes.index(forKey: inode) else { throw SimulatedVolume.down() }
+            // Taken out, or every change would copy the file. No body looks at inodes.
+            var file = SimulatedVolume.Inode()
+            swap(&file, &state.inodes.values[place])
+            defer { swap(&file, &state.inodes.values[place]) }
             return try body(&state, &file)
         }
     }
