@@ -29,6 +29,9 @@ package protocol NodeReading: AnyObject, Sendable {
     ///   - path: a file or folder on the node's machine that is not there yet.
     func exportDataset(_ reference: String, format: String, to path: String) throws -> JSON
     func pinDataset(_ reference: String) throws -> JSON
+    /// Takes a version away, and frees the space of what is in no other.
+    /// - Parameter reference: `NAME@VERSION`.
+    func removeDataset(_ reference: String) throws -> JSON
     func addFiles(_ name: String, directory: String) throws -> JSON
     /// Views, entities and services that are in force.
     func featureCatalog() throws -> FeatureCatalog
@@ -48,6 +51,8 @@ package protocol NodeReading: AnyObject, Sendable {
     func apply(_ definitions: JSON) throws -> JSON
     /// What that would do; nothing is changed.
     func plan(_ definitions: JSON) throws -> JSON
+    /// Takes definitions out of force: `KIND/NAME` each.
+    func remove(_ definitions: [String]) throws -> JSON
     func console() throws -> JSON
     func logInspection() throws -> JSON
     func logVerification() throws -> JSON
@@ -75,14 +80,15 @@ package func httpStatus(_ error: any DescribedError) -> Int {
     switch error.code {
     case "unknown-topic", "unknown-view", "unknown-entity", "unknown-node", "unknown-model", "unknown-prediction",
         "not-found", "unknown-letter", "unknown-stream", "unknown-key",
-        "unknown-report", "unknown-subject", "unknown-pin", "unknown-service", "unknown-feature", "unknown-dataset":
+        "unknown-report", "unknown-subject", "unknown-pin", "unknown-service", "unknown-feature", "unknown-dataset",
+        "unknown-definition":
         return 404
     case "body-too-large", "event-too-large", "append-too-large": return 413
     case "schema-violation", "future-timestamp", "bad-id", "no-data", "no-subject", "reserved-member": return 422
     case "not-empty", "bad-backup", "pinned", "offset-conflict", "producer-fenced", "out-of-order-sequence":
         return 409
     case "reserved-topic", "reserved-name", "reserved-type", "reserved-attribute": return 403
-    case "in-force", "topic-conflict", "fed-by-connector": return 409
+    case "in-force", "definition-in-use", "topic-conflict", "fed-by-connector": return 409
     case "log-saturated", "busy": return 429
     // It does not come back by asking again; the message says from where on there is more.
     case "rot", "trimmed": return 410

@@ -26,6 +26,7 @@ extension Routes {
         work("/v1/datasets") { node, asked in try node.createDataset(asked) }
         work("/v1/datasets/verify") { node, asked in try node.verifyDataset(try text("dataset", asked)) }
         work("/v1/datasets/pin") { node, asked in try node.pinDataset(try text("dataset", asked)) }
+        work("/v1/datasets/remove") { node, asked in try node.removeDataset(try text("dataset", asked)) }
         work("/v1/datasets/export") { node, asked in
             try node.exportDataset(
                 try text("dataset", asked), format: try text("format", asked), to: try text("path", asked))

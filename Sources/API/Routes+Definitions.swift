@@ -15,5 +15,11 @@ extension Routes {
                 return .json(try await long.run { try isPlan ? node.plan(body) : node.apply(body) })
             }
         }
+        server.route("POST", "/v1/definitions/remove") { [node, long] request in
+            guard let body = try? JSON(parsing: request.body), let keys = body["definitions"]?.array?.map(\.string),
+                !keys.contains(nil)
+            else { throw APIError("bad-json", "the body has no list 'definitions' of texts KIND/NAME") }
+            return .json(try await long.run { try node.remove(keys.compactMap { $0 }) })
+        }
     }
 }

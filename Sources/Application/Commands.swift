@@ -84,9 +84,35 @@ struct Plan: AsyncParsableCommand {
                     })
                 for change in refused { print(change["reason"]?.string ?? "") }
                 let left = (answer["left"]?.array ?? []).compactMap(\.string)
-                if !left.isEmpty { print("in force and not in the folder: \(left.joined(separator: ", "))") }
+                if !left.isEmpty {
+                    print("in force and not in the folder: \(left.joined(separator: ", ")) (see headrace remove)")
+                }
             }
             if !refused.isEmpty { throw ExitCode(1) }
+        }
+    }
+}
+
+struct Remove: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Take definitions out of force: feature views, derived views, services, entities.",
+        discussion: """
+            Together or not at all, and only what nothing else reads. The log keeps what they were. Take them out of the \
+            workspace's folder as well, or the next apply brings them back.
+            """)
+    @OptionGroup var common: Common
+    @Argument(help: "KIND/NAME, such as FeatureView/spend.") var definitions: [String]
+
+    func run() async throws {
+        try await reporting {
+            let connection = try common.connection()
+            defer { connection.close() }
+            let body = JSON.object(["definitions": .array(definitions.map { .string($0) })])
+            let answer = try await connection.ask("POST", "/v1/definitions/remove", body: body.canonical) {
+                try $0.remove(definitions)
+            }
+            if common.json { return Terminal.print(answer) }
+            for key in answer["removed"]?.array ?? [] { print("removed \(key.string ?? "")") }
         }
     }
 }

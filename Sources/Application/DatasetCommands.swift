@@ -10,7 +10,7 @@ struct DatasetCommand: AsyncParsableCommand {
         subcommands: [
             CreateDataset.self, AddFiles.self, ListDatasets.self, ShowDataset.self, DiffDatasets.self,
             ExportDataset.self,
-            VerifyDataset.self, PinDataset.self,
+            VerifyDataset.self, PinDataset.self, RemoveDataset.self,
         ])
 
     /// Asks with a body of JSON.
@@ -265,6 +265,26 @@ struct PinDataset: AsyncParsableCommand {
             let answer = try await DatasetCommand.ask(common, "/v1/datasets/pin", asked) { try $0.pinDataset(dataset) }
             if common.json { return Terminal.print(answer) }
             print("\(answer["dataset"]?.string ?? "") is held by the pin \(answer["pin"]?.string ?? "")")
+        }
+    }
+}
+
+struct RemoveDataset: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "remove", abstract: "Take a version away, and free the space of what no other version is made of.",
+        discussion: "Its number is not used again, and the log keeps what it was. A pinned version stays.")
+    @OptionGroup var common: Common
+    @Argument(help: "NAME@VERSION.") var dataset: String
+
+    func run() async throws {
+        try await reporting {
+            let asked = JSON.object(["dataset": .string(dataset)])
+            let answer = try await DatasetCommand.ask(common, "/v1/datasets/remove", asked) {
+                try $0.removeDataset(dataset)
+            }
+            if common.json { return Terminal.print(answer) }
+            print("\(answer["dataset"]?.string ?? "") is removed; \(answer["freed"]?.int ?? 0) bytes are free")
+            if let notice = answer["notice"]?.string { print("note: \(notice)") }
         }
     }
 }

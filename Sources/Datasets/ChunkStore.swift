@@ -5,7 +5,7 @@ import RecordFormat
 /// Chunks by their digest, each kept once however many datasets and files it stands in. They are packed into files of up to
 /// `packSize` bytes (docs/formats/dataset.md); what is in them never changes.
 package final class ChunkStore: Sendable {
-    struct Place: Sendable {
+    struct Place: Sendable, Equatable {
         let pack: Int
         /// Of the stored bytes, behind the entry's header.
         let offset: Int64
@@ -25,6 +25,9 @@ package final class ChunkStore: Sendable {
         /// Bytes that came, and bytes that were new and written, since the store was opened.
         var offered: Int64 = 0
         var written: Int64 = 0
+        /// Who is at making a dataset, and what was kept or found since the first of them began.
+        var holders = 0
+        var touched: Set<Digest> = []
     }
 
     /// Bytes of one pack, from where on the next is begun.
@@ -90,29 +93,50 @@ package final class ChunkStore: Sendable {
         try state.withLock { (state) throws(DatasetsError) in
             if let failure = state.failure { throw failure }
             state.offered += Int64(bytes.count)
+            if state.holders > 0 { state.touched.insert(digest) }
             guard state.index[digest] == nil else { return }
-            let packed = LZ4Frame.compress(bytes).flatMap { $0.count < bytes.count ? $0 : nil }
-            var entry = ByteWriter(capacity: ChunkStore.entryHeader + (packed?.count ?? bytes.count))
-            entry.append(little: UInt32(packed?.count ?? bytes.count))
-            entry.append(little: UInt32(bytes.count))
-            entry.append(packed == nil ? 0 : 1 as UInt8)
-            entry.append(digest.bytes)
-            if let packed { entry.append(packed) } else { entry.append(bytes) }
-            do {
-                let file = try current(&state)
-                try file.write(entry.bytes, at: state.end)
-            } catch {
-                // What stands in the file is not known any more.
-                state.failure = ChunkStore.failure("cannot be written", volume, error)
-                throw ChunkStore.failure("cannot be written", volume, error)
-            }
-            state.index[digest] = Place(
-                pack: state.pack, offset: state.end + Int64(ChunkStore.entryHeader),
-                storedCount: packed?.count ?? bytes.count, count: bytes.count, isCompressed: packed != nil)
-            state.end += Int64(entry.count)
-            state.written += Int64(entry.count)
+            try append(digest, bytes, &state)
         }
         return digest
+    }
+
+    /// Writes a chunk behind all others, unless it stands elsewhere by now.
+    func move(_ digest: Digest, _ bytes: [UInt8], from place: Place) throws(DatasetsError) {
+        let result = bytes.withUnsafeBytes { raw in
+            Result { () throws(DatasetsError) in
+                try state.withLock { (state) throws(DatasetsError) in
+                    guard state.index[digest] == place else { return }
+                    try append(digest, raw, &state)
+                }
+            }
+        }
+        try result.get()
+    }
+
+    private func append(
+        _ digest: Digest, _ bytes: UnsafeRawBufferPointer, _ state: inout State
+    ) throws(DatasetsError) {
+        if let failure = state.failure { throw failure }
+        let packed = LZ4Frame.compress(bytes).flatMap { $0.count < bytes.count ? $0 : nil }
+        var entry = ByteWriter(capacity: ChunkStore.entryHeader + (packed?.count ?? bytes.count))
+        entry.append(little: UInt32(packed?.count ?? bytes.count))
+        entry.append(little: UInt32(bytes.count))
+        entry.append(packed == nil ? 0 : 1 as UInt8)
+        entry.append(digest.bytes)
+        if let packed { entry.append(packed) } else { entry.append(bytes) }
+        do {
+            let file = try current(&state)
+            try file.write(entry.bytes, at: state.end)
+        } catch {
+            // What stands in the file is not known any more.
+            state.failure = ChunkStore.failure("cannot be written", volume, error)
+            throw ChunkStore.failure("cannot be written", volume, error)
+        }
+        state.index[digest] = Place(
+            pack: state.pack, offset: state.end + Int64(ChunkStore.entryHeader),
+            storedCount: packed?.count ?? bytes.count, count: bytes.count, isCompressed: packed != nil)
+        state.end += Int64(entry.count)
+        state.written += Int64(entry.count)
     }
 
     private func current(_ state: inout State) throws(EventLogError) -> any LogFile {
@@ -154,6 +178,8 @@ package final class ChunkStore: Sendable {
             // Compressed bytes that are none any more.
             bytes = []
         } catch {
+            // Its pack may have been swept away since, and the chunk stand elsewhere.
+            if let now = state.withLock({ $0.index[digest] }), now != place { return try get(digest) }
             throw ChunkStore.failure(
                 "cannot be read at \(ChunkStore.name(place.pack)) byte \(place.offset)", volume, error)
         }

@@ -73,6 +73,11 @@ package enum DatasetFiles {
         return recipe
     }
 
+    /// What every file is made of.
+    static func recipes(_ table: DatasetTable, _ store: ChunkStore) throws -> [ChunkRecipe] {
+        try (0..<table.count).map { try recipe($0, table, store) }
+    }
+
     /// Reads every chunk of every file.
     package static func verify(_ table: DatasetTable, _ store: ChunkStore) throws {
         for row in 0..<table.count { try store.read(try recipe(row, table, store)) { _ in } }

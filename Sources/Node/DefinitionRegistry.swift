@@ -27,7 +27,10 @@ package struct DefinitionRegistry: Sendable {
     package private(set) var beside: [String: [Entry]] = [:]
     /// Of views folded beside it, the newest version that had caught up.
     package private(set) var live: [String: Int64] = [:]
+    /// The last version of every definition that is or was in force: numbers are used once.
+    private var versions: [String: Int64] = [:]
     static let liveType = "definition.live"
+    static let removedType = "definition.removed"
 
     package init() {}
 
@@ -37,7 +40,14 @@ package struct DefinitionRegistry: Sendable {
                 let name = json["name"]?.string, let version = json["version"]?.int
             else { return true }
             guard let body = json["body"] else {
-                if event.type == Self.liveType { live["\(kind)/\(name)"] = version }
+                let key = "\(kind)/\(name)"
+                if event.type == Self.liveType { live[key] = version }
+                if event.type == Self.removedType {
+                    versions[key] = version
+                    (entries[key], beside[key], live[key]) = (nil, nil, nil)
+                    // What history was begun with stays in its fold, unread.
+                    if json["begun"]?.bool != true { folded[key] = nil }
+                }
                 return true
             }
             let definition = Definition(kind: kind, name: name, body: body)
@@ -47,6 +57,7 @@ package struct DefinitionRegistry: Sendable {
                 reads: Int(json["reads"]?.int ?? Int64(1 + (body["upcasters"]?.array?.count ?? 0))),
                 isBeside: json["beside"]?.bool == true)
             entries[definition.key] = entry
+            versions[definition.key] = version
             if entry.isBeside {
                 beside[definition.key, default: []].append(entry)
             } else if kind == FeatureView.kind {
@@ -71,6 +82,19 @@ package struct DefinitionRegistry: Sendable {
         ])
         return NewEvent(
             id: "\(key)@\(version):live", source: "headrace:/definitions", type: liveType, time: time,
+            key: [UInt8](key.utf8), data: data.canonical)
+    }
+
+    /// The event that takes a definition out of force.
+    func removal(of entry: Entry, begun: Bool, at time: Instant) -> NewEvent {
+        let key = entry.definition.key
+        let version = (versions[key] ?? 0) + 1
+        let data = JSON.object([
+            "kind": .string(entry.definition.kind), "name": .string(entry.definition.name), "version": .int(version),
+            "removed": .bool(true), "begun": .bool(begun),
+        ])
+        return NewEvent(
+            id: "\(key)@\(version)", source: "headrace:/definitions", type: Self.removedType, time: time,
             key: [UInt8](key.utf8), data: data.canonical)
     }
 
@@ -115,7 +139,7 @@ package struct DefinitionRegistry: Sendable {
         applying definitions: [Definition], platform: Bool, at time: Instant, begun: Bool
     ) -> [NewEvent] {
         definitions.filter { change($0) != .unchanged }.map { definition in
-            let version = (entries[definition.key]?.version ?? 0) + 1
+            let version = (versions[definition.key] ?? 0) + 1
             var members: [String: JSON] = [
                 "kind": .string(definition.kind), "name": .string(definition.name), "version": .int(version),
                 "body": definition.body, "digest": .string(definition.digest.hex), "platform": .bool(platform),

@@ -20,22 +20,17 @@ extension Node {
         }
     }
 
-    /// Every version, oldest first.
-    func manifests() throws -> [DatasetManifest] {
-        var list: [DatasetManifest] = []
-        try log.forEachEvent(TopicPartition(Node.datasets, 0), passesDoubt: true) { event in
-            if let manifest = event.data.flatMap({ try? JSON(parsing: $0) }).flatMap({ DatasetManifest($0) }) {
-                list.append(manifest)
-            }
-            return true
-        }
-        return list
-    }
+    /// Every version that was not removed, oldest first.
+    func manifests() throws -> [DatasetManifest] { try DatasetHistory(log).manifests }
 
     /// The version that `NAME@VERSION` names; the newest of `NAME`.
     func manifest(_ reference: String) throws -> DatasetManifest {
         let parts = reference.split(separator: "@", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-        let versions = try manifests().filter { $0.name == parts[0] }
+        let history = try DatasetHistory(log)
+        let versions = history.manifests.filter { $0.name == parts[0] }
+        if history.removed.contains(reference) {
+            throw DatasetsError("unknown-dataset", "\(reference) was removed; '\(Node.datasets)' tells what it was")
+        }
         guard parts.count < 2 || Int64(parts[1]) != nil else {
             throw DatasetsError("bad-name", "a version is named NAME@NUMBER, not '\(reference)'")
         }
@@ -69,24 +64,26 @@ extension Node {
             balance[name] = counts
             notices += remarks
         }
-        let (recipe, statistics) = try keep(table)
         var definitions = made.plan.versions.map { "view \($0.view)@\($0.version)" }
         if let service = request.service {
             definitions.insert("service \(service)@\(made.plan.serviceVersion ?? 1)", at: 0)
         }
-        return try announce { version in
-            DatasetManifest(
-                name: request.name, version: version, kind: .rows, request: request.json, definitions: definitions,
-                positions: Dictionary(uniqueKeysWithValues: build.ends.map { ($0.key.description, $0.value) }),
-                rows: Int64(table.count), schema: table.schema,
-                statistics: statistics, balance: .object(balance),
-                notices: notices, recipe: recipe)
+        let (store, rows) = (try chunkStore(), table)
+        return try store.holding {
+            let (recipe, statistics) = try keep(rows, store)
+            return try announce { version in
+                DatasetManifest(
+                    name: request.name, version: version, kind: .rows, request: request.json, definitions: definitions,
+                    positions: Dictionary(uniqueKeysWithValues: build.ends.map { ($0.key.description, $0.value) }),
+                    rows: Int64(rows.count), schema: rows.schema,
+                    statistics: statistics, balance: .object(balance),
+                    notices: notices, recipe: recipe)
+            }
         }
     }
 
     /// Keeps a table's rows, and looks at its columns meanwhile.
-    private func keep(_ table: DatasetTable) throws -> (ChunkRecipe, JSON) {
-        let store = try chunkStore()
+    private func keep(_ table: DatasetTable, _ store: ChunkStore) throws -> (ChunkRecipe, JSON) {
         let kept = Monitor<Result<ChunkRecipe, DatasetsError>?>(nil)
         let statistics = Monitor(JSON.null)
         DispatchQueue.concurrentPerform(iterations: 2) { turn in
@@ -106,10 +103,12 @@ extension Node {
 
     /// Logs a version, or finds that the newest says the same; what it names is on disk by then.
     private func announce(_ make: (Int64) -> DatasetManifest) throws -> JSON {
-        try applying.withLock { _ in
+        try announcing.withLock { _ in
             let name = make(1).name
-            let newest = try manifests().last { $0.name == name }
-            let manifest = make((newest?.version ?? 0) + 1)
+            let history = try DatasetHistory(log)
+            let newest = history.manifests.last { $0.name == name }
+            // A number is used once, whatever was removed.
+            let manifest = make((history.newest[name] ?? 0) + 1)
             if let newest, newest.kind != manifest.kind {
                 throw DatasetsError(
                     "wrong-kind",
@@ -250,14 +249,16 @@ extension Node {
         let name = try DatasetRequest.checked(name)
         guard directory.hasPrefix("/") else { throw DatasetsError("bad-request", "'\(directory)' is no absolute path") }
         let store = try chunkStore()
-        let (table, notices) = try DatasetFiles.read(directory, store)
-        let (recipe, statistics) = try keep(table)
-        return try announce { version in
-            DatasetManifest(
-                name: name, version: version, kind: .files, request: .object(["name": .string(name)]), definitions: [],
-                positions: [:], rows: Int64(table.count), schema: table.schema,
-                statistics: statistics, balance: .object([:]),
-                notices: notices, recipe: recipe)
+        return try store.holding {
+            let (table, notices) = try DatasetFiles.read(directory, store)
+            let (recipe, statistics) = try keep(table, store)
+            return try announce { version in
+                DatasetManifest(
+                    name: name, version: version, kind: .files, request: .object(["name": .string(name)]),
+                    definitions: [], positions: [:], rows: Int64(table.count), schema: table.schema,
+                    statistics: statistics, balance: .object([:]),
+                    notices: notices, recipe: recipe)
+            }
         }
     }
 }

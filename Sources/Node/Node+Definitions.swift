@@ -198,7 +198,7 @@ extension Node {
     }
 
     /// Whether any topic of the workspace holds an event; progress alone begins nothing.
-    private func hasBegun(_ registry: DefinitionRegistry) throws -> Bool {
+    func hasBegun(_ registry: DefinitionRegistry) throws -> Bool {
         for entry in registry.all(TopicDefinition.kind) where !entry.platform {
             let topic = try TopicDefinition(entry.definition)
             for partition in 0..<topic.partitions {

@@ -43,6 +43,8 @@ package final class Node: Sendable {
     let pastWork = BlockingPool(name: "past", threads: 2, limit: 16)
     /// Changes to what is in force, and erasures, come one at a time.
     let applying = Monitor(())
+    /// Versions of datasets come and go one at a time.
+    let announcing = Monitor(())
     let viewBox = Monitor<[ViewFold]>([])
     /// Views that are folded beside the workspace's own.
     var viewFolds: [ViewFold] { viewBox.withLock { $0 } }

@@ -38,6 +38,22 @@ extension HeavyTests {
 
             func close() { Foundation.close(descriptor) }
 
+            /// Nothing more is asked; answers are still read.
+            func endAsking() { _ = shutdown(descriptor, Int32(SHUT_WR)) }
+
+            /// Whether all was taken before a second passed without a byte.
+            func isTaken(_ bytes: [UInt8]) -> Bool {
+                var patience = timeval(tv_sec: 1, tv_usec: 0)
+                setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
+                var rest = bytes[...]
+                while !rest.isEmpty {
+                    let count = rest.withUnsafeBytes { send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+                    guard count > 0 else { return false }
+                    rest = rest.dropFirst(count)
+                }
+                return true
+            }
+
             func write(_ bytes: ArraySlice<UInt8>) {
                 var rest = bytes
                 while !rest.isEmpty {
@@ -74,7 +90,8 @@ extension HeavyTests {
 
         /// Serves while the body runs. Answers say who gives them, and what they were asked.
         /// The body has a thread of its own: it blocks, and Swift's own threads are the server's.
-        private func serving(_ body: @escaping @Sendable (Int) throws -> Void) async throws {
+        private func serving(
+            _ quick: @escaping @Sendable (WebRequest) -> WebResponse? = QuickAnswersTests.quick, _ body: @escaping @Sendable (Int) throws -> Void) async throws {
             let server = HTTPServer(host: "127.0.0.1", port: 0) { _ in 400 }
             for path in ["/quick", "/other"] {
                 server.route("POST", path) { request in
@@ -83,10 +100,7 @@ extension HeavyTests {
                         "route \(request.body.count) " + String(decoding: request.body.prefix(8), as: UTF8.self))
                 }
             }
-            server.answerQuickly("POST", "/quick") { request in
-                guard request.body.first != UInt8(ascii: "p") else { return nil }
-                return .text("quick \(request.body.count) " + String(decoding: request.body.prefix(8), as: UTF8.self))
-            }
+            server.answerQuickly("POST", "/quick", quick)
             server.refuseTheRest()
             try await withThrowingTaskGroup(of: Void.self) { group in
                 let port = Monitor<Int?>(nil)
@@ -102,6 +116,11 @@ extension HeavyTests {
                 }
                 group.cancelAll()
             }
+        }
+
+        private static func quick(_ request: WebRequest) -> WebResponse? {
+            guard request.body.first != UInt8(ascii: "p") else { return nil }
+            return .text("quick \(request.body.count) " + String(decoding: request.body.prefix(8), as: UTF8.self))
         }
 
         /// Requests of all kinds: small ones, ones that the quick answer passes on, large and chunked ones, other paths.
@@ -170,6 +189,44 @@ extension HeavyTests {
                     #expect(connection.answer()?.body == "route 1 q" && connection.answer() == nil)
                     connection.close()
                 }
+            }
+        }
+
+        /// Who asks no more is answered all the same, and then the connection ends.
+        @Test func whoAsksNoMoreIsAnswered() async throws {
+            try await serving { port in
+                for seed in 0..<20 {
+                    var random = SeededRandom(seed: UInt64(seed) + 500)
+                    let exchanges = (0..<Int.random(in: 1...12, using: &random)).map { Self.exchange($0, &random) }
+                    var connection = try Connection(port: port)
+                    connection.write(exchanges.flatMap(\.bytes)[...])
+                    connection.endAsking()
+                    for exchange in exchanges {
+                        let body = connection.answer()?.body ?? "nothing"
+                        #expect(body.hasSuffix(" " + exchange.answer), "seed \(seed): \(exchange.answer), not \(body)")
+                    }
+                    #expect(connection.answer() == nil)
+                    connection.close()
+                }
+            }
+        }
+
+        /// Who does not read is not answered on and on.
+        @Test func whoDoesNotReadWaits() async throws {
+            let given = Monitor(0)
+            let long = String(repeating: "y", count: 60_000)
+            try await serving({ _ in
+                given.withLock { $0 += 1 }
+                return .text(long)
+            }) { port in
+                let connection = try Connection(port: port)
+                let body = [UInt8](repeating: UInt8(ascii: "x"), count: 16_000)
+                let request = [UInt8]("POST /quick HTTP/1.1\r\nHost: h\r\nContent-Length: 16000\r\n\r\n".utf8) + body
+                var sent = 0
+                while sent < 5000, connection.isTaken(request) { sent += 1 }
+                let answered = given.withLock { $0 }
+                #expect(sent < 5000 && answered > 0 && answered < 500, "\(sent) sent, \(answered) answered")
+                connection.close()
             }
         }
     }

@@ -179,6 +179,46 @@ import Testing
         #expect(try next.datasetList()["datasets"]?.array?.count == 1)
     }
 
+    /// A version goes with what only it was made of; its number is not used again.
+    @Test func versionsMayGo() async throws {
+        let node = try Node(settings)
+        let folder = scratch.path + "/media"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        var random = SeededRandom(seed: 8)
+        let noise = (0..<3).map { _ in Data((0..<400_000).map { _ in UInt8.random(in: 0...255, using: &random) }) }
+        try noise[0].write(to: URL(filePath: folder + "/stays"))
+        try noise[1].write(to: URL(filePath: folder + "/changes"))
+        _ = try node.addFiles("media", directory: folder)
+        try noise[2].write(to: URL(filePath: folder + "/changes"))
+        _ = try node.addFiles("media", directory: folder)
+        try await fill(node)
+        _ = try node.createDataset(try request(""))
+        _ = try node.createDataset(try request(#","eventTimeOnly":true"#))
+        let digest = try node.dataset("d@2")["digest"]
+        for (reference, code) in [("d", "bad-name"), ("d@7", "unknown-dataset"), ("e@1", "unknown-dataset")] {
+            #expect(errorCode { _ = try node.removeDataset(reference) } == code, "\(reference)")
+        }
+        _ = try node.pinDataset("d@2")
+        #expect(errorCode { _ = try node.removeDataset("d@2") } == "pinned")
+        _ = try node.unpin("dataset:d@2")
+        // A third of it stays: it is written again, and nothing else.
+        #expect(try node.removeDataset("media@2")["freed"]?.int == 0, "two thirds are in media@1")
+        let freed = try node.removeDataset("media@1")["freed"]?.int ?? 0
+        #expect((1_190_000..<1_250_000).contains(freed), "\(freed)")
+        #expect(errorCode { _ = try node.dataset("media") } == "unknown-dataset")
+        _ = try node.addFiles("media", directory: folder)
+        _ = try node.removeDataset("d@2")
+        node.stop()
+        let next = try Node(settings)
+        defer { next.stop() }
+        let list = try next.datasetList()["datasets"]?.array ?? []
+        #expect(list.map { "\($0["name"]?.string ?? "")@\($0["version"]?.int ?? 0)" } == ["d@1", "media@3"])
+        for reference in ["d", "media"] { #expect(try next.verifyDataset(reference)["verdict"] == "INTACT") }
+        let again = try next.createDataset(try request(#","eventTimeOnly":true"#))["dataset"]
+        #expect(again?["version"] == 3 && again?["digest"] == digest)
+        #expect(try next.verifyDataset("d@3")["verdict"] == "INTACT")
+    }
+
     @Test func filesAreMembers() throws {
         let node = try Node(settings)
         defer { node.stop() }

@@ -226,4 +226,69 @@ import Testing
         let replay = try next.replay(to: nil, processor: nil)
         #expect(replay["verdict"] == "EXACT", "\(replay)")
     }
+
+    /// What nothing reads may go, and come again; history stays what it was.
+    @Test func whatNothingReadsMayGo() async throws {
+        let spare = """
+            \(Self.first)
+            ---
+            {kind: FeatureView, name: spare, topic: prices, key: data.item, aggregates: [{name: total, function: sum, of: data.price, window: 1000d}]}
+            """
+        let more = """
+            \(spare)
+            ---
+            {kind: Entity, name: thing, joinKey: item}
+            ---
+            {kind: FeatureView, name: cents, topic: prices, key: data.item, entity: thing, aggregates: [{name: total, function: sum, of: data.price * 100.0, window: 1000d}]}
+            ---
+            {kind: DerivedView, name: twice, features: [{name: n, of: "cents.total * 2.0"}]}
+            ---
+            {kind: FeatureService, name: shop, features: [twice, "spare:total"]}
+            """
+        let node = try Node(settings)
+        // Before anything came, what goes was never there.
+        try apply(node, spare + "\n---\n{kind: FeatureView, name: early, topic: prices, key: data.item, latest: {p: data.price}}")
+        #expect(try node.remove(["FeatureView/early"])["removed"]?.text == #"["FeatureView/early"]"#)
+        try node.start()
+        try await publish(node, "prices", 0..<700)
+        try await settle(node)
+        try apply(node, more)
+        try await settle(node)
+        let totals = Self.expected(700) { Double($0.reduce(0, +)) }
+        #expect(try await read(node, "twice:n").values == totals.map { $0 * 200 })
+        for (keys, code) in [
+            (["FeatureView/cents"], "definition-in-use"), (["DerivedView/twice"], "definition-in-use"),
+            (["Entity/thing"], "definition-in-use"), (["FeatureView/price"], "definition-in-use"),
+            (["FeatureService/shop", "FeatureView/cents"], "definition-in-use"), (["Topic/visits"], "in-force"),
+            (["Question/dear"], "in-force"), (["FeatureView/early"], "unknown-definition"),
+            (["Topic/headrace.late"], "in-force"), ([], "no-definition"),
+        ] { #expect(errorCode { _ = try node.remove(keys) } == code, "\(keys)") }
+        _ = try node.remove([
+            "FeatureService/shop", "DerivedView/twice", "FeatureView/cents", "Entity/thing", "FeatureView/spare",
+        ])
+        func look(_ node: Node) async throws {
+            for name in ["cents", "spare", "twice:n"] {
+                #expect(await asyncErrorCode { _ = try await read(node, name) } == "unknown-view", "\(name)")
+            }
+            #expect(errorCode { _ = try node.pastFeatures(view: "spare", key: "3", asOf: nil) } == "unknown-view")
+            #expect(try node.featureList(search: "").text.contains("spare") == false)
+            #expect(try await read(node, "price:n").values == Self.expected(700) { Double($0.count) })
+            let files = try FileManager.default.contentsOfDirectory(atPath: scratch.path + "/data/views")
+            #expect(files == [], "\(files)")
+            #expect(try node.replay(to: nil, processor: nil)["verdict"] == "EXACT")
+        }
+        try await look(node)
+        node.stop()
+        let next = try Node(settings)
+        defer { next.stop() }
+        try next.start()
+        try await settle(next)
+        try await look(next)
+        // Numbers go on; what history was begun with is served from there at once.
+        try apply(next, more)
+        #expect(try await read(next, "spare:total") == (totals, "spare@3"))
+        try await settle(next)
+        #expect(try await read(next, "cents:total") == (totals.map { $0 * 100 }, "cents@3"))
+        #expect(try next.replay(to: nil, processor: nil)["verdict"] == "EXACT")
+    }
 }
