@@ -34,17 +34,17 @@ extension Routes {
             return WebResponse(
                 contentType: "application/json", body: .bytes(FeatureCatalogFormat.write(answer, asked.question)))
         }
-        server.answerQuickly("POST", "/v1/features") { [node] request in
-            guard let asked = try? FeastFormat.read(request.body), let answer = node.onlineFeaturesNow(asked.question)
+        server.answerQuickly("POST", "/v1/features") { [node] body in
+            guard let asked = try? FeastFormat.read(body), let answer = node.onlineFeaturesNow(asked.question)
             else { return nil }
             return WebResponse(
                 contentType: "application/json", body: .bytes(FeatureCatalogFormat.write(answer, asked.question)))
         }
-        server.answerQuickly("POST", "/get-online-features") { [node] request in
-            guard let asked = try? FeastFormat.read(request.body), let answer = node.onlineFeaturesNow(asked.question),
-                let body = try? FeastFormat.write(answer, to: asked)
+        server.answerQuickly("POST", "/get-online-features") { [node] body in
+            guard let asked = try? FeastFormat.read(body), let answer = node.onlineFeaturesNow(asked.question),
+                let written = try? FeastFormat.write(answer, to: asked)
             else { return nil }
-            return WebResponse(contentType: "application/json", body: .bytes(body))
+            return WebResponse(contentType: "application/json", body: .bytes(written))
         }
         feast(server)
     }

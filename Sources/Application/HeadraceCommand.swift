@@ -13,7 +13,8 @@ struct HeadraceCommand: AsyncParsableCommand {
             10 WITHIN-TOLERANCE, 11 DIVERGED (of a log: DAMAGED), 12 UNREPLAYABLE, 64 wrong arguments.
             """,
         subcommands: [
-            Start.self, Work.self, Plan.self, Apply.self, Remove.self, Topics.self, Tail.self, Publish.self, Replay.self,
+            Start.self, Work.self, Plan.self, Apply.self, Remove.self, Topics.self, Tail.self, Publish.self,
+            Replay.self,
             Report.self,
             Lineage.self,
             Audit.self,

@@ -55,5 +55,8 @@ package final class BlockingThread: Sendable {
         thread.start()
     }
 
+    /// Whether its work is done.
+    package var isOver: Bool { done.withLock { $0 } }
+
     package func join() { _ = done.wait { $0 ? true : nil } }
 }

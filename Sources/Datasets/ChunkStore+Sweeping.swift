@@ -48,7 +48,8 @@ extension ChunkStore {
                 let live = held(in: pack, wanted).reduce(0) {
                     $0 + Int64($1.place.storedCount + ChunkStore.entryHeader)
                 }
-                guard size > 0, live * 2 <= size else { continue }
+                // What was just begun is not begun anew.
+                guard live * 2 <= size, size > 0 || !isNewest(pack) else { continue }
                 try seal(pack)
                 guard try rewrite(pack, wanted) else {
                     sweep.damaged += 1
@@ -75,6 +76,8 @@ extension ChunkStore {
         state.withLock { $0.held(in: pack, wanted) }
     }
 
+    private func isNewest(_ pack: Int) -> Bool { state.withLock { $0.pack == pack && $0.file != nil } }
+
     /// Nothing more is written to a pack.
     private func seal(_ pack: Int) throws {
         try state.withLock { state in
@@ -89,9 +92,12 @@ extension ChunkStore {
     private func rewrite(_ pack: Int, _ wanted: Set<Digest>) throws -> Bool {
         while true {
             for (digest, place) in held(in: pack, wanted) {
-                let bytes: [UInt8]
-                do { bytes = try get(digest) } catch where error.code == "rot" { return false }
-                try move(digest, bytes, from: place)
+                do {
+                    try move(digest, try get(digest), from: place)
+                } catch {
+                    guard error.code == "rot" else { throw error }
+                    return false
+                }
             }
             try sync()
             // Something may have been found here meanwhile, and be wanted since.

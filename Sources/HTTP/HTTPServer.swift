@@ -30,15 +30,6 @@ package struct WebRequest: Sendable {
         fields = request.headers
     }
 
-    /// Of a path without a query or parameters.
-    init(_ head: HTTPRequest, _ body: [UInt8]) {
-        method = head.method.rawValue
-        path = head.path ?? ""
-        (parameters, query) = ([:], [:])
-        self.body = body
-        fields = head.headerFields
-    }
-
     package func header(_ name: String) -> String? {
         HTTPField.Name(name).flatMap { fields[$0] }
     }
@@ -146,9 +137,9 @@ package final class HTTPServer: Sendable {
     /// much less than a millisecond and waits for nobody.
     /// - Parameters:
     ///   - path: without parameters; a request with a query, or with a large body, goes to the route.
-    ///   - answer: nil where the route must answer.
+    ///   - answer: to a body; nil where the route must answer.
     package func answerQuickly(
-        _ method: String, _ path: String, _ answer: @escaping @Sendable (WebRequest) -> WebResponse?
+        _ method: String, _ path: String, _ answer: @escaping @Sendable ([UInt8]) -> WebResponse?
     ) {
         quick.update { $0[path, default: [:]][method] = answer }
     }
@@ -203,7 +194,7 @@ package final class HTTPServer: Sendable {
         let answers = quick.withLock { $0 }
         let application = Application(
             router: router.withLock { $0 },
-            server: .http1(configuration: .init(additionalChannelHandlers: [QuickAnswers(answers)])),
+            server: .http1(configuration: .init(additionalChannelHandlers: [QuickAnswerDoor(answers)])),
             configuration: .init(address: .hostname(host, port: port)),
             onServerRunning: { channel in await running(channel.localAddress?.port ?? 0) }, logger: logger)
         try await application.run()

@@ -67,7 +67,8 @@ extension Node {
                 }
             } catch {
                 // The version is gone all the same; the next removal frees what this one could not.
-                members["notice"] = .string("nothing was freed: \((error as? any DescribedError)?.message ?? "\(error)")")
+                members["notice"] = .string(
+                    "nothing was freed: \((error as? any DescribedError)?.message ?? "\(error)")")
             }
             return .object(members)
         }

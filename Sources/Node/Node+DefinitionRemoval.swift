@@ -64,7 +64,9 @@ extension Node {
         }
         var readers: [String: Set<String>] = [:]
         for use in uses where !going.contains(use.reader) {
-            for kind in [FeatureView.kind, DerivedView.kind] { readers["\(kind)/\(use.of)", default: []].insert(use.reader) }
+            for kind in [FeatureView.kind, DerivedView.kind] {
+                readers["\(kind)/\(use.of)", default: []].insert(use.reader)
+            }
         }
         for view in workspace.views where !going.contains("\(FeatureView.kind)/\(view.name)") {
             guard let entity = view.entity else { continue }

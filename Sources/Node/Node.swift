@@ -34,7 +34,7 @@ package final class Node: Sendable {
     var share: TaskShare? { shareBox.withLock { $0 } }
     let registryBox: Monitor<DefinitionRegistry>
     let running = Monitor(Running())
-    private let principal = "node"
+    let principal = "node"
     /// What the last verification of this node's log found.
     let damageFound = Monitor<[String]>([])
     /// Letters are read apart from Swift's own threads.

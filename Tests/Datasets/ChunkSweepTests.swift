@@ -10,9 +10,9 @@ import Testing
     private static let packSize: Int64 = 60_000
 
     /// Chunks of all sizes, of which LZ4 makes some smaller.
-    private static func pool(_ seed: UInt64) -> [[UInt8]] {
+    private static func pool(_ seed: UInt64, _ count: Int = 24) -> [[UInt8]] {
         var random = SeededRandom(seed: seed)
-        return (0..<24).map { number in
+        return (0..<count).map { number in
             let count = Int.random(in: 1...16_000, using: &random)
             guard number % 3 > 0 else { return [UInt8](repeating: UInt8(number), count: count) }
             return (0..<count).map { _ in UInt8.random(in: 0...255, using: &random) }
@@ -30,7 +30,6 @@ import Testing
         let pool = Self.pool(UInt64(seed))
         var versions: [[Int]] = []
         func wanted() -> Set<Digest> { Set(versions.joined().map { Digest.of(pool[$0]) }) }
-        var freed: Int64 = 0
         for _ in 0..<8 {
             let store = try ChunkStore(volume, packSize: Self.packSize)
             for number in Set(versions.joined()) {
@@ -41,7 +40,7 @@ import Testing
                 for _ in 0..<10 {
                     if versions.count > 3 || (!versions.isEmpty && Bool.random(using: &random)) {
                         versions.remove(at: Int.random(in: versions.indices, using: &random))
-                        freed += try store.sweep(keeping: wanted()).freed
+                        _ = try store.sweep(keeping: wanted())
                         let live = Set(versions.joined()).reduce(0) { $0 + pool[$1].count + 64 }
                         #expect(try Self.bytes(volume) <= Int64(2 * live + 64), "seed \(seed)")
                     } else {
@@ -72,15 +71,15 @@ import Testing
         for number in Set(versions.joined()) { #expect(try store.get(Digest.of(pool[number])) == pool[number]) }
         versions = []
         _ = try store.sweep(keeping: [])
-        #expect(try Self.bytes(volume) == 0 && store.statistics.chunks == 0)
-        #expect(freed > 0, "nothing was ever freed")
+        // A pack that was just begun may stay.
+        #expect(try Self.bytes(volume) <= 8 && store.statistics.chunks == 0, "seed \(seed)")
     }
 
     /// What is made while something is removed is whole, and so is what is read meanwhile.
     @Test func makersAndReadersGoOn() throws {
         let scratch = try ScratchDirectory()
         let store = try ChunkStore(DiskVolume(scratch.path), packSize: Self.packSize)
-        let pool = Self.pool(9)
+        let pool = Self.pool(9, 300)
         try store.put(pool[0][...])
         let versions = Monitor<[[Int]]>([])
         let isOver = Monitor(false)
@@ -114,22 +113,22 @@ import Testing
                 do { _ = try store.get(Digest.of(pool[0])) } catch { mistakes.withLock { $0.append("\(error)") } }
             }
         }
-        var swept = ChunkStore.Sweep()
+        var packs = 0
         let sweeper = Monitor(SeededRandom(seed: 77))
-        for _ in 0..<200 {
+        while makers.contains(where: { !$0.isOver }) {
             let one = try versions.withLock { list in
                 if list.count > 2 {
                     list.remove(at: sweeper.withLock { Int.random(in: list.indices, using: &$0) })
                 }
                 return try store.sweep(keeping: Set((list.joined() + [0]).map { Digest.of(pool[$0]) }))
             }
-            swept.packs += one.packs
+            packs += one.packs
         }
         for maker in makers { maker.join() }
         isOver.withLock { $0 = true }
         reader.join()
         #expect(mistakes.withLock { $0 } == [])
-        #expect(swept.packs > 10, "\(swept)")
+        #expect(packs > 10)
         let again = try ChunkStore(DiskVolume(scratch.path), packSize: Self.packSize)
         for number in Set(versions.withLock { $0 }.joined()) {
             #expect(try again.get(Digest.of(pool[number])) == pool[number])

@@ -247,7 +247,9 @@ import Testing
             """
         let node = try Node(settings)
         // Before anything came, what goes was never there.
-        try apply(node, spare + "\n---\n{kind: FeatureView, name: early, topic: prices, key: data.item, latest: {p: data.price}}")
+        try apply(
+            node,
+            spare + "\n---\n{kind: FeatureView, name: early, topic: prices, key: data.item, latest: {p: data.price}}")
         #expect(try node.remove(["FeatureView/early"])["removed"]?.text == #"["FeatureView/early"]"#)
         try node.start()
         try await publish(node, "prices", 0..<700)
