@@ -14,7 +14,7 @@ import Testing
         var random = SeededRandom(seed: seed)
         return (0..<count).map { number in
             let count = Int.random(in: 1...16_000, using: &random)
-            guard number % 3 > 0 else { return [UInt8](repeating: UInt8(number), count: count) }
+            guard number % 3 > 0 else { return [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: count) }
             return (0..<count).map { _ in UInt8.random(in: 0...255, using: &random) }
         }
     }
