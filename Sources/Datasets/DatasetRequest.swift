@@ -104,13 +104,17 @@ package struct DatasetRequest: Sendable {
 
 /// Columns that are filled row by row, of the types that the values turn out to have.
 package struct ColumnBuilder {
+    private enum Kind: UInt8 { case missing, number, text, flag }
+
     package let name: String
     /// Numbers are whole by declaration.
     private let isInteger: Bool
+    private var kinds: [Kind] = []
+    /// Of flags, 0 and 1.
     private var numbers: [Double] = []
-    private var texts: [Int: String] = [:]
-    private var flags: [Int: Bool] = [:]
-    private var missing: [Bool] = []
+    /// As far as there are any.
+    private var texts: [String] = []
+    private var flagCount = 0
     private var numberCount = 0
     /// Whole numbers that a double does not hold.
     private var exact: [Int: Int64] = [:]
@@ -122,35 +126,41 @@ package struct ColumnBuilder {
 
     /// So many missing values.
     package mutating func fill(_ count: Int) {
-        guard missing.count < count else { return }
+        guard kinds.count < count else { return }
         numbers += Array(repeating: 0, count: count - numbers.count)
-        missing += Array(repeating: true, count: count - missing.count)
+        kinds += Array(repeating: .missing, count: count - kinds.count)
     }
 
     /// Takes the value of a row; false when it has one already.
     package mutating func add(_ value: CELValue, at row: Int) -> Bool {
         fill(row)
-        guard missing.count == row else { return false }
-        numbers.append(0)
-        missing.append(false)
+        guard kinds.count == row else { return false }
         switch value {
-        case .double(let number):
-            numbers[row] = number
-            numberCount += 1
+        case .double(let number): take(.number, number)
         case .int(let number):
-            numbers[row] = Double(number)
-            numberCount += 1
-            if Int64(exactly: numbers[row]) != number { exact[row] = number }
-        case .string(let text): texts[row] = text
-        case .bool(let flag): flags[row] = flag
-        default: missing[row] = true
+            take(.number, Double(number))
+            if Int64(exactly: Double(number)) != number { exact[row] = number }
+        case .string(let text):
+            take(.text, 0)
+            if texts.count < row { texts += Array(repeating: "", count: row - texts.count) }
+            texts.append(text)
+        case .bool(let flag): take(.flag, flag ? 1 : 0)
+        default: take(.missing, 0)
         }
         return true
     }
 
+    private mutating func take(_ kind: Kind, _ number: Double) {
+        kinds.append(kind)
+        numbers.append(number)
+        numberCount += kind == .number ? 1 : 0
+        flagCount += kind == .flag ? 1 : 0
+    }
+
     /// A column of one type; where several stand, all of them as texts.
     package var column: DatasetColumn {
-        if texts.isEmpty, flags.isEmpty {
+        let missing = kinds.map { $0 == .missing }
+        if texts.isEmpty, flagCount == 0 {
             // Ids of more digits than a double holds are whole numbers, declared or not.
             let isWhole =
                 (isInteger || !exact.isEmpty)
@@ -162,16 +172,16 @@ package struct ColumnBuilder {
                     : .doubles(numbers), missing: missing)
         }
         if texts.isEmpty, numberCount == 0 {
-            return DatasetColumn(
-                name: name, values: .flags(missing.indices.map { flags[$0] ?? false }), missing: missing)
+            return DatasetColumn(name: name, values: .flags(numbers.map { $0 == 1 }), missing: missing)
         }
-        return DatasetColumn(
-            name: name,
-            values: .texts(
-                missing.indices.map { row in
-                    if missing[row] { return "" }
-                    return texts[row] ?? flags[row].map { $0 ? "true" : "false" } ?? exact[row].map { String($0) }
-                        ?? CELValue.double(numbers[row]).label ?? ""
-                }), missing: missing)
+        let texts = kinds.indices.map { row in
+            switch kinds[row] {
+            case .missing: ""
+            case .text: self.texts[row]
+            case .flag: numbers[row] == 1 ? "true" : "false"
+            case .number: exact[row].map { String($0) } ?? CELValue.double(numbers[row]).label ?? ""
+            }
+        }
+        return DatasetColumn(name: name, values: .texts(texts), missing: missing)
     }
 }

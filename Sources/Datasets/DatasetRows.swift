@@ -7,27 +7,47 @@ import Base
 /// value: f64 and i64 in 8 bytes little-endian, a flag in one byte, a text as u32 length and UTF-8.
 package enum DatasetRows {
     package static func encode(_ table: DatasetTable) -> [UInt8] {
-        var writer = ByteWriter(capacity: table.count * table.columns.count * 9)
-        var row = ByteWriter(capacity: 512)
+        let cells = table.columns.map { Cells($0) }
+        var writer = ByteWriter(capacity: table.count * (4 + table.columns.count * 9))
         for number in 0..<table.count {
-            row.bytes.removeAll(keepingCapacity: true)
-            for column in table.columns {
-                guard !column.isMissing(number) else {
-                    row.append(0 as UInt8)
-                    continue
-                }
-                row.append(1 as UInt8)
-                switch column.values {
-                case .doubles(let list): row.append(list[number])
-                case .integers(let list), .moments(let list): row.append(little: list[number])
-                case .flags(let list): row.append(list[number] ? 1 : 0 as UInt8)
-                case .texts(let list): row.append(sized: list[number])
-                }
-            }
-            writer.append(little: UInt32(row.count))
-            writer.append(row.bytes)
+            let start = writer.count
+            writer.append(little: 0 as UInt32)
+            for index in cells.indices { cells[index].write(number, &writer) }
+            writer.patch(little: UInt32(writer.count - start - 4), at: start)
         }
         return writer.bytes
+    }
+
+    /// A column's values, each kind by itself: nothing is taken out of an enum cell by cell.
+    private struct Cells {
+        let kind: DatasetColumn.Kind
+        var doubles: [Double] = []
+        var integers: [Int64] = []
+        var flags: [Bool] = []
+        var texts: [String] = []
+        let missing: [Bool]
+
+        init(_ column: DatasetColumn) {
+            kind = column.kind
+            missing = column.missing
+            switch column.values {
+            case .doubles(let list): doubles = list
+            case .integers(let list), .moments(let list): integers = list
+            case .flags(let list): flags = list
+            case .texts(let list): texts = list
+            }
+        }
+
+        func write(_ row: Int, _ writer: inout ByteWriter) {
+            guard missing.isEmpty || !missing[row] else { return writer.append(0 as UInt8) }
+            writer.append(1 as UInt8)
+            switch kind {
+            case .double: writer.append(doubles[row])
+            case .integer, .moment: writer.append(little: integers[row])
+            case .flag: writer.append(flags[row] ? 1 : 0 as UInt8)
+            case .text: writer.append(sized: texts[row])
+            }
+        }
     }
 
     /// Reads rows back, piece by piece.

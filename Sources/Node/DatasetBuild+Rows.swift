@@ -11,11 +11,24 @@ struct LabelRows {
     var times: [Int64] = []
     var places: [UInt64] = []
     var keys: [String: [String?]] = [:]
-    private var builders: [String: ColumnBuilder] = [:]
+    private var builders: [ColumnBuilder] = []
+    /// Their numbers by name.
+    private var numbers: [String: Int] = [:]
+    /// What was made of the last member at each place: rows mostly have the same members in the same order.
+    private var guesses: [Guess] = []
     private(set) var columns: [DatasetColumn] = []
     private static let named = 20
     /// Members that are lists or objects, the first of them.
     private(set) var skipped: Set<String> = []
+
+    private struct Guess {
+        /// As it stands in the text, without escapes.
+        let key: ArraySlice<UInt8>
+        let name: String
+        let isLeft: Bool
+        let isInteger: Bool
+        var column: Int?
+    }
 
     mutating func add(id: String, time: Int64, place: UInt64) {
         ids.append(id)
@@ -28,50 +41,76 @@ struct LabelRows {
 
     /// Takes a value of the newest row.
     mutating func add(_ name: String, _ value: CELValue, isInteger: Bool) throws(DatasetsError) {
-        guard builders[name] != nil || builders.count < DatasetRequest.columnLimit else {
+        add(value, to: try number(of: name, isInteger: isInteger))
+    }
+
+    private mutating func number(of name: String, isInteger: Bool) throws(DatasetsError) -> Int {
+        if let known = numbers[name] { return known }
+        guard builders.count < DatasetRequest.columnLimit else {
             throw DatasetsError(
                 "too-many-columns",
                 "the rows have more than \(DatasetRequest.columnLimit) different members; name those that are wanted with 'fields'"
             )
         }
-        let row = ids.count - 1
-        let isNew =
-            builders[name, default: ColumnBuilder(name: name, isInteger: isInteger, rows: row)].add(value, at: row)
-        if !isNew { twice += 1 }
+        numbers[name] = builders.count
+        builders.append(ColumnBuilder(name: name, isInteger: isInteger, rows: ids.count - 1))
+        return builders.count - 1
+    }
+
+    private mutating func add(_ value: CELValue, to column: Int) {
+        if !builders[column].add(value, at: ids.count - 1) { twice += 1 }
     }
 
     /// Takes the members of an object as columns.
     mutating func add(
         _ document: JSONDocument, without left: Set<String>, only fields: Set<String>?, integers: Set<String>
     ) throws(DatasetsError) {
-        let taken = Result { try each(document, left, fields, integers) }
+        var place = 0
+        let taken = Result {
+            try document.forEachMember(0) { key, node in
+                if place == guesses.count || !document.isPlain(key, guesses[place].key) {
+                    let name = document.string(key) ?? ""
+                    let guess = Guess(
+                        key: ArraySlice(Array(document.raw(key))), name: name,
+                        isLeft: left.contains(name) || fields?.contains(name) == false,
+                        isInteger: integers.contains(name), column: numbers[name])
+                    if place == guesses.count { guesses.append(guess) } else { guesses[place] = guess }
+                }
+                try take(document, node, place)
+                place += 1
+            }
+        }
         if case .failure(let error) = taken { throw error as? DatasetsError ?? DatasetsError("internal", "\(error)") }
     }
 
-    private mutating func each(
-        _ document: JSONDocument, _ left: Set<String>, _ fields: Set<String>?, _ integers: Set<String>
-    ) throws {
-        try document.forEachMember(0) { key, node in
-            let name = document.string(key) ?? ""
-            guard !left.contains(name), fields?.contains(name) ?? true else { return }
-            switch document.kind(node) {
-            case .array, .object: if skipped.count < LabelRows.named { skipped.insert(name) }
-            case .number:
-                let value = document.int(node).map { CELValue.int($0) } ?? CELValue(document, node)
-                try add(name, value, isInteger: integers.contains(name))
-            default: try add(name, CELValue(document, node), isInteger: integers.contains(name))
-            }
+    /// Takes the value of a member whose guess is right.
+    private mutating func take(_ document: JSONDocument, _ node: Int, _ place: Int) throws(DatasetsError) {
+        guard !guesses[place].isLeft else { return }
+        let kind = document.kind(node)
+        guard kind != .array, kind != .object else {
+            if skipped.count < LabelRows.named { skipped.insert(guesses[place].name) }
+            return
         }
+        let guess = guesses[place]
+        let column: Int
+        if let known = guess.column {
+            column = known
+        } else {
+            column = try number(of: guess.name, isInteger: guess.isInteger)
+        }
+        guesses[place].column = column
+        let whole = kind == .number ? document.int(node) : nil
+        add(whole.map { .int($0) } ?? CELValue(document, node), to: column)
     }
 
     /// Puts the rows in the order of their times, at equal times as they came, and the columns in that of their names, so
     /// that no other order shows.
     mutating func finish() {
-        columns = builders.keys.sorted().compactMap { name in
-            builders[name]?.fill(ids.count)
-            return builders[name]?.column
+        columns = numbers.sorted { $0.key < $1.key }.map { _, number in
+            builders[number].fill(ids.count)
+            return builders[number].column
         }
-        builders = [:]
+        (builders, numbers, guesses) = ([], [:], [])
         guard times.indices.dropFirst().contains(where: { times[$0] < times[$0 - 1] }) else { return }
         let order = times.indices.sorted { times[$0] == times[$1] ? $0 < $1 : times[$0] < times[$1] }
         ids = order.map { ids[$0] }
@@ -103,7 +142,7 @@ struct LabelRows {
     }
 
     /// Whether any row had that member.
-    func hasColumn(_ name: String) -> Bool { builders[name] != nil || skipped.contains(name) }
+    func hasColumn(_ name: String) -> Bool { numbers[name] != nil || skipped.contains(name) }
 
     /// Rows that ask of the same keys at the same moment as one before them.
     var repeated: Int {
@@ -157,7 +196,7 @@ extension DatasetBuild {
         let keyNames = plan.keyNames.map { (name: $0, key: JSONKey($0)) }
         let left = personal.union(plan.keyNames)
         var rows = LabelRows()
-        for (name, _) in keyNames { rows.keys[name] = [] }
+        var keys: [[String?]] = keyNames.map { _ in [] }
         let document = JSONDocument()
         var failures: (count: Int, first: String?) = (0, nil)
         let reading = workspace.readings[topic]
@@ -183,13 +222,14 @@ extension DatasetBuild {
                         "a dataset may have \(DatasetRequest.rowLimit) rows; take fewer with 'from', 'to' or 'sample'")
                 }
                 rows.add(id: event.id, time: event.time.milliseconds, place: try places.place(of: event.offset))
-                for (name, key) in keyNames {
-                    rows.keys[name]?.append(document.member(0, key).flatMap { CELValue.label(document, $0) })
+                for (number, (_, key)) in keyNames.enumerated() {
+                    keys[number].append(document.member(0, key).flatMap { CELValue.label(document, $0) })
                 }
                 try rows.add(document, without: left, only: fields, integers: integers)
                 return true
             }
         }
+        for (number, (name, _)) in keyNames.enumerated() { rows.keys[name] = keys[number] }
         if let first = failures.first {
             notices.append("\(failures.count) label events cannot be read, first \(first)")
         }

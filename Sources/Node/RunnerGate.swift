@@ -9,8 +9,10 @@ import Synchronization
 final class RunnerGate: @unchecked Sendable {
     private let lock = NSLock()
     private var runner: TopologyRunner?
-    /// The fold waits for its turn: nobody goes before it.
-    private let isWanted = Atomic<Bool>(false)
+    /// The fold is at work, or waits for its turn: nobody goes before it.
+    private let isAtWork = Atomic<Bool>(false)
+    /// How long others who ask are waited for, in seconds: they are done in much less.
+    private static let patience = 0.0005
 
     /// Lets others ask from now on; nil ends it.
     func open(_ runner: TopologyRunner?) {
@@ -21,16 +23,20 @@ final class RunnerGate: @unchecked Sendable {
 
     /// The fold's own work: nobody else sees the runner meanwhile.
     func work<R>(_ body: () throws -> R) rethrows -> R {
-        isWanted.store(true, ordering: .relaxed)
+        isAtWork.store(true, ordering: .relaxed)
         lock.lock()
-        isWanted.store(false, ordering: .relaxed)
-        defer { lock.unlock() }
+        defer {
+            lock.unlock()
+            isAtWork.store(false, ordering: .relaxed)
+        }
         return try body()
     }
 
     /// nil where the fold is at work, or there is none.
     func ask<R>(_ body: (TopologyRunner) throws -> R) throws -> R? {
-        guard !isWanted.load(ordering: .relaxed), lock.try() else { return nil }
+        guard !isAtWork.load(ordering: .relaxed),
+            lock.try() || lock.lock(before: Date(timeIntervalSinceNow: Self.patience))
+        else { return nil }
         defer { lock.unlock() }
         guard let runner else { return nil }
         let answer = Result { try body(runner) }

@@ -13,14 +13,19 @@ package struct ByteReader {
     package var remaining: Int { bytes.count - offset }
 
     @inlinable
+    @inline(__always)
     package func require(_ count: Int) throws(BaseError) {
-        guard count >= 0, remaining >= count else {
-            throw BaseError(
-                "short-read", "needed \(count) bytes at offset \(offset), only \(remaining) are left", fault: .world)
-        }
+        guard count >= 0, remaining >= count else { throw short(count) }
+    }
+
+    @usableFromInline
+    @inline(never)
+    func short(_ count: Int) -> BaseError {
+        BaseError("short-read", "needed \(count) bytes at offset \(offset), only \(remaining) are left", fault: .world)
     }
 
     @inlinable
+    @inline(__always)
     package mutating func big<T: FixedWidthInteger>(_ type: T.Type = T.self) throws(BaseError) -> T {
         try require(MemoryLayout<T>.size)
         defer { offset += MemoryLayout<T>.size }
@@ -28,6 +33,7 @@ package struct ByteReader {
     }
 
     @inlinable
+    @inline(__always)
     package mutating func little<T: FixedWidthInteger>(_ type: T.Type = T.self) throws(BaseError) -> T {
         try require(MemoryLayout<T>.size)
         defer { offset += MemoryLayout<T>.size }
@@ -35,6 +41,7 @@ package struct ByteReader {
     }
 
     @inlinable
+    @inline(__always)
     package mutating func byte() throws(BaseError) -> UInt8 { try big(UInt8.self) }
 
     @inlinable
@@ -59,6 +66,7 @@ package struct ByteReader {
     }
 
     @inlinable
+    @inline(__always)
     package mutating func slice(_ count: Int) throws(BaseError) -> UnsafeRawBufferPointer {
         try require(count)
         defer { offset += count }
@@ -76,6 +84,7 @@ package struct ByteReader {
     }
 
     @inlinable
+    @inline(__always)
     package mutating func skip(_ count: Int) throws(BaseError) {
         try require(count)
         offset += count

@@ -110,6 +110,20 @@ package final class JSONDocument {
         bytes[Int(nodes[node].start)..<Int(nodes[node].end)]
     }
 
+    /// Whether a text stands there just so, without escapes.
+    package func isPlain(_ node: Int, _ text: ArraySlice<UInt8>) -> Bool {
+        let found = nodes[node]
+        let count = Int(found.end - found.start)
+        guard !found.escaped, count == text.count else { return false }
+        return bytes.withUnsafeBufferPointer { raw in
+            text.withUnsafeBufferPointer { text in
+                let base = Int(found.start)
+                for offset in 0..<count where raw[base + offset] != text[offset] { return false }
+                return true
+            }
+        }
+    }
+
     package func double(_ node: Int) -> Double? {
         let found = nodes[node]
         guard found.kind == .number else { return nil }
