@@ -50,11 +50,10 @@ package struct ChunkWriter {
     }
 
     private mutating func cut(keeping rest: Int) throws(DatasetsError) {
-        let held = buffer
         var from = 0
-        while held.count - from > rest {
-            let length = held.withUnsafeBytes { ContentChunker.cut(UnsafeRawBufferPointer(rebasing: $0[from...])) }
-            recipe.add(try store.put(held[from..<from + length]), length)
+        while buffer.count - from > rest {
+            let length = buffer.withUnsafeBytes { ContentChunker.cut(UnsafeRawBufferPointer(rebasing: $0[from...])) }
+            recipe.add(try store.put(buffer[from..<from + length]), length)
             from += length
         }
         buffer.removeFirst(from)

@@ -108,10 +108,16 @@ extension ChunkStore {
         return try decoder.table()
     }
 
+    /// Rows that are in memory as bytes.
+    private static let rowsAtOnce = 1024
+
     /// Keeps a table's rows.
     package func keep(_ table: DatasetTable) throws(DatasetsError) -> ChunkRecipe {
         var writer = ChunkWriter(self)
-        try writer.append(DatasetRows.encode(table))
+        var encoder = DatasetRows.Encoder(table)
+        for start in stride(from: 0, to: table.count, by: ChunkStore.rowsAtOnce) {
+            try writer.append(encoder.encode(start..<min(start + ChunkStore.rowsAtOnce, table.count)))
+        }
         return try keep(&writer)
     }
 

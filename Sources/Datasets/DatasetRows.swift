@@ -7,15 +7,27 @@ import Base
 /// value: f64 and i64 in 8 bytes little-endian, a flag in one byte, a text as u32 length and UTF-8.
 package enum DatasetRows {
     package static func encode(_ table: DatasetTable) -> [UInt8] {
-        let cells = table.columns.map { Cells($0) }
-        var writer = ByteWriter(capacity: table.count * (4 + table.columns.count * 9))
-        for number in 0..<table.count {
-            let start = writer.count
-            writer.append(little: 0 as UInt32)
-            for index in cells.indices { cells[index].write(number, &writer) }
-            writer.patch(little: UInt32(writer.count - start - 4), at: start)
+        var encoder = Encoder(table)
+        return encoder.encode(0..<table.count)
+    }
+
+    /// Writes rows piece by piece.
+    package struct Encoder {
+        private let cells: [Cells]
+        private var writer = ByteWriter()
+
+        package init(_ table: DatasetTable) { cells = table.columns.map { Cells($0) } }
+
+        package mutating func encode(_ rows: Range<Int>) -> [UInt8] {
+            writer.bytes.removeAll(keepingCapacity: true)
+            for number in rows {
+                let start = writer.count
+                writer.append(little: 0 as UInt32)
+                for index in cells.indices { cells[index].write(number, &writer) }
+                writer.patch(little: UInt32(writer.count - start - 4), at: start)
+            }
+            return writer.bytes
         }
-        return writer.bytes
     }
 
     /// A column's values, each kind by itself: nothing is taken out of an enum cell by cell.
