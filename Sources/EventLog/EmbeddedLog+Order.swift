@@ -42,16 +42,30 @@ extension EmbeddedLog {
         }
     }
 
-    /// The same as runs: the sequence of each run's first event, and where its events stand one behind the other.
-    package func orderRuns() throws(EventLogError) -> [LogRun] {
+    /// The same of some partitions, as runs of events that were appended one behind the other.
+    /// - Parameter body: gets the partition's number in the list, the offset and the sequence of the run's first event, and how
+    ///   many there are.
+    package func eachRun(
+        of partitions: [TopicPartition],
+        _ body: (_ number: Int, _ offset: Int64, _ sequence: UInt64, _ count: Int) -> Void
+    ) throws(EventLogError) {
+        let numbers = Dictionary(uniqueKeysWithValues: partitions.enumerated().map { ($1, $0) })
         try upkeep.withLock { _ throws(EventLogError) in
             let durable = shared.withLock { $0.durableSequence }
-            var runs: [LogRun] = []
+            var wanted: [(number: Int, next: Int64)] = []
             try eachFrame(from: 0, below: durable) { frame in
-                frame.runs(into: &runs)
+                wanted.removeAll(keepingCapacity: true)
+                for batch in frame.batches { wanted.append((numbers[batch.partition] ?? -1, batch.baseOffset)) }
+                guard wanted.contains(where: { $0.number >= 0 }) else { return true }
+                var sequence = frame.firstSequence
+                for run in frame.interleave {
+                    let (number, offset) = wanted[run.batch]
+                    if number >= 0 { body(number, offset, sequence, run.count) }
+                    wanted[run.batch].next += Int64(run.count)
+                    sequence += UInt64(run.count)
+                }
                 return true
             }
-            return runs
         }
     }
 
@@ -101,28 +115,7 @@ extension EmbeddedLog {
     }
 }
 
-/// Events of one partition that were appended one behind the other.
-package struct LogRun: Sendable {
-    package let sequence: UInt64
-    package let partition: TopicPartition
-    package let offset: Int64
-    package let count: Int
-}
-
 extension LogFrame.Description {
-    fileprivate func runs(into list: inout [LogRun]) {
-        var next = batches.map(\.baseOffset)
-        var number = firstSequence
-        for run in interleave {
-            list.append(
-                LogRun(
-                    sequence: number, partition: batches[run.batch].partition, offset: next[run.batch],
-                    count: Int(run.count)))
-            next[run.batch] += Int64(run.count)
-            number += UInt64(run.count)
-        }
-    }
-
     /// Adds where its events stand, in the order in which they came.
     fileprivate func place(
         from sequence: UInt64, limit: Int,

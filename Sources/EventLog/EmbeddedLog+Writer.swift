@@ -19,6 +19,8 @@ struct WriterState: Sendable {
     var reserved: Int64 = 0
     /// The upkeep knows that the segment will be full soon.
     var askedForSpare = false
+    /// Bytes of this life: who comes to read, and notes that he was here, fills no segment.
+    var written: Int64 = 0
     /// Written and not yet synced: what readers will see then.
     var unsynced: [(partition: TopicPartition, entry: BatchEntry)] = []
     var hasUnsynced = false
@@ -166,6 +168,7 @@ extension EmbeddedLog {
             state.hasUnsynced = true
             state.oldestRecorded = state.oldestRecorded ?? now
             state.bytesSinceSync += state.buffer.count
+            state.written += Int64(state.buffer.count)
         }
         // Relaxed appends wait for a sync of others, but neither for long nor for many bytes.
         let waited = Double(DispatchTime.now().uptimeNanoseconds &- state.unsyncedSince) / 1e9
@@ -175,7 +178,7 @@ extension EmbeddedLog {
                 || (options.hasThreads && waited >= options.relaxedDelay)
         else { return }
         try sync(&state)
-        if !state.askedForSpare, state.segment.end > options.segmentSize / 4 {
+        if !state.askedForSpare, state.segment.end > options.segmentSize / 4, state.written > options.segmentSize / 64 {
             state.askedForSpare = true
             maintenance.update { $0.wantsSpare = true }
         }

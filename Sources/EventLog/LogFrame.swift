@@ -239,6 +239,7 @@ package enum LogFrame {
         let principal = String(decoding: try reader.slice(principalCount), as: UTF8.self)
         let keyID = String(decoding: try reader.slice(keyCount), as: UTF8.self)
         var batches: [Batch] = []
+        batches.reserveCapacity(min(batchCount, 64))
         var start = envelope.count
         var events = 0
         for _ in 0..<batchCount {
@@ -247,7 +248,9 @@ package enum LogFrame {
             events += batch.count
             batches.append(batch)
         }
+        // What the table says of itself is not believed before it is read.
         var interleave: [(batch: Int, count: Int)] = []
+        interleave.reserveCapacity(min(runs, reader.remaining / 6))
         var interleaved = 0
         for _ in 0..<runs {
             let batch = Int(try reader.little(UInt16.self))

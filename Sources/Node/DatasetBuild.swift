@@ -210,17 +210,15 @@ struct AppendOrder: Sendable {
                 "a log on Kafka does not tell in which order events of several partitions came, so it is not known what was known when; make the dataset by event time alone (--event-time-only)"
             )
         }
-        let known = Dictionary(uniqueKeysWithValues: sorted.enumerated().map { ($1, $0) })
         // What retention took away needs no place.
         let starts = try sorted.map { Int(try log.offsets($0).lowerBound) }
         var lists = sorted.enumerated().map { number, place in
             Array(repeating: AppendOrder.unknown, count: max(0, Int(ends[place] ?? 0) - starts[number]))
         }
-        for run in try embedded.orderRuns() {
-            guard let list = known[run.partition] else { continue }
-            let first = Int(run.offset) - starts[list]
-            for at in max(0, first)..<max(0, first, min(first + run.count, lists[list].count)) {
-                lists[list][at] = run.sequence + UInt64(at - first)
+        try embedded.eachRun(of: sorted) { list, offset, sequence, count in
+            let first = Int(offset) - starts[list]
+            for at in max(0, first)..<max(0, first, min(first + count, lists[list].count)) {
+                lists[list][at] = sequence + UInt64(at - first)
             }
         }
         for (number, place) in sorted.enumerated() { sequences[place] = (starts[number], lists[number]) }
