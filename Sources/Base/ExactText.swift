@@ -6,7 +6,15 @@ package struct ExactText: Hashable, Sendable {
     package init(_ text: String) { self.text = text }
 
     package static func == (left: ExactText, right: ExactText) -> Bool {
-        left.text.utf8.elementsEqual(right.text.utf8)
+        let (first, second) = (left.text.utf8, right.text.utf8)
+        guard first.count == second.count else { return false }
+        let isSame = first.withContiguousStorageIfAvailable { first in
+            second.withContiguousStorageIfAvailable { second in
+                for index in 0..<first.count where first[index] != second[index] { return false }
+                return true
+            }
+        }
+        return (isSame ?? nil) ?? first.elementsEqual(second)
     }
 
     package func hash(into hasher: inout Hasher) {
