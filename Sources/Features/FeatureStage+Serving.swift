@@ -19,7 +19,6 @@ extension FeatureStage {
         for index in columns.indices {
             columns[index].values.reserveCapacity(count)
             columns[index].statuses.reserveCapacity(count)
-            columns[index].times.reserveCapacity(count)
         }
         var row: [Double] = []
         for read in plan.reads {
@@ -34,6 +33,9 @@ extension FeatureStage {
                     "unknown-view", "the feature view '\(read.view.name)' is folded from the node's next start on")
             }
             try requireSame(read.view)
+            // One list for all features of a view.
+            var times: [Int64?] = []
+            times.reserveCapacity(count)
             for (place, key) in keys.enumerated() {
                 row.removeAll(keepingCapacity: true)
                 let lastTime = key.flatMap { key in
@@ -47,16 +49,17 @@ extension FeatureStage {
                         return state.lastTime
                     }
                 }
+                times.append(lastTime)
                 for (feature, column) in read.features {
                     let value = row.isEmpty ? .nan : row[feature]
                     columns[column].values.append(value)
-                    columns[column].times.append(lastTime)
                     let hasText = place < columns[column].texts.count && columns[column].texts[place] != nil
                     columns[column].statuses.append(
                         lastTime == nil
                             ? .notFound : (row.isEmpty ? .outsideMaxAge : (value.isNaN && !hasText ? .null : .present)))
                 }
             }
+            for (_, column) in read.features { columns[column].times = times }
         }
         return FeatureAnswer(columns: columns, asOf: now, versions: plan.versions, serviceVersion: plan.serviceVersion)
     }
