@@ -5,6 +5,7 @@ import Hummingbird
 import HummingbirdCore
 import Logging
 import NIOCore
+import NIOPosix
 
 package enum HTTPModule {}
 /// Errors of the HTTP server.
@@ -85,6 +86,10 @@ package final class HTTPServer: Sendable {
     /// Methods by path, in the order they were given.
     private let known = Monitor<[(path: String, methods: [String])]>([])
     private let quick = Monitor<[String: [String: QuickAnswers.Answer]]>([:])
+    /// Threads that read, write and answer at once: half of the cores, since the other half folds. With as many as there are
+    /// cores, they and who asks on the same machine wait for one another: a tenth more answers, and a p99 twice as long.
+    private static let loops = MultiThreadedEventLoopGroup(
+        numberOfThreads: max(1, ProcessInfo.processInfo.activeProcessorCount / 2))
     private let host: String
     private let port: Int
     private let statusOf: @Sendable (any DescribedError) -> Int
@@ -196,7 +201,8 @@ package final class HTTPServer: Sendable {
             router: router.withLock { $0 },
             server: .http1(configuration: .init(additionalChannelHandlers: [QuickAnswerDoor(answers)])),
             configuration: .init(address: .hostname(host, port: port)),
-            onServerRunning: { channel in await running(channel.localAddress?.port ?? 0) }, logger: logger)
+            onServerRunning: { channel in await running(channel.localAddress?.port ?? 0) },
+            eventLoopGroupProvider: .shared(Self.loops), logger: logger)
         try await application.run()
     }
 }
