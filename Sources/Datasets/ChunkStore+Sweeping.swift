@@ -41,15 +41,13 @@ extension ChunkStore {
     /// Frees what is not wanted: every pack of which that is at least half.
     package func sweep(keeping wanted: Set<Digest>) throws(DatasetsError) -> Sweep {
         var sweep = Sweep()
+        let live = bytes(of: wanted)
         do {
             for name in try volume.list() where name.hasSuffix(".pack") {
                 guard let pack = Int(name.dropLast(5)) else { continue }
                 let size = try volume.open(name, .read).size - Int64(ChunkStore.magic.count)
-                let live = held(in: pack, wanted).reduce(0) {
-                    $0 + Int64($1.place.storedCount + ChunkStore.entryHeader)
-                }
                 // What was just begun is not begun anew.
-                guard live * 2 <= size, size > 0 || !isNewest(pack) else { continue }
+                guard (live[pack] ?? 0) * 2 <= size, size > 0 || !isNewest(pack) else { continue }
                 try seal(pack)
                 guard try rewrite(pack, wanted) else {
                     sweep.damaged += 1
@@ -64,7 +62,7 @@ extension ChunkStore {
                 try volume.remove(name)
                 try volume.syncDirectory("")
                 sweep.packs += 1
-                sweep.freed += size - live
+                sweep.freed += size - (live[pack] ?? 0)
             }
         } catch {
             throw ChunkStore.failure("cannot be swept", volume, error)
@@ -74,6 +72,17 @@ extension ChunkStore {
 
     private func held(in pack: Int, _ wanted: Set<Digest>) -> [(digest: Digest, place: Place)] {
         state.withLock { $0.held(in: pack, wanted) }
+    }
+
+    /// Bytes that are wanted, by pack.
+    private func bytes(of wanted: Set<Digest>) -> [Int: Int64] {
+        state.withLock { state in
+            var live: [Int: Int64] = [:]
+            for (digest, place) in state.index where wanted.contains(digest) || state.touched.contains(digest) {
+                live[place.pack, default: 0] += Int64(place.storedCount + ChunkStore.entryHeader)
+            }
+            return live
+        }
     }
 
     private func isNewest(_ pack: Int) -> Bool { state.withLock { $0.pack == pack && $0.file != nil } }
@@ -90,6 +99,13 @@ extension ChunkStore {
 
     /// Writes what is wanted of a pack to the newest, and forgets the rest. Nothing is forgotten where a wanted chunk is damaged.
     private func rewrite(_ pack: Int, _ wanted: Set<Digest>) throws -> Bool {
+        // What is known to be damaged, and stands nowhere else, may be mended from here.
+        let isDamaged = state.withLock { state in
+            state.damaged.contains {
+                $0.value.pack == pack && wanted.contains($0.key) && state.index[$0.key] == nil
+            }
+        }
+        if isDamaged { return false }
         while true {
             for (digest, place) in held(in: pack, wanted) {
                 do {

@@ -148,9 +148,12 @@ import Testing
         let first = Int(try #require(bytes.dropFirst(8).first)) | Int(bytes[9]) << 8
         bytes[8 + 41 + first + 41 + 10] ^= 1
         try bytes.write(to: URL(filePath: path))
-        let swept = try store.sweep(keeping: [digests[1], digests[20]])
-        #expect(swept.damaged == 1 && swept.packs > 0, "\(swept)")
-        #expect(FileManager.default.fileExists(atPath: path))
+        // Known to be damaged or not yet.
+        for round in 0..<2 {
+            let swept = try store.sweep(keeping: [digests[1], digests[20]])
+            #expect(swept.damaged == 1 && (round > 0 || swept.packs > 0), "\(swept)")
+            #expect(FileManager.default.fileExists(atPath: path))
+        }
         #expect(try store.get(digests[20]) == pool[20])
         #expect(errorCode { _ = try store.get(digests[1]) } == "rot")
     }
