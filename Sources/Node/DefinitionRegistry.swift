@@ -85,10 +85,13 @@ package struct DefinitionRegistry: Sendable {
             key: [UInt8](key.utf8), data: data.canonical)
     }
 
+    /// The number that the next version of a definition gets.
+    func nextVersion(of key: String) -> Int64 { (versions[key] ?? 0) + 1 }
+
     /// The event that takes a definition out of force.
     func removal(of entry: Entry, begun: Bool, at time: Instant) -> NewEvent {
         let key = entry.definition.key
-        let version = (versions[key] ?? 0) + 1
+        let version = nextVersion(of: key)
         let data = JSON.object([
             "kind": .string(entry.definition.kind), "name": .string(entry.definition.name), "version": .int(version),
             "removed": .bool(true), "begun": .bool(begun),
@@ -139,7 +142,7 @@ package struct DefinitionRegistry: Sendable {
         applying definitions: [Definition], platform: Bool, at time: Instant, begun: Bool
     ) -> [NewEvent] {
         definitions.filter { change($0) != .unchanged }.map { definition in
-            let version = (versions[definition.key] ?? 0) + 1
+            let version = nextVersion(of: definition.key)
             var members: [String: JSON] = [
                 "kind": .string(definition.kind), "name": .string(definition.name), "version": .int(version),
                 "body": definition.body, "digest": .string(definition.digest.hex), "platform": .bool(platform),

@@ -136,7 +136,8 @@ extension Node {
             return JSON.object([
                 "definition": .string(definition.key), "change": .string(change.rawValue), "effect": .string(effect),
                 "from": version.map { .int($0) } ?? .null,
-                "to": .int((version ?? 0) + (change == .unchanged || refused != nil ? 0 : 1)),
+                "to": .int(
+                    change == .unchanged || refused != nil ? version ?? 0 : current.nextVersion(of: definition.key)),
                 "reason": refused.map { .string($0.message) } ?? .null,
                 "differences": .array(differences(definition, current).map { .string($0) }),
             ])

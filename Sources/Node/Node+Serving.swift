@@ -193,10 +193,15 @@ extension Node {
                 "unknown-view",
                 "'\(view)' is worked out of other views, which may have other keys; ask for it by POST /v1/features")
         }
-        if catalog.views[view] != nil { noteUse(view) }
         let names = catalog.views.keys.sorted()
+        // One that was removed may go on being folded, for history alone.
+        guard catalog.views[view] != nil else {
+            throw FeaturesError(
+                "unknown-view", "there is no feature view '\(view)'; there are \(names.joined(separator: ", "))")
+        }
+        noteUse(view)
         let host = liveFold(view)?.host ?? fold
-        if host === fold, names.contains(view), registry.folded["\(FeatureView.kind)/\(view)"] == nil {
+        if host === fold, registry.folded["\(FeatureView.kind)/\(view)"] == nil {
             throw backfilling(view)
         }
         return try await host.askShortly { runner in

@@ -271,6 +271,9 @@ import Testing
         func look(_ node: Node) async throws {
             for name in ["cents", "spare", "twice:n"] {
                 #expect(await asyncErrorCode { _ = try await read(node, name) } == "unknown-view", "\(name)")
+                #expect(
+                    await asyncErrorCode { _ = try await node.features(view: name, key: "3") } == "unknown-view",
+                    "\(name)")
             }
             #expect(errorCode { _ = try node.pastFeatures(view: "spare", key: "3", asOf: nil) } == "unknown-view")
             #expect(try node.featureList(search: "").text.contains("spare") == false)
